@@ -1,0 +1,3 @@
+//! The devenv command.
+
+fn main() {}

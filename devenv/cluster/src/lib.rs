@@ -1,0 +1,3 @@
+//! The local Kubernetes, in process.
+
+#![warn(missing_docs)]

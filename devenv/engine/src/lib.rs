@@ -1,0 +1,3 @@
+//! Load, apply, wait: the engine behind every command; no printing.
+
+#![warn(missing_docs)]

@@ -1,0 +1,3 @@
+//! Route table, weighted split and HTTP data plane; knows no cluster.
+
+#![warn(missing_docs)]

@@ -1,0 +1,3 @@
+//! Plain data: devenv.toml, Kubernetes manifests, the validated topology.
+
+#![warn(missing_docs)]

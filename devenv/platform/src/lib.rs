@@ -1,0 +1,3 @@
+//! What a target needs around the Kubernetes API.
+
+#![warn(missing_docs)]
