@@ -1,0 +1,355 @@
+//! One part of the run: a command, its output, and what it counted.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Tests counted in a part's output.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    pub passed: u64,
+    pub failed: u64,
+    pub skipped: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// How a part ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub name: String,
+    pub took: Duration,
+    pub ok: bool,
+    pub counts: Counts,
+    /// What was skipped and why, one line each.
+    pub skips: Vec<String>,
+}
+
+impl Outcome {
+    /// A part that was not run, or failed before a command could be.
+    pub fn without_command(name: &str, ok: bool, skip: Option<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            took: Duration::ZERO,
+            ok,
+            counts: Counts {
+                failed: u64::from(!ok),
+                skipped: u64::from(skip.is_some()),
+                ..Counts::default()
+            },
+            skips: skip.into_iter().collect(),
+        }
+    }
+
+    /// Two commands of one part, the second run after the first.
+    pub fn and(mut self, next: Self) -> Self {
+        self.took += next.took;
+        self.ok &= next.ok;
+        self.counts += next.counts;
+        self.skips.extend(next.skips);
+        self
+    }
+}
+
+/// Runs a command whose success is one passed check.
+pub fn check(name: &str, command: &mut Command) -> Outcome {
+    announce(name, command);
+    let start = Instant::now();
+    let ok = match command.stdin(Stdio::null()).status() {
+        Ok(status) => status.success(),
+        Err(error) => {
+            println!("{name}: cannot be run: {error}");
+            false
+        }
+    };
+    Outcome {
+        name: name.to_owned(),
+        took: start.elapsed(),
+        ok,
+        counts: Counts {
+            passed: u64::from(ok),
+            failed: u64::from(!ok),
+            skipped: 0,
+        },
+        skips: vec![],
+    }
+}
+
+/// Runs tests, passes their output on, and counts from it. For libtest the
+/// command must say `--show-output`: a test that skips itself says so in output
+/// that libtest hides of a passed test; all else of that output stays hidden here.
+pub fn tests(name: &str, command: &mut Command) -> Outcome {
+    announce(name, command);
+    let start = Instant::now();
+    let mut reader = Reader::default();
+    let ok = match stream(command, |line| {
+        if reader.take(line) {
+            println!("{line}");
+        }
+    }) {
+        Ok(ok) => ok,
+        Err(error) => {
+            println!("{name}: cannot be run: {error}");
+            false
+        }
+    };
+    let mut counts = reader.counts;
+    // A command that failed without a failed test (it did not compile, it
+    // crashed) still failed.
+    if !ok && counts.failed == 0 {
+        counts.failed = 1;
+    }
+    // A skipped test passed in libtest's eyes.
+    let silent = reader.skips.len() as u64;
+    counts.passed = counts.passed.saturating_sub(silent);
+    counts.skipped += silent;
+    Outcome {
+        name: name.to_owned(),
+        took: start.elapsed(),
+        ok,
+        counts,
+        skips: reader.skips,
+    }
+}
+
+fn announce(name: &str, command: &Command) {
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    println!("\n=== {name}: {}", words.join(" "));
+}
+
+/// Runs the command and hands over the lines of both its outputs as they come.
+fn stream(command: &mut Command, mut line: impl FnMut(&str)) -> std::io::Result<bool> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (line_tx, line_rx) = mpsc::channel::<String>();
+    let outputs: [Option<Box<dyn std::io::Read + Send>>; 2] = [
+        child.stdout.take().map(|pipe| Box::new(pipe) as _),
+        child.stderr.take().map(|pipe| Box::new(pipe) as _),
+    ];
+    for pipe in outputs.into_iter().flatten() {
+        let line_tx = line_tx.clone();
+        thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut bytes = Vec::new();
+            while pipe.read_until(b'\n', &mut bytes).is_ok_and(|n| n > 0) {
+                let text = String::from_utf8_lossy(&bytes);
+                if line_tx
+                    .send(text.trim_end_matches('\n').to_owned())
+                    .is_err()
+                {
+                    return;
+                }
+                bytes.clear();
+            }
+        });
+    }
+    drop(line_tx);
+    // A grandchild that keeps the pipes open must not keep us: the command's end
+    // decides, then what is already in the pipes is read.
+    loop {
+        match line_rx.recv_timeout(Duration::from_millis(200)) {
+            Ok(text) => line(&text),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(child.wait()?.success()),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                if let Some(status) = child.try_wait()? {
+                    while let Ok(text) = line_rx.recv_timeout(Duration::from_millis(100)) {
+                        line(&text);
+                    }
+                    return Ok(status.success());
+                }
+            }
+        }
+    }
+}
+
+/// Reads the output of libtest, node's test runner and vitest.
+#[derive(Debug, Default)]
+struct Reader {
+    counts: Counts,
+    skips: Vec<String>,
+    /// Inside libtest's output of passed tests.
+    in_successes: bool,
+    /// The test whose output is being read.
+    test: String,
+}
+
+impl Reader {
+    /// Takes a line; whether it is to be shown.
+    fn take(&mut self, line: &str) -> bool {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            self.in_successes = false;
+            self.counts.passed += number_before(result, " passed");
+            self.counts.failed += number_before(result, " failed");
+            self.counts.skipped += number_before(result, " ignored");
+            return true;
+        }
+        match line {
+            "successes:" => {
+                self.in_successes = true;
+                return false;
+            }
+            "failures:" => self.in_successes = false,
+            _ => {}
+        }
+        if let Some(test) = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            self.test = test.to_owned();
+        } else if self.in_successes && line.to_lowercase().starts_with("skip") {
+            self.skips.push(format!("{}: {line}", self.test));
+            return true;
+        }
+        self.counts.passed += node(line, "pass");
+        self.counts.failed += node(line, "fail");
+        self.counts.skipped += node(line, "skipped");
+        if let Some(summary) = line.trim_start().strip_prefix("Tests  ") {
+            self.counts.passed += number_before(summary, " passed");
+            self.counts.failed += number_before(summary, " failed");
+            self.counts.skipped += number_before(summary, " skipped");
+        }
+        !self.in_successes
+    }
+}
+
+/// `# pass 12` (TAP) or `ℹ pass 12` (spec), as node's test runner ends.
+fn node(line: &str, word: &str) -> u64 {
+    line.strip_prefix("# ")
+        .or_else(|| line.strip_prefix("ℹ "))
+        .and_then(|rest| rest.strip_prefix(word))
+        .and_then(|rest| rest.strip_prefix(' '))
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The number that stands right before `word`; 0 when there is none.
+fn number_before(text: &str, word: &str) -> u64 {
+    let Some(at) = text.find(word) else { return 0 };
+    let digits: String = text[..at]
+        .chars()
+        .rev()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    digits
+        .chars()
+        .rev()
+        .collect::<String>()
+        .parse()
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[&str]) -> (Reader, Vec<String>) {
+        let mut reader = Reader::default();
+        let shown = lines
+            .iter()
+            .filter(|line| reader.take(line))
+            .map(ToString::to_string)
+            .collect();
+        (reader, shown)
+    }
+
+    #[test]
+    fn libtest_is_counted_over_binaries_and_its_skips_are_found() {
+        let (reader, shown) = read(&[
+            "test a ... ok",
+            "successes:",
+            "",
+            "---- a stdout ----",
+            "chatter",
+            "SKIP: no mariadbd here",
+            "",
+            "successes:",
+            "    a",
+            "",
+            "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out",
+            "failures:",
+            "---- b stdout ----",
+            "skip is only a word of a failed test",
+            "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured",
+        ]);
+        assert_eq!(
+            reader.counts,
+            Counts {
+                passed: 3,
+                failed: 3,
+                skipped: 1
+            }
+        );
+        assert_eq!(reader.skips, ["a: SKIP: no mariadbd here"]);
+        assert!(shown.contains(&"SKIP: no mariadbd here".to_owned()));
+        assert!(!shown.contains(&"chatter".to_owned()));
+        assert!(shown.contains(&"skip is only a word of a failed test".to_owned()));
+    }
+
+    #[test]
+    fn node_and_vitest_are_counted() {
+        let (reader, _) = read(&["ℹ pass 7", "ℹ fail 1", "# pass 2", "# skipped 4"]);
+        assert_eq!(
+            reader.counts,
+            Counts {
+                passed: 9,
+                failed: 1,
+                skipped: 4
+            }
+        );
+        let (reader, _) = read(&["      Tests  2 failed | 11 passed (13)"]);
+        assert_eq!(
+            reader.counts,
+            Counts {
+                passed: 11,
+                failed: 2,
+                skipped: 0
+            }
+        );
+    }
+
+    #[test]
+    fn a_command_that_fails_without_a_failed_test_counts_as_one() {
+        let outcome = tests(
+            "broken",
+            Command::new("sh").args([
+                "-c",
+                "echo 'test result: ok. 4 passed; 0 failed; 0 ignored'; exit 3",
+            ]),
+        );
+        assert!(!outcome.ok);
+        assert_eq!(
+            outcome.counts,
+            Counts {
+                passed: 4,
+                failed: 1,
+                skipped: 0
+            }
+        );
+    }
+
+    #[test]
+    fn a_grandchild_that_keeps_the_output_open_does_not_hold_the_run() {
+        let start = Instant::now();
+        let outcome = tests(
+            "daemon",
+            Command::new("sh").args(["-c", "sleep 5 & echo '# pass 1'"]),
+        );
+        assert!(outcome.ok);
+        assert_eq!(outcome.counts.passed, 1);
+        assert!(start.elapsed() < Duration::from_secs(4));
+    }
+}

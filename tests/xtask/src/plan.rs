@@ -1,0 +1,284 @@
+//! Which parts there are, in which order, and the command of each.
+
+use crate::part::{self, Outcome};
+use crate::{needs, page, report};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// The parts of `test`, in their order: what fails soonest and cheapest first.
+pub const PARTS: &[&str] = &[
+    "fmt",
+    "page",
+    "build",
+    "clippy",
+    "unit",
+    "inventory",
+    "blackbox",
+    "soak",
+];
+
+/// The long forms; `test` runs the first three in few rounds.
+pub const SOAKS: &[&str] = &["db-kill", "devenv-kill", "sandbox-kill", "cold"];
+
+/// Rounds of a kill test in `test`.
+const SHORT_ROUNDS: u32 = 5;
+
+/// `cargo xtask test`: every part (or `only` some), to the end even when one fails.
+pub fn test(root: &Path, only: &[&str]) -> ExitCode {
+    let missing = needs::install();
+    let mut outcomes = Vec::new();
+    let mut built = true;
+    for name in PARTS {
+        if !(only.is_empty() || only.contains(name)) {
+            continue;
+        }
+        let outcome = match *name {
+            "fmt" => part::check(name, cargo(root).args(["fmt", "--all", "--check"])),
+            "page" => page_part(root),
+            "build" => part::check(
+                name,
+                // With all targets, so that the tests' features are those of this
+                // build and nothing is compiled twice.
+                cargo(root).args(["build", "--workspace", "--all-targets", "--locked"]),
+            ),
+            "clippy" => part::check(
+                name,
+                cargo(root).args([
+                    "clippy",
+                    "--workspace",
+                    "--all-targets",
+                    "--locked",
+                    "--",
+                    "-D",
+                    "warnings",
+                ]),
+            ),
+            _ if !built => Outcome::without_command(name, false, None),
+            "unit" => part::tests(
+                name,
+                // The black-box tests are the following parts' business. Cargo's
+                // selection stays the whole workspace: a smaller one would have
+                // other features and compile the dependencies anew.
+                cargo(root).args([
+                    "test",
+                    "--workspace",
+                    "--locked",
+                    "--no-fail-fast",
+                    "--",
+                    "--skip",
+                    "blackbox::",
+                    "--skip",
+                    "leaks::",
+                    "--show-output",
+                ]),
+            ),
+            "inventory" => libtest(root, name, "inventory", "leaks::", SHORT_ROUNDS),
+            "blackbox" => blackbox(root, name),
+            _ => soaks(root, &SOAKS[..2], SHORT_ROUNDS)
+                .into_iter()
+                .reduce(Outcome::and)
+                .map_or_else(
+                    || Outcome::without_command(name, true, None),
+                    |sum| Outcome {
+                        name: (*name).to_owned(),
+                        ..sum
+                    },
+                ),
+        };
+        if *name == "build" {
+            built = outcome.ok;
+        }
+        outcomes.push(outcome);
+    }
+    report::close(&outcomes, &missing)
+}
+
+/// `cargo xtask soak`: the long forms.
+pub fn soak(root: &Path, names: &[&str], rounds: u32) -> ExitCode {
+    let missing = needs::install();
+    let mut outcomes = vec![page_part(root)];
+    outcomes.push(part::check(
+        "build",
+        cargo(root).args(["build", "--workspace", "--all-targets", "--locked"]),
+    ));
+    if outcomes.iter().all(|outcome| outcome.ok) {
+        let names = if names.is_empty() { SOAKS } else { names };
+        outcomes.extend(soaks(root, names, rounds));
+    }
+    report::close(&outcomes, &missing)
+}
+
+/// `cargo xtask bench`: builds what is measured with optimisation, then measures.
+pub fn bench(root: &Path, arguments: &[&str]) -> ExitCode {
+    let missing = needs::install();
+    for (tool, why) in &missing {
+        println!("not here: {tool} ({why})");
+    }
+    if !page_part(root).ok {
+        return ExitCode::FAILURE;
+    }
+    let build = part::check(
+        "build",
+        cargo(root).args([
+            "build",
+            "--release",
+            "--locked",
+            "-p",
+            "devenv",
+            "-p",
+            "api1",
+            "-p",
+            "api2",
+            "-p",
+            "api3",
+            "-p",
+            "frontend",
+            "-p",
+            "devenv-bench",
+        ]),
+    );
+    if !build.ok {
+        return ExitCode::FAILURE;
+    }
+    let bench = target(root).join("release/devenv-bench");
+    match Command::new(&bench)
+        .current_dir(root)
+        .args(arguments)
+        .status()
+    {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{} cannot be run: {error}", bench.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn soaks(root: &Path, names: &[&str], rounds: u32) -> Vec<Outcome> {
+    names
+        .iter()
+        .map(|name| match *name {
+            "db-kill" => libtest(root, name, "blackbox", "blackbox::crash::database", rounds),
+            "devenv-kill" => libtest(root, name, "blackbox", "blackbox::crash::devenv", rounds),
+            "cold" => libtest(root, name, "blackbox", "blackbox::fresh::cold", rounds),
+            // The sandbox's own kill test: it needs no services and no database.
+            _ => part::tests(
+                name,
+                cargo(root)
+                    .args([
+                        "test",
+                        "--locked",
+                        "-p",
+                        "devenv-sandbox",
+                        "--",
+                        "--show-output",
+                        "kill",
+                    ])
+                    .env("DEVENV_ROUNDS", rounds.to_string()),
+            ),
+        })
+        .collect()
+}
+
+/// The black-box tests, one at a time: they share the machine's ports, and two
+/// of them measure.
+fn blackbox(root: &Path, name: &str) -> Outcome {
+    part::tests(
+        name,
+        cargo(root).args([
+            "test",
+            "--workspace",
+            "--locked",
+            "--test",
+            "blackbox",
+            "--",
+            "--test-threads=1",
+            "--skip",
+            "blackbox::crash::",
+            "--show-output",
+        ]),
+    )
+}
+
+fn libtest(root: &Path, name: &str, binary: &str, filter: &str, rounds: u32) -> Outcome {
+    part::tests(
+        name,
+        cargo(root)
+            .args([
+                "test",
+                "--workspace",
+                "--locked",
+                "--test",
+                binary,
+                "--",
+                filter,
+                "--test-threads=1",
+                "--include-ignored",
+                "--show-output",
+            ])
+            .env("DEVENV_ROUNDS", rounds.to_string()),
+    )
+}
+
+/// Installs, builds and tests the page; builds only what is stale.
+fn page_part(root: &Path) -> Outcome {
+    let Some(web) = page::folder(root) else {
+        return Outcome::without_command("page", false, None);
+    };
+    let stamp = match page::Stamp::take(&web) {
+        Ok(stamp) => stamp,
+        Err(error) => {
+            println!("page: {} cannot be read: {error}", web.display());
+            return Outcome::without_command("page", false, None);
+        }
+    };
+    let npm = |words: &[&str]| {
+        let mut command = Command::new("npm");
+        command.args(words).current_dir(&web);
+        command
+    };
+    let mut outcome = None;
+    if !stamp.is_fresh(&web) {
+        let mut made = part::check(
+            "page",
+            npm(&["ci", "--no-audit", "--no-fund"]).env("CI", "true"),
+        );
+        if made.ok {
+            made = made.and(part::check("page", &mut npm(&["run", "build"])));
+        }
+        if !made.ok {
+            return made;
+        }
+        if let Err(error) = stamp.keep() {
+            println!("page: its stamp cannot be written, so it is built again next time: {error}");
+        }
+        outcome = Some(made);
+    }
+    let tests = part::tests("page", &mut npm(&["test"]));
+    match outcome {
+        Some(made) => made.and(tests),
+        None => tests,
+    }
+}
+
+/// Cargo in the checkout, without what the cargo that runs us has set for us.
+fn cargo(root: &Path) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.current_dir(root);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let ours = text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_");
+        if ours || text == "CARGO_PRIMARY_PACKAGE" {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+/// Where cargo builds to.
+fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root.join("target"), |folder| root.join(folder))
+}
