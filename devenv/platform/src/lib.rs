@@ -1,3 +1,14 @@
-//! What a target needs around the Kubernetes API.
-
+//! What a target needs around the Kubernetes API: addresses, the Cloud SQL engine,
+//! what has to be installed. Nothing in here prints.
 #![warn(missing_docs)]
+
+pub mod address;
+pub mod cloudsql;
+pub mod doctor;
+mod local;
+mod target;
+
+pub use local::{FIELD_MANAGER, LocalOptions, LocalTarget};
+pub use target::{
+    BuiltImage, Database, DatabaseFacts, Endpoints, Target, TargetError, Volumes,
+};

@@ -1,0 +1,52 @@
+//! `devenv logs`.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+use devenv_engine::logs::{self, LogQuery};
+use futures_util::StreamExt;
+
+use super::{Context, duration, up::Interrupts};
+use crate::{error::CliError, render};
+
+/// Show what services print.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Only this workload or pod
+    workload: Option<String>,
+    /// Go on with what comes
+    #[arg(short, long)]
+    follow: bool,
+    /// Only what is newer than this
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    since: Option<Duration>,
+    /// Only so many lines of each container
+    #[arg(long, value_name = "N")]
+    tail: Option<u32>,
+}
+
+pub async fn logs(args: LogsArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let project = context.project()?;
+    let client = project.client().await?;
+    let namespace = match &context.namespace {
+        Some(n) => n.clone(),
+        None => project.load(None)?.namespace().to_owned(),
+    };
+    let query = LogQuery {
+        workload: args.workload,
+        follow: args.follow,
+        since_seconds: args.since.map(|d| d.as_secs().max(1).cast_signed()),
+        tail: args.tail.map(i64::from),
+    };
+    let mut stop = Interrupts::new()?;
+    let mut lines = logs::lines(client, &namespace, query).await?;
+    loop {
+        tokio::select! {
+            line = lines.next() => match line {
+                Some(line) => render::log_line(&line, context.format),
+                None => return Ok(ExitCode::SUCCESS),
+            },
+            () = stop.wanted() => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}

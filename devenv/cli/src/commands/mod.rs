@@ -1,0 +1,132 @@
+//! The commands, a file each.
+
+mod doctor;
+mod down;
+mod logs;
+mod status;
+mod supervise;
+mod traffic;
+mod up;
+mod url;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Subcommand;
+
+use crate::{error::CliError, project::Project, render::Format};
+
+/// What every command is given.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// `-C`.
+    pub directory: Option<PathBuf>,
+    /// `-n`.
+    pub namespace: Option<String>,
+    /// `-o`.
+    pub format: Format,
+}
+
+impl Context {
+    /// The project that the command is about.
+    pub fn project(&self) -> Result<Project, CliError> {
+        Project::find(self.directory.as_deref())
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Bring the system up from its manifests
+    Up(up::UpArgs),
+    /// Stop everything; the database's data stays
+    Down(down::DownArgs),
+    /// Say what runs, how well, and where
+    #[command(visible_alias = "ps")]
+    Status(status::StatusArgs),
+    /// Show what services print
+    Logs(logs::LogsArgs),
+    /// Print the address of something
+    Url(url::UrlArgs),
+    /// Send telemetry of this machine to the Ingress and report what came of it
+    Traffic(traffic::TrafficArgs),
+    /// Say what this machine lacks and the command that mends it
+    Doctor(doctor::DoctorArgs),
+    /// Hold a system up in the background (`up -d` starts it)
+    #[command(hide = true)]
+    Supervise(supervise::SuperviseArgs),
+}
+
+impl Command {
+    /// Whether it holds the system itself or makes load, and so wants more than one
+    /// thread.
+    pub fn is_long_running(&self) -> bool {
+        matches!(self, Self::Supervise(_) | Self::Traffic(_))
+            || matches!(self, Self::Up(a) if !a.detach)
+    }
+
+    /// Runs it.
+    pub async fn run(self, context: &Context) -> Result<ExitCode, CliError> {
+        match self {
+            Self::Up(a) => up::up(a, context).await,
+            Self::Down(a) => down::down(a, context).await,
+            Self::Status(a) => status::status(a, context).await,
+            Self::Logs(a) => logs::logs(a, context).await,
+            Self::Url(a) => url::url(a, context).await,
+            Self::Traffic(a) => traffic::traffic(a, context).await,
+            Self::Doctor(a) => doctor::doctor(a, context).await,
+            Self::Supervise(a) => supervise::supervise(a, context).await,
+        }
+    }
+}
+
+/// Reads `90`, `90s`, `5m`, `1h30m` as seconds or more.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let wanted = "a duration such as 90s, 5m or 1h30m";
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(std::time::Duration::from_secs(seconds));
+    }
+    let mut total = 0u64;
+    let mut digits = String::new();
+    for c in text.chars() {
+        if c.is_ascii_digit() {
+            digits.push(c);
+            continue;
+        }
+        let unit = match c {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            _ => return Err(format!("expected {wanted}")),
+        };
+        let n: u64 = digits.parse().map_err(|_| format!("expected {wanted}"))?;
+        total = total
+            .checked_add(n.checked_mul(unit).ok_or_else(|| "too long".to_owned())?)
+            .ok_or_else(|| "too long".to_owned())?;
+        digits.clear();
+    }
+    if digits.is_empty() && !text.is_empty() {
+        Ok(std::time::Duration::from_secs(total))
+    } else {
+        Err(format!("expected {wanted}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("90", Some(90))]
+    #[case("90s", Some(90))]
+    #[case("5m", Some(300))]
+    #[case("1h30m", Some(5400))]
+    #[case("", None)]
+    #[case("5x", None)]
+    #[case("m", None)]
+    #[case("1m30", None)]
+    #[case("99999999999999999999h", None)]
+    fn durations(#[case] text: &str, #[case] seconds: Option<u64>) {
+        assert_eq!(duration(text).ok().map(|d| d.as_secs()), seconds);
+    }
+}

@@ -1,0 +1,68 @@
+//! `devenv supervise`: what `up -d` leaves running.
+
+use std::{
+    io::Write,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Args;
+use devenv_engine::{UpOptions, event::{Bus, Event}};
+
+use super::{Context, duration, up::{GRACE, Interrupts}};
+use crate::error::{CliError, exit};
+
+/// Hold a system up in the background.
+///
+/// Writes its events to stdout as JSON lines until the system is ready; then runs
+/// until SIGTERM.
+#[derive(Debug, Args)]
+pub struct SuperviseArgs {
+    /// How long workloads may take to get ready
+    #[arg(long, default_value = "2m", value_parser = duration)]
+    timeout: Duration,
+}
+
+pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCode, CliError> {
+    // A session of its own: Ctrl-C in the terminal and its closing are not for it.
+    // It fails only for a process that leads a group already, which is as good.
+    let _ = nix::unistd::setsid();
+    let mut stop = Interrupts::new()?;
+    let project = context.project()?;
+    let topology = project.load(context.namespace.as_deref())?;
+    let bus = Bus::default();
+    let (_, mut events) = bus.subscribe();
+    let options = UpOptions { root: project.root.clone(), timeout: args.timeout };
+    let result = {
+        let mut work = std::pin::pin!(devenv_engine::up(&options, &topology, &bus));
+        loop {
+            tokio::select! {
+                done = &mut work => break done,
+                Ok(event) = events.recv() => tell(&event),
+                () = stop.wanted() => return Ok(ExitCode::from(exit::FAILED)),
+            }
+        }
+    };
+    while let Ok(event) = events.try_recv() {
+        tell(&event);
+    }
+    drop(topology);
+    match result {
+        Ok(running) => {
+            stop.wanted().await;
+            running.down(GRACE).await?;
+            Ok(ExitCode::from(exit::OK))
+        }
+        Err(e) => {
+            tell(&Event::Failed { report: e.report() });
+            Ok(ExitCode::from(e.report().exit_code))
+        }
+    }
+}
+
+fn tell(event: &Event) {
+    let mut out = std::io::stdout().lock();
+    // Whoever started us may have gone; the system is what counts.
+    let _ = serde_json::to_writer(&mut out, event).map_err(std::io::Error::from);
+    let _ = out.write_all(b"\n").and_then(|()| out.flush());
+}

@@ -1,0 +1,253 @@
+//! `devenv up`.
+
+use std::{
+    fs,
+    path::Path,
+    process::{ExitCode, Stdio},
+    time::Duration,
+};
+
+use clap::Args;
+use devenv_engine::{
+    UpOptions,
+    event::{Bus, Event},
+    logs::{self, LogQuery},
+    needs,
+};
+use devenv_model::Topology;
+use devenv_platform::doctor::{self, Check, Fix, State};
+use futures_util::StreamExt;
+use nix::{sys::signal::{Signal, kill}, unistd::Pid};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{Context, duration};
+use crate::{error::CliError, project::Project, render::{self, Format, Progress}};
+
+/// Bring the system up from its manifests.
+///
+/// Builds what changed, starts the database, applies the manifests and returns (-d)
+/// or shows the logs (Ctrl-C stops everything, a second one at once) when every
+/// workload is ready.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Leave it running in the background
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Install the packages that this machine lacks (what `devenv doctor` names)
+    #[arg(short, long)]
+    pub yes: bool,
+    /// How long workloads may take to get ready
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// How long pods get to end when the system is stopped.
+pub const GRACE: Duration = Duration::from_secs(20);
+
+pub async fn up(args: UpArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let project = context.project()?;
+    let topology = project.load(context.namespace.as_deref())?;
+    if let Some(holder) = project.state.holder() {
+        return already_up(&project, holder.pid, context.format);
+    }
+    ensure_installed(&topology, args.yes).await?;
+    let mut progress = Progress::new(context.format);
+    if args.detach {
+        detached(&args, context, &project, &mut progress).await
+    } else {
+        foreground(&args, context, &project, topology, &mut progress).await
+    }
+}
+
+fn already_up(project: &Project, pid: u32, format: Format) -> Result<ExitCode, CliError> {
+    match project.state.endpoints() {
+        Some(endpoints) => {
+            render::say(&format!("already up (supervisor pid {pid}); `devenv down` stops it"));
+            render::endpoints(&endpoints, format);
+            Ok(ExitCode::SUCCESS)
+        }
+        None => Err(CliError::Check(format!(
+            "another `devenv up` (pid {pid}) is bringing this project up or down at this moment"
+        ))),
+    }
+}
+
+async fn ensure_installed(topology: &Topology, yes: bool) -> Result<(), CliError> {
+    let missing = || -> Vec<Check> {
+        let all = doctor::examine(&needs(topology));
+        all.into_iter().filter(|c| c.state == State::Missing).collect()
+    };
+    let found = missing();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<String> = found
+        .iter()
+        .filter_map(|c| match &c.fix {
+            Some(Fix::Packages(p)) => Some(p.clone()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    if yes && !packages.is_empty() {
+        render::say(&format!("installing: {}", doctor::install_command(&packages)));
+        doctor::install(&packages).await?;
+    }
+    match missing() {
+        none if none.is_empty() => Ok(()),
+        left => Err(CliError::Missing(left)),
+    }
+}
+
+/// Starts the supervisor, shows its events, and leaves it when all is ready.
+async fn detached(
+    args: &UpArgs,
+    context: &Context,
+    project: &Project,
+    progress: &mut Progress,
+) -> Result<ExitCode, CliError> {
+    project.state.create()?;
+    let log_path = project.state.path().join("supervisor.log");
+    let io = |what: &str| {
+        let what = what.to_owned();
+        move |source| CliError::Io { what, source }
+    };
+    let log = fs::File::create(&log_path).map_err(io("write the supervisor's log"))?;
+    let exe = std::env::current_exe().map_err(io("find this program's own file"))?;
+    let mut command = tokio::process::Command::new(exe);
+    command.arg("-C").arg(&project.root);
+    if let Some(n) = &context.namespace {
+        command.args(["-n", n]);
+    }
+    command
+        .arg("supervise")
+        .args(["--timeout", &args.timeout.as_secs().to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
+    let mut child = command.spawn().map_err(io("start the supervisor"))?;
+    let Some(stdout) = child.stdout.take() else {
+        return Err(CliError::SupervisorGone(log_path));
+    };
+    let mut events = BufReader::new(stdout).lines();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io("listen for Ctrl-C"))?;
+    loop {
+        let line = tokio::select! {
+            line = events.next_line() => line.map_err(io("read the supervisor's events"))?,
+            _ = interrupt.recv() => {
+                render::say("stopping");
+                stop(child.id());
+                continue;
+            }
+        };
+        let Some(line) = line else { return Err(gone(&log_path)) };
+        let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
+        progress.show(&event);
+        match event {
+            Event::Ready { endpoints, .. } => {
+                render::endpoints(&endpoints, context.format);
+                return Ok(ExitCode::SUCCESS);
+            }
+            Event::Failed { report } => {
+                // Its pods are gone; wait until it is as well, so that a next `up` can come.
+                child.wait().await.map_err(io("wait for the supervisor"))?;
+                return Err(CliError::Reported(report));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn gone(log: &Path) -> CliError {
+    if let Ok(text) = fs::read_to_string(log) {
+        for line in text.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev() {
+            render::say(line);
+        }
+    }
+    CliError::SupervisorGone(log.to_owned())
+}
+
+fn stop(pid: Option<u32>) {
+    if let Some(pid) = pid {
+        // Gone already is what was wanted.
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
+    }
+}
+
+/// Holds the system in this process and shows its logs.
+async fn foreground(
+    args: &UpArgs,
+    context: &Context,
+    project: &Project,
+    topology: Topology,
+    progress: &mut Progress,
+) -> Result<ExitCode, CliError> {
+    let mut stop = Interrupts::new()?;
+    let bus = Bus::default();
+    let (_, mut events) = bus.subscribe();
+    let options = UpOptions { root: project.root.clone(), timeout: args.timeout };
+    let running = {
+        let mut work = std::pin::pin!(devenv_engine::up(&options, &topology, &bus));
+        loop {
+            tokio::select! {
+                done = &mut work => break done,
+                Ok(event) = events.recv() => progress.show(&event),
+                () = stop.wanted() => {
+                    // Dropping the work ends every pod of it.
+                    render::say("stopping");
+                    return Ok(ExitCode::from(130));
+                }
+            }
+        }
+    };
+    while let Ok(event) = events.try_recv() {
+        progress.show(&event);
+    }
+    let running = running?;
+    render::endpoints(&running.endpoints(), context.format);
+    let query = LogQuery { follow: true, tail: Some(0), ..LogQuery::default() };
+    let mut lines = logs::lines(running.client(), topology.namespace(), query).await?;
+    loop {
+        tokio::select! {
+            Some(line) = lines.next() => render::log_line(&line, context.format),
+            () = stop.wanted() => break,
+        }
+    }
+    render::say("stopping; Ctrl-C again stops at once");
+    tokio::select! {
+        done = running.down(GRACE) => done?,
+        // Ending this process ends every pod: the kernel sees to it.
+        () = stop.wanted() => return Ok(ExitCode::from(130)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ctrl-C and `kill`.
+pub struct Interrupts {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Interrupts {
+    /// Listens from now on.
+    pub fn new() -> Result<Self, CliError> {
+        let listen = |kind| {
+            signal(kind).map_err(|source| CliError::Io { what: "listen for signals".to_owned(), source })
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Resolves when the process is asked to stop.
+    pub async fn wanted(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

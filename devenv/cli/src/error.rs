@@ -1,0 +1,140 @@
+//! Errors at the edge: what is printed, and the exit code that goes with it.
+
+use devenv_engine::{UpError, event::Report, state::StateError};
+use devenv_model::Problem;
+use devenv_platform::doctor::Check;
+
+/// The exit codes of every command.
+pub mod exit {
+    /// All well.
+    pub const OK: u8 = 0;
+    /// The thing that was asked for failed.
+    pub const FAILED: u8 = 1;
+    /// The command was used wrongly.
+    pub const USAGE: u8 = 2;
+    /// Something must be installed or started first.
+    pub const MISSING: u8 = 3;
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// No project here.
+    #[error("there is no devenv.toml in {} or above it", .0.display())]
+    NoProject(std::path::PathBuf),
+    /// The folder named with -C can't be used.
+    #[error("can't use the folder {}: {reason}", dir.display())]
+    Directory {
+        /// As given.
+        dir: std::path::PathBuf,
+        /// The system's answer.
+        reason: String,
+    },
+    /// devenv.toml or manifests have errors.
+    #[error("{} in this project's files", count(.0))]
+    Problems(Vec<Problem>),
+    /// Something has to be installed.
+    #[error("this machine lacks something that the project needs")]
+    Missing(Vec<Check>),
+    /// `up` failed in this process.
+    #[error(transparent)]
+    Up(#[from] UpError),
+    /// `up` failed in the supervisor.
+    #[error("{}", .0.message)]
+    Reported(Report),
+    /// The supervisor ended without a word.
+    #[error("the supervisor ended unexpectedly; its log: {}", .0.display())]
+    SupervisorGone(std::path::PathBuf),
+    /// The project is not up.
+    #[error("this project is not up")]
+    NotUp,
+    /// The supervisor does not stop.
+    #[error("the supervisor (pid {pid}) did not stop within {seconds} s")]
+    NotStopped {
+        /// Its process.
+        pid: u32,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The Kubernetes API.
+    #[error("the Kubernetes API did not do what was asked")]
+    Api(#[source] Box<kube::Error>),
+    /// The kubeconfig.
+    #[error("can't use the kubeconfig {}", path.display())]
+    Kubeconfig {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Installing packages.
+    #[error(transparent)]
+    Install(#[from] devenv_platform::doctor::InstallError),
+    /// A value on the command line that clap can't judge.
+    #[error("{0}")]
+    Usage(String),
+    /// A check that the user asked for did not hold.
+    #[error("{0}")]
+    Check(String),
+    /// A file or process.
+    #[error("can't {what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The async runtime.
+    #[error("can't start the runtime")]
+    Runtime(#[source] std::io::Error),
+}
+
+impl CliError {
+    /// The exit code that goes with it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoProject(_) | Self::Directory { .. } | Self::Usage(_) => exit::USAGE,
+            Self::Missing(_) | Self::NotUp => exit::MISSING,
+            Self::Up(e) => e.report().exit_code,
+            Self::Reported(r) => r.exit_code,
+            _ => exit::FAILED,
+        }
+    }
+
+    /// The error as data.
+    pub fn report(&self) -> Report {
+        match self {
+            Self::Reported(r) => r.clone(),
+            Self::Up(e) => e.report(),
+            other => Report::of(other, other.help(), other.exit_code()),
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        Some(match self {
+            Self::NoProject(_) => "go to a project's folder, or name it: devenv -C DIR …".to_owned(),
+            Self::Missing(_) => "devenv up --yes installs the packages named above".to_owned(),
+            Self::NotUp => "devenv up".to_owned(),
+            Self::NotStopped { pid, .. } => format!("kill -9 {pid} ends it and all that it runs"),
+            _ => return None,
+        })
+    }
+}
+
+impl From<kube::Error> for CliError {
+    fn from(e: kube::Error) -> Self {
+        Self::Api(Box::new(e))
+    }
+}
+
+fn count(problems: &[Problem]) -> String {
+    match problems.len() {
+        1 => "one error".to_owned(),
+        n => format!("{n} errors"),
+    }
+}

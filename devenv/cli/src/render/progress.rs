@@ -1,0 +1,132 @@
+//! The steps of `up` as they go: a spinner in a terminal, a line each elsewhere.
+
+use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
+
+use anstream::{eprintln, println};
+use devenv_engine::event::{Event, Step};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{BOLD, DIM, Format, GREEN, RESET, YELLOW};
+
+/// Shows events.
+pub struct Progress {
+    format: Format,
+    spinner: Option<ProgressBar>,
+    running: Vec<Step>,
+    /// The last line that a build printed, beside the spinner.
+    building: String,
+    reasons: BTreeMap<String, String>,
+}
+
+impl Progress {
+    /// For people on a terminal or elsewhere, or as JSON lines.
+    pub fn new(format: Format) -> Self {
+        let spinner = (format == Format::Text && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::new_spinner();
+            bar.set_style(ProgressStyle::default_spinner().tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Self {
+            format,
+            spinner,
+            running: Vec::new(),
+            building: String::new(),
+            reasons: BTreeMap::new(),
+        }
+    }
+
+    /// Shows one event.
+    pub fn show(&mut self, event: &Event) {
+        if self.format == Format::Json {
+            if let Ok(text) = serde_json::to_string(event) {
+                println!("{text}");
+            }
+            return;
+        }
+        match event {
+            Event::StepStarted { step } => {
+                self.running.push(*step);
+                self.spin();
+            }
+            Event::StepDone { step, ms, detail } => {
+                self.running.retain(|s| s != step);
+                self.line(&format!(
+                    "{GREEN}✓{RESET} {:<10} {DIM}{:>8}{RESET}  {detail}",
+                    name(*step),
+                    took(*ms)
+                ));
+                self.spin();
+            }
+            Event::Output { source, line } => {
+                if self.spinner.is_some() {
+                    self.building = line.trim().to_owned();
+                    self.spin();
+                } else {
+                    self.line(&format!("{DIM}{source} |{RESET} {line}"));
+                }
+            }
+            Event::Warning { message } => self.line(&format!("{YELLOW}!{RESET} {message}")),
+            Event::Workload { name, reason: Some(reason), .. } => {
+                // The same trouble is told once.
+                if self.reasons.insert(name.clone(), reason.clone()).as_ref() != Some(reason) {
+                    self.line(&format!("{YELLOW}!{RESET} {name}: {reason}"));
+                }
+            }
+            Event::Workload { .. } | Event::Failed { .. } => {}
+            Event::Ready { ms, .. } => {
+                self.end();
+                eprintln!("{GREEN}{BOLD}ready{RESET} in {}", took(*ms));
+            }
+            Event::Stopping => self.end(),
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.spinner {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn spin(&self) {
+        let Some(bar) = &self.spinner else { return };
+        let steps: Vec<&str> = self.running.iter().map(|s| name(*s)).collect();
+        let mut text = steps.join(", ");
+        if self.running.contains(&Step::Build) && !self.building.is_empty() {
+            text = format!("{text}: {}", self.building);
+        }
+        // A line that wraps would leave its rest behind.
+        bar.set_message(text.chars().take(76).collect::<String>());
+    }
+
+    fn end(&mut self) {
+        if let Some(bar) = self.spinner.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn name(step: Step) -> &'static str {
+    match step {
+        Step::Cluster => "cluster",
+        Step::Apply => "manifests",
+        Step::Build => "build",
+        Step::Database => "database",
+        Step::Migrate => "migrations",
+        Step::Workloads => "workloads",
+    }
+}
+
+fn took(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        _ => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+    }
+}

@@ -1,0 +1,165 @@
+//! Brings objects to a Kubernetes API by server-side apply, and takes away those that
+//! devenv applied earlier and the manifests no longer have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use devenv_model::Object;
+use devenv_platform::FIELD_MANAGER;
+use kube::{
+    Api, Client, Discovery,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+    discovery::Scope,
+};
+use serde_json::{Value, json};
+
+/// The annotation that says which file an object came from, and that devenv put it
+/// there.
+pub const ORIGIN: &str = "devenv.dev/origin";
+
+/// Why an object could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The API does not serve the kind.
+    #[error("{origin}: the target does not serve {api_version} {kind}")]
+    UnknownKind {
+        /// Where the object stands.
+        origin: String,
+        /// Its apiVersion.
+        api_version: String,
+        /// Its kind.
+        kind: String,
+    },
+    /// The API refused.
+    #[error("{origin}: {kind} {name} was refused")]
+    Refused {
+        /// Where the object stands.
+        origin: String,
+        /// Its kind.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// The API's answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The API did not answer.
+    #[error("the Kubernetes API did not answer")]
+    Api(#[source] Box<kube::Error>),
+}
+
+/// A client that knows which kinds the target serves.
+pub struct Applier {
+    client: Client,
+    namespace: String,
+    kinds: BTreeMap<(String, String), (ApiResource, bool)>,
+}
+
+impl Applier {
+    /// Asks the target for its kinds.
+    pub async fn new(client: Client, namespace: &str) -> Result<Self, ApplyError> {
+        let discovery = Discovery::new(client.clone())
+            .run_aggregated()
+            .await
+            .map_err(|e| ApplyError::Api(Box::new(e)))?;
+        let mut kinds = BTreeMap::new();
+        for group in discovery.groups() {
+            for version in group.versions() {
+                for (resource, capabilities) in group.versioned_resources(version) {
+                    let namespaced = capabilities.scope == Scope::Namespaced;
+                    let key = (resource.api_version.clone(), resource.kind.clone());
+                    kinds.insert(key, (resource, namespaced));
+                }
+            }
+        }
+        Ok(Self { client, namespace: namespace.to_owned(), kinds })
+    }
+
+    fn api(&self, object: &Object) -> Result<Api<DynamicObject>, ApplyError> {
+        let key = (object.api_version.clone(), object.kind.clone());
+        let Some((resource, namespaced)) = self.kinds.get(&key) else {
+            return Err(ApplyError::UnknownKind {
+                origin: object.origin.to_string(),
+                api_version: object.api_version.clone(),
+                kind: object.kind.clone(),
+            });
+        };
+        Ok(if *namespaced {
+            let namespace = object.namespace.as_deref().unwrap_or(&self.namespace);
+            Api::namespaced_with(self.client.clone(), namespace, resource)
+        } else {
+            Api::all_with(self.client.clone(), resource)
+        })
+    }
+
+    /// Applies objects of one stage, all at once.
+    pub async fn apply(&self, objects: &[&Object]) -> Result<(), ApplyError> {
+        let all = objects.iter().map(|object| self.apply_one(object));
+        futures_util::future::try_join_all(all).await.map(drop)
+    }
+
+    async fn apply_one(&self, object: &Object) -> Result<(), ApplyError> {
+        let api = self.api(object)?;
+        let body = with_origin(object);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        match api.patch(&object.name, &params, &Patch::Apply(&body)).await {
+            Ok(_) => Ok(()),
+            Err(source) => Err(ApplyError::Refused {
+                origin: object.origin.to_string(),
+                kind: object.kind.clone(),
+                name: object.name.clone(),
+                source: Box::new(source),
+            }),
+        }
+    }
+
+    /// Deletes what an earlier `up` applied and `objects` no longer has; returns the
+    /// names of what went.
+    pub async fn prune(&self, objects: &[Object]) -> Result<Vec<String>, ApplyError> {
+        let wanted: BTreeSet<(&str, &str, &str)> = objects
+            .iter()
+            .map(|o| {
+                (o.kind.as_str(), o.namespace.as_deref().unwrap_or(&self.namespace), o.name.as_str())
+            })
+            .collect();
+        let mut gone = Vec::new();
+        for ((_, kind), (resource, namespaced)) in &self.kinds {
+            // Namespaces hold what people made themselves: they stay.
+            if !*namespaced || resource.plural.contains('/') || kind == "Event" || kind == "Pod" {
+                continue;
+            }
+            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
+            let Ok(list) = api.list(&ListParams::default()).await else { continue };
+            for found in list.items {
+                let (Some(name), Some(namespace)) = (found.metadata.name, found.metadata.namespace)
+                else {
+                    continue;
+                };
+                let ours = found.metadata.annotations.is_some_and(|a| a.contains_key(ORIGIN));
+                if !ours || wanted.contains(&(kind.as_str(), namespace.as_str(), name.as_str())) {
+                    continue;
+                }
+                let api: Api<DynamicObject> =
+                    Api::namespaced_with(self.client.clone(), &namespace, resource);
+                api.delete(&name, &DeleteParams::background())
+                    .await
+                    .map_err(|e| ApplyError::Api(Box::new(e)))?;
+                gone.push(format!("{kind} {namespace}/{name}"));
+            }
+        }
+        Ok(gone)
+    }
+}
+
+fn with_origin(object: &Object) -> Value {
+    let mut body = object.value.clone();
+    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+        let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+        if annotations.is_null() {
+            *annotations = json!({});
+        }
+        if let Some(map) = annotations.as_object_mut() {
+            map.insert(ORIGIN.to_owned(), json!(object.origin.to_string()));
+        }
+    }
+    body
+}

@@ -1,0 +1,240 @@
+//! The state folder of a project: who runs it, and where it is to be found.
+
+use std::{
+    fs, io,
+    io::{Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use devenv_platform::Endpoints;
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+};
+use serde::{Deserialize, Serialize};
+
+/// Written into every state folder, so that a folder of another tool with the same
+/// name (cachix's devenv) is told apart.
+const MARKER: &str = ".devenv-gke-state";
+
+/// Why the state folder can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file in it.
+    #[error("can't {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Another supervisor runs this project.
+    #[error("this project is already up (supervisor pid {})", .0.pid)]
+    Running(Holder),
+}
+
+/// The supervisor that holds a project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its process.
+    pub pid: u32,
+    /// Seconds since 1970 when it started.
+    pub since: i64,
+}
+
+/// A project's state folder, `.devenv` (or `.devenv-gke` beside another tool's).
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    path: PathBuf,
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::Io { what, path, source }
+}
+
+impl StateDir {
+    /// The state folder of the project in `root`; made only by [`Self::create`].
+    pub fn of(root: &Path) -> Self {
+        let usual = root.join(".devenv");
+        let foreign = root.join("devenv.nix").exists()
+            || (usual.exists() && !usual.join(MARKER).exists() && !is_empty(&usual));
+        let path = if foreign { root.join(".devenv-gke") } else { usual };
+        Self { path }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes it: private, and ignored by git from within.
+    pub fn create(&self) -> Result<(), StateError> {
+        let mut dir = fs::DirBuilder::new();
+        dir.recursive(true).mode(0o700);
+        for folder in [self.path.clone(), self.path.join("run")] {
+            dir.create(&folder).map_err(io_error("make", &folder))?;
+        }
+        for (name, text) in [(MARKER, "made by devenv\n"), (".gitignore", "*\n")] {
+            let file = self.path.join(name);
+            if !file.exists() {
+                fs::write(&file, text).map_err(io_error("write", &file))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the project for this process, until the lock is dropped or the process
+    /// ends in any way: the kernel holds it.
+    pub fn lock(&self) -> Result<ProjectLock, StateError> {
+        self.create()?;
+        let path = self.path.join("supervisor.lock");
+        let mut file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_error("open", &path))?;
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+            Ok(_) => {}
+            Err(Errno::EAGAIN | Errno::EACCES) => {
+                return Err(StateError::Running(read_holder(&mut file)));
+            }
+            Err(e) => return Err(io_error("lock", &path)(e.into())),
+        }
+        let me = Holder { pid: std::process::id(), since: jiff::Timestamp::now().as_second() };
+        let text = serde_json::to_string(&me).unwrap_or_default();
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .map_err(io_error("write", &path))?;
+        // What the last supervisor said of itself is no longer true.
+        remove(&self.path.join("endpoints.json"))?;
+        Ok(ProjectLock { _file: file })
+    }
+
+    /// Who runs the project now, if anybody.
+    pub fn holder(&self) -> Option<Holder> {
+        let mut file = fs::File::open(self.path.join("supervisor.lock")).ok()?;
+        // Asked without taking it, so that a look never keeps an `up` out.
+        let mut lock = whole_file();
+        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).ok()?;
+        (i32::from(lock.l_type) != nix::libc::F_UNLCK).then(|| read_holder(&mut file))
+    }
+
+    /// Publishes where the system is; its existence means «ready».
+    pub fn publish(&self, endpoints: &Endpoints) -> Result<(), StateError> {
+        let path = self.path.join("endpoints.json");
+        let part = self.path.join("endpoints.json.part");
+        let text = serde_json::to_string_pretty(endpoints).unwrap_or_default();
+        fs::write(&part, text).map_err(io_error("write", &part))?;
+        fs::rename(&part, &path).map_err(io_error("write", &path))
+    }
+
+    /// Where the running system is; `None` before it is ready.
+    pub fn endpoints(&self) -> Option<Endpoints> {
+        serde_json::from_slice(&fs::read(self.path.join("endpoints.json")).ok()?).ok()
+    }
+
+    /// Forgets what only a running supervisor may claim.
+    pub fn withdraw(&self) -> Result<(), StateError> {
+        remove(&self.path.join("endpoints.json"))?;
+        remove(&self.path.join("kubeconfig"))
+    }
+
+    /// Throws everything away: `down --volumes`.
+    pub fn delete(&self) -> Result<(), StateError> {
+        if !self.path.join(MARKER).exists() {
+            return Ok(());
+        }
+        fs::remove_dir_all(&self.path).map_err(io_error("remove", &self.path))
+    }
+}
+
+/// The project, taken.
+#[derive(Debug)]
+pub struct ProjectLock {
+    _file: fs::File,
+}
+
+/// The holder as it wrote itself down; pid 0 in the instant before it did.
+fn read_holder(file: &mut fs::File) -> Holder {
+    let mut text = String::new();
+    let read = file.read_to_string(&mut text).is_ok();
+    let holder = if read { serde_json::from_str(&text).ok() } else { None };
+    holder.unwrap_or(Holder { pid: 0, since: 0 })
+}
+
+/// A write lock of the open file (not of the process: a thread or a library that
+/// opens the file again doesn't lose it).
+fn whole_file() -> nix::libc::flock {
+    nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as nix::libc::c_short,
+        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut d| d.next().is_none())
+}
+
+fn remove(path: &Path) -> Result<(), StateError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holder_at_a_time_and_the_kernel_forgets_it() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::of(root.path());
+        assert_eq!(state.holder(), None);
+        let lock = state.lock().unwrap();
+        let me = std::process::id();
+        assert_eq!(state.holder().unwrap().pid, me);
+        assert!(matches!(state.lock(), Err(StateError::Running(h)) if h.pid == me));
+        drop(lock);
+        assert_eq!(state.holder(), None);
+        state.lock().unwrap();
+    }
+
+    #[test]
+    fn a_foreign_folder_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join(".devenv")).unwrap();
+        fs::write(root.path().join(".devenv/gc"), "nix").unwrap();
+        let state = StateDir::of(root.path());
+        assert!(state.path().ends_with(".devenv-gke"));
+        state.create().unwrap();
+        state.delete().unwrap();
+        assert!(root.path().join(".devenv/gc").exists());
+        assert!(!state.path().exists());
+    }
+
+    #[test]
+    fn ready_means_published() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::of(root.path());
+        let _lock = state.lock().unwrap();
+        assert_eq!(state.endpoints(), None);
+        let e = Endpoints { kubernetes: "https://127.70.0.1:6443".into(), ..Endpoints::default() };
+        state.publish(&e).unwrap();
+        assert_eq!(state.endpoints(), Some(e));
+        state.withdraw().unwrap();
+        assert_eq!(state.endpoints(), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! What runs, how well, and where: `devenv status` as data.
+
+use devenv_model::Topology;
+use devenv_platform::{DatabaseFacts, Endpoints, cloudsql};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{Api, Client, ResourceExt, api::ListParams};
+use serde::Serialize;
+
+use crate::state::{Holder, StateDir};
+
+/// The state of a project.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The project's name.
+    pub project: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// `down`, `starting` or `up`.
+    pub state: &'static str,
+    /// Who holds it.
+    pub supervisor: Option<Holder>,
+    /// Where it is.
+    pub endpoints: Option<Endpoints>,
+    /// The database.
+    pub database: Option<DatabaseStatus>,
+    /// What runs.
+    pub workloads: Vec<Workload>,
+}
+
+/// The database and its process.
+#[derive(Debug, Clone, Serialize)]
+pub struct DatabaseStatus {
+    /// What it is and where.
+    #[serde(flatten)]
+    pub facts: DatabaseFacts,
+    /// Its server's process, while it runs.
+    pub pid: Option<u32>,
+}
+
+/// A Deployment and its pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Workload {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Pods that are ready.
+    pub ready: i32,
+    /// Pods that are wanted.
+    pub wanted: i32,
+    /// Restarts of its containers, together.
+    pub restarts: i32,
+    /// Its images.
+    pub images: Vec<String>,
+    /// What keeps it from being ready.
+    pub reason: Option<String>,
+}
+
+impl Status {
+    /// Asks the state folder, and the API where there is one.
+    pub async fn of(
+        topology: &Topology,
+        state: &StateDir,
+        client: Option<Client>,
+    ) -> Result<Self, kube::Error> {
+        let supervisor = state.holder();
+        let endpoints = supervisor.as_ref().and_then(|_| state.endpoints());
+        let workloads = match client {
+            Some(client) => workloads(client, topology.namespace()).await?,
+            None => Vec::new(),
+        };
+        let database = endpoints.as_ref().and_then(|e| e.database.clone()).map(|facts| {
+            let data = state.path().join("data").join("cloudsql");
+            DatabaseStatus { facts, pid: cloudsql::server_pid(&data) }
+        });
+        Ok(Self {
+            project: topology.project().to_owned(),
+            namespace: topology.namespace().to_owned(),
+            state: match (&supervisor, &endpoints) {
+                (None, _) => "down",
+                (Some(_), None) => "starting",
+                (Some(_), Some(_)) => "up",
+            },
+            supervisor,
+            endpoints,
+            database,
+            workloads,
+        })
+    }
+}
+
+async fn workloads(client: Client, namespace: &str) -> Result<Vec<Workload>, kube::Error> {
+    let all = ListParams::default();
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(client, namespace);
+    let pods = pods.list(&all).await?.items;
+    let of = |d: Deployment| {
+        let selector = d.spec.as_ref().and_then(|s| s.selector.match_labels.clone()).unwrap_or_default();
+        let mine: Vec<&Pod> = pods
+            .iter()
+            .filter(|p| selector.iter().all(|(k, v)| p.labels().get(k) == Some(v)))
+            .collect();
+        let containers = || {
+            mine.iter().flat_map(|p| p.status.iter().flat_map(|s| s.container_statuses.iter().flatten()))
+        };
+        let template = d.spec.as_ref().and_then(|s| s.template.spec.as_ref());
+        Workload {
+            kind: "Deployment".to_owned(),
+            name: d.name_any(),
+            ready: d.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0),
+            wanted: d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
+            restarts: containers().map(|c| c.restart_count).sum(),
+            images: template
+                .iter()
+                .flat_map(|t| t.containers.iter().filter_map(|c| c.image.clone()))
+                .collect(),
+            reason: containers()
+                .filter_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone())
+                .find(|r| r != "ContainerCreating"),
+        }
+    };
+    Ok(deployments.list(&all).await?.items.into_iter().map(of).collect())
+}

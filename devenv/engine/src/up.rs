@@ -1,0 +1,274 @@
+//! `up`: from a folder to a running system, and down again.
+
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use devenv_model::{ImageSource, Object, Topology};
+use devenv_platform::{
+    BuiltImage, Database, Endpoints, LocalOptions, LocalTarget, Target, TargetError, address,
+    cloudsql::{MigrateError, migrate},
+    doctor::Needs,
+};
+
+use crate::{
+    apply::{ApplyError, Applier},
+    build::{self, BuildError},
+    event::{Bus, Event, Report, Step},
+    fingerprint::Ledger,
+    run_spec::run_spec,
+    state::{ProjectLock, StateDir, StateError},
+    wait::{self, NotReady},
+};
+
+/// Why `up` failed. Whatever it had started is gone again.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// The state folder, or another supervisor.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A build.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The schema.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// An object.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// Workloads that did not get ready in time.
+    #[error("not ready after {} s:\n{}", waited.as_secs(), .late.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    NotReady {
+        /// How long was waited.
+        waited: Duration,
+        /// Each of them and what it says.
+        late: Vec<NotReady>,
+    },
+}
+
+impl UpError {
+    /// The error for another process or a terminal.
+    pub fn report(&self) -> Report {
+        let (help, code) = match self {
+            Self::Target(e) if e.is_missing() => (Some("devenv doctor".to_owned()), 3),
+            Self::NotReady { .. } => {
+                (Some("fix the service, then run `devenv up` again; `--timeout 5m` waits longer".to_owned()), 1)
+            }
+            Self::State(StateError::Running(_)) => (Some("devenv status".to_owned()), 1),
+            _ => (None, 1),
+        };
+        Report::of(self, help, code)
+    }
+}
+
+/// What `up` is asked for.
+#[derive(Debug, Clone)]
+pub struct UpOptions {
+    /// The project's folder.
+    pub root: PathBuf,
+    /// How long workloads may take to get ready.
+    pub timeout: Duration,
+}
+
+/// What the machine must have for this topology.
+pub fn needs(topology: &Topology) -> Needs {
+    let commands = topology
+        .images()
+        .values()
+        .flat_map(|i| [i.install.as_ref(), i.build.as_ref(), Some(&i.run)])
+        .flatten();
+    Needs {
+        database: topology.cloudsql().is_some(),
+        programs: commands.filter_map(|c| c.program().map(str::to_owned)).collect(),
+    }
+}
+
+/// A running system. Dropping it ends every pod at once; [`Running::down`] ends them
+/// in order.
+#[derive(Debug)]
+pub struct Running {
+    target: LocalTarget,
+    state: StateDir,
+    bus: Bus,
+    _lock: ProjectLock,
+}
+
+/// Brings the system up; returns when every workload is ready.
+pub async fn up(
+    options: &UpOptions,
+    topology: &Topology,
+    bus: &Bus,
+) -> Result<Running, UpError> {
+    let start = Instant::now();
+    let state = StateDir::of(&options.root);
+    let lock = state.lock()?;
+    let target = timed(bus, Step::Cluster, async {
+        let target = LocalTarget::start(local_options(options, topology, &state)).await?;
+        let detail = target.endpoints().kubernetes;
+        Ok::<_, UpError>((target, detail))
+    })
+    .await?;
+    for note in target.notes() {
+        bus.emit(Event::Warning { message: note.clone() });
+    }
+    let running = Running { target, state, bus: bus.clone(), _lock: lock };
+    match running.bring_up(options, topology).await {
+        Ok(()) => {
+            let endpoints = running.target.endpoints();
+            running.state.publish(&endpoints)?;
+            bus.emit(Event::Ready { ms: millis(start), endpoints });
+            Ok(running)
+        }
+        Err(e) => {
+            running.down(Duration::from_secs(5)).await?;
+            Err(e)
+        }
+    }
+}
+
+impl Running {
+    /// A client for the system's Kubernetes API.
+    pub fn client(&self) -> kube::Client {
+        self.target.client()
+    }
+
+    /// Where it is.
+    pub fn endpoints(&self) -> Endpoints {
+        self.target.endpoints()
+    }
+
+    /// Ends the workloads, then the database, within `grace`; the data stays.
+    pub async fn down(self, grace: Duration) -> Result<(), StateError> {
+        self.bus.emit(Event::Stopping);
+        self.state.withdraw()?;
+        self.target.shutdown(grace).await;
+        Ok(())
+    }
+
+    async fn bring_up(&self, options: &UpOptions, topology: &Topology) -> Result<(), UpError> {
+        let bus = &self.bus;
+        let applier = Applier::new(self.target.client(), topology.namespace()).await?;
+        let (workloads, others): (Vec<&Object>, Vec<&Object>) =
+            topology.objects().iter().partition(|o| is_workload(o));
+        timed(bus, Step::Apply, async {
+            let (namespaces, others): (Vec<&Object>, Vec<&Object>) =
+                others.into_iter().partition(|o| o.kind == "Namespace");
+            applier.apply(&namespaces).await?;
+            applier.apply(&others).await?;
+            let gone = applier.prune(topology.objects()).await?;
+            let detail = match gone.len() {
+                0 => format!("{} objects", topology.objects().len()),
+                _ => format!("{} objects; removed {}", topology.objects().len(), gone.join(", ")),
+            };
+            Ok::<_, UpError>(((), detail))
+        })
+        .await?;
+        // The database starts while images are built: neither needs the other.
+        tokio::try_join!(
+            self.build(&options.root, topology),
+            self.database(&options.root, topology)
+        )?;
+        timed(bus, Step::Workloads, async {
+            applier.apply(&workloads).await?;
+            let ready = wait::until_ready(
+                self.target.client(),
+                topology.namespace(),
+                topology.objects(),
+                options.timeout,
+                bus,
+            );
+            match ready.await {
+                Ok(()) => Ok(((), format!("{} ready", workloads.len()))),
+                Err(late) => Err(UpError::NotReady { waited: options.timeout, late }),
+            }
+        })
+        .await
+    }
+
+    async fn build(&self, root: &Path, topology: &Topology) -> Result<(), UpError> {
+        let used: Vec<&ImageSource> = topology.images_used().collect();
+        let owner = address::owner_of(root).map_err(|source| TargetError::Io {
+            what: "read the owner of",
+            path: root.to_owned(),
+            source,
+        })?;
+        timed(&self.bus, Step::Build, async {
+            let ledger = Ledger::open(self.state.path());
+            let ran = build::build_all(root, &used, owner, &ledger, &self.bus).await?;
+            let detail = if ran.is_empty() { "nothing changed".to_owned() } else { ran.join(", ") };
+            Ok::<_, UpError>(((), detail))
+        })
+        .await?;
+        for image in used {
+            let run = run_spec(root, image);
+            self.target.deliver(&BuiltImage { name: image.name.clone(), run }).await?;
+        }
+        Ok(())
+    }
+
+    async fn database(&self, root: &Path, topology: &Topology) -> Result<(), UpError> {
+        let Some(config) = topology.cloudsql() else { return Ok(()) };
+        let database = timed(&self.bus, Step::Database, async {
+            let database = self.target.database(topology).await?;
+            let detail = database.as_ref().map(describe).unwrap_or_default();
+            Ok::<_, UpError>((database, detail))
+        })
+        .await?;
+        let (Some(database), Some(folder)) = (database, &config.migrations) else {
+            return Ok(());
+        };
+        timed(&self.bus, Step::Migrate, async {
+            let done = migrate::run(&database.connect, root, folder).await?;
+            let detail = match done.applied.len() {
+                0 => format!("{} applied already", done.before),
+                n => format!("{n} applied"),
+            };
+            Ok(((), detail))
+        })
+        .await
+    }
+}
+
+fn describe(d: &Database) -> String {
+    let f = &d.facts;
+    let stands_in = if f.stands_in { format!(", standing in for {}", f.asked) } else { String::new() };
+    format!("{} {}{stands_in} at {}:{}", f.engine, f.version, f.host, f.port)
+}
+
+fn local_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> LocalOptions {
+    LocalOptions {
+        root: options.root.clone(),
+        state_dir: state.path().to_owned(),
+        project: topology.project().to_owned(),
+        namespace: topology.namespace().to_owned(),
+        http_port: topology.http_port(),
+        cloud_run: topology.cloud_run().map(|o| o.name.clone()).collect(),
+    }
+}
+
+/// What runs pods waits for the database and the builds; everything else does not.
+fn is_workload(o: &Object) -> bool {
+    matches!(o.kind.as_str(), "Deployment" | "Pod" | "ReplicaSet")
+        || o.api_version.starts_with("serving.knative.dev/")
+}
+
+async fn timed<T, E>(
+    bus: &Bus,
+    step: Step,
+    work: impl Future<Output = Result<(T, String), E>>,
+) -> Result<T, E> {
+    let start = Instant::now();
+    bus.emit(Event::StepStarted { step });
+    let (value, detail) = work.await?;
+    bus.emit(Event::StepDone { step, ms: millis(start), detail });
+    Ok(value)
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

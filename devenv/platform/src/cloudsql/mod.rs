@@ -1,0 +1,13 @@
+//! Cloud SQL on this machine: a private MySQL or MariaDB server, run as a pod
+//! beside the application's namespace, as Cloud SQL stands beside the cluster.
+
+pub mod engine;
+pub mod migrate;
+pub mod statements;
+pub mod template;
+
+mod server;
+
+pub use engine::{Engine, EngineError, Flavour};
+pub use migrate::{MigrateError, Migrated};
+pub use server::{CREDENTIALS_PASSWORD, CREDENTIALS_USER, Credentials, NAMESPACE, Server, endpoint_slice, server_pid};

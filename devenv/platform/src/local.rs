@@ -1,0 +1,428 @@
+//! The local target: the embedded cluster on this project's loopback address, with
+//! a database server of this machine beside it.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use devenv_cluster::{Cluster, ClusterOptions};
+use devenv_model::Topology;
+use futures_util::StreamExt;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Namespace, Pod, Secret},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Client,
+    api::{ListParams, Patch, PatchParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+
+use crate::{
+    address::{self, Bound},
+    cloudsql::{self, Credentials, Engine, Server},
+    target::{BuiltImage, Database, DatabaseFacts, Endpoints, Target, TargetError},
+};
+
+/// The field manager of everything that devenv applies.
+pub const FIELD_MANAGER: &str = "devenv";
+
+/// What the local target is made from.
+#[derive(Debug, Clone)]
+pub struct LocalOptions {
+    /// The project's folder.
+    pub root: PathBuf,
+    /// `.devenv` in it.
+    pub state_dir: PathBuf,
+    /// Its name.
+    pub project: String,
+    /// The default namespace.
+    pub namespace: String,
+    /// The wanted port on 127.0.0.1 (devenv.toml: `ingress.http_port`).
+    pub http_port: u16,
+    /// Names of the Cloud Run services.
+    pub cloud_run: Vec<String>,
+}
+
+/// The local target, running.
+pub struct LocalTarget {
+    options: LocalOptions,
+    cluster: Cluster,
+    client: Client,
+    address: Ipv4Addr,
+    owner: (u32, u32),
+    endpoints: Mutex<Endpoints>,
+    notes: Vec<String>,
+}
+
+impl std::fmt::Debug for LocalTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalTarget").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// The ports of the project's own address: what production uses.
+const HTTP: u16 = 80;
+const KUBERNETES: u16 = 6443;
+const MYSQL: u16 = 3306;
+const CLOUD_RUN: u16 = 8081;
+
+impl LocalTarget {
+    /// Starts the cluster: when this returns, the API answers and pods can run.
+    pub async fn start(options: LocalOptions) -> Result<Self, TargetError> {
+        let own = address::project_address(&options.root);
+        let owner = address::owner_of(&options.root)
+            .map_err(|source| io_error("read the owner of", &options.root, source))?;
+        let mut notes = Vec::new();
+        let mut take = |b: Bound| {
+            notes.extend(b.note);
+            (b.listener, b.address)
+        };
+        let by_hand = Ipv4Addr::LOCALHOST;
+        let (http, http_address) = take(address::bind_or_next(
+            at(by_hand, options.http_port),
+            "devenv.toml: [ingress] http_port",
+        )?);
+        let mut listeners = vec![http];
+        let mut also = Vec::new();
+        let mut low_port_note = None;
+        match address::bind(at(own, HTTP), "another devenv has this address") {
+            Ok(b) => {
+                listeners.push(b.listener);
+                also.push(format!("http://{own}"));
+            }
+            Err(e @ address::AddressError::Forbidden { .. }) => low_port_note = Some(e.to_string()),
+            Err(e) => return Err(e.into()),
+        }
+        let ingress = format!("http://{http_address}");
+        let mut cloud_run = BTreeMap::new();
+        let mut knative: Vec<TcpListener> = Vec::new();
+        if let Some(name) = options.cloud_run.first() {
+            let (l, a) = take(address::bind_or_next(
+                at(by_hand, CLOUD_RUN),
+                "devenv.toml: [ingress] http_port",
+            )?);
+            knative.push(l);
+            cloud_run.insert(name.clone(), format!("http://{a}"));
+        }
+        notes.extend(low_port_note);
+        let cluster = Cluster::start(ClusterOptions {
+            project: options.project.clone(),
+            state_dir: options.state_dir.clone(),
+            api_listen: at(own, KUBERNETES),
+            namespace: options.namespace.clone(),
+            owner,
+            ingress: listeners,
+            ingress_addresses: vec![IpAddr::V4(own)],
+            knative,
+            env_for_knative: vec![("INGRESS_URL".to_owned(), ingress.clone())],
+        })
+        .await?;
+        let client = Client::new(cluster.api_service(), options.namespace.clone());
+        let endpoints = Mutex::new(Endpoints {
+            ingress: Some(ingress),
+            ingress_also: also,
+            address: Some(own.to_string()),
+            cloud_run,
+            kubernetes: format!("https://{}", cluster.api_addr()),
+            kubeconfig: options.state_dir.join("kubeconfig"),
+            database: None,
+        });
+        Ok(Self { options, cluster, client, address: own, owner, endpoints, notes })
+    }
+
+    /// What people should know about the addresses that were had.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Ends every pod, the workloads before the database, and closes the store.
+    pub async fn shutdown(self, grace: Duration) {
+        self.cluster.shutdown(grace).await;
+    }
+
+    /// The account of the application: from the project's own Secret, or made by
+    /// devenv once and kept in the state folder.
+    fn credentials(&self, topology: &Topology) -> Result<(Credentials, bool), TargetError> {
+        let config = topology.cloudsql().ok_or_else(|| {
+            TargetError::Unsupported("devenv.toml has no [cloudsql] section".to_owned())
+        })?;
+        if let Some((user, password)) = secret_of(topology, &config.secret) {
+            return Ok((
+                Credentials { user, password, database: config.database.clone() },
+                false,
+            ));
+        }
+        let path = self.options.state_dir.join("secrets").join("cloudsql");
+        let password = kept_password(&path).map_err(|e| io_error("keep", &path, e))?;
+        let account = Credentials {
+            user: config.user.clone(),
+            password,
+            database: config.database.clone(),
+        };
+        Ok((account, true))
+    }
+
+    async fn apply<K>(&self, api: &Api<K>, name: &str, object: &serde_json::Value) -> Result<(), TargetError>
+    where
+        K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    {
+        api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object))
+            .await
+            .map(drop)
+            .map_err(|source| TargetError::Api {
+                what: format!("{} {name}", object["kind"].as_str().unwrap_or("object")),
+                source: Box::new(source),
+            })
+    }
+}
+
+#[async_trait]
+impl Target for LocalTarget {
+    fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    async fn database(&self, topology: &Topology) -> Result<Option<Database>, TargetError> {
+        let Some(config) = topology.cloudsql() else { return Ok(None) };
+        let (account, made_here) = self.credentials(topology)?;
+        let run = self.options.state_dir.join("run");
+        let data = self.options.state_dir.join("data").join("cloudsql");
+        let owner = self.owner;
+        let cache = cache_dir(&self.options.state_dir);
+        let server = tokio::task::spawn_blocking({
+            let (run, data) = (run.clone(), data.clone());
+            move || -> Result<Server, TargetError> {
+                let engine = Engine::find()?;
+                cloudsql::template::ensure_data(&engine, &cache, &data, owner)?;
+                Ok(Server { engine, data, run, owner })
+            }
+        })
+        .await
+        .map_err(|e| TargetError::Database { reason: e.to_string() })??;
+        let init = server
+            .write_init_file(&account)
+            .map_err(|e| io_error("write the database's accounts in", &run, e))?;
+        self.deliver(&BuiltImage { name: server.image(), run: server.run_spec(&init) }).await?;
+
+        if made_here {
+            let secrets: Api<Secret> = Api::namespaced(self.client(), topology.namespace());
+            let object = serde_json::json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+                "metadata": {"name": config.secret, "namespace": topology.namespace()},
+                "stringData": {
+                    cloudsql::CREDENTIALS_USER: account.user,
+                    cloudsql::CREDENTIALS_PASSWORD: account.password,
+                },
+            });
+            self.apply(&secrets, &config.secret, &object).await?;
+        }
+        let [namespace, deployment] = server.objects();
+        let namespaces: Api<Namespace> = Api::all(self.client());
+        self.apply(&namespaces, cloudsql::NAMESPACE, &namespace).await?;
+        let deployments: Api<Deployment> = Api::namespaced(self.client(), cloudsql::NAMESPACE);
+        self.apply(&deployments, "cloudsql", &deployment).await?;
+
+        let ready = follow_database(
+            self.client(),
+            topology.namespace().to_owned(),
+            config.service.clone(),
+        );
+        ready.await?;
+        let bound = address::bind(at(self.address, MYSQL), "another devenv has this address")?;
+        let (host, port) = (bound.address.ip().to_string(), bound.address.port());
+        self.cluster
+            .forward(bound.listener, topology.namespace().to_owned(), config.service.clone(), MYSQL)
+            .await;
+        let facts = DatabaseFacts {
+            engine: server.engine.flavour.to_string(),
+            version: server.engine.version.clone(),
+            asked: config.version.clone(),
+            stands_in: stands_in(&config.version, &server.engine),
+            host: host.clone(),
+            port,
+            user: account.user.clone(),
+            database: account.database.clone(),
+        };
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).database = Some(facts.clone());
+        let connect = MySqlConnectOptions::new()
+            .host(&host)
+            .port(port)
+            .username(&account.user)
+            .password(&account.password)
+            .database(&account.database)
+            .ssl_mode(MySqlSslMode::Disabled);
+        Ok(Some(Database { facts, connect }))
+    }
+
+    async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError> {
+        self.cluster.images().set(&image.name, image.run.clone());
+        Ok(())
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Makes the application's selectorless Service lead to the database's pod, for as
+/// long as the cluster runs; returns when the pod is ready for the first time.
+async fn follow_database(
+    client: Client,
+    namespace: String,
+    service: String,
+) -> Result<(), TargetError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), cloudsql::NAMESPACE);
+    let slices: Api<EndpointSlice> = Api::namespaced(client, &namespace);
+    let (ready_tx, ready_rx) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut ready_tx = Some(ready_tx);
+        let mut known = None;
+        let config = watcher::Config::default().labels("devenv.dev/role=database");
+        let mut events = std::pin::pin!(watcher(pods.clone(), config).default_backoff());
+        while let Some(event) = events.next().await {
+            if let Err(e) = event {
+                tracing::debug!(error = %e, "watching the database's pod");
+                continue;
+            }
+            let Some(now) = database_pod(&pods).await else { continue };
+            if known.as_ref() == Some(&now) {
+                continue;
+            }
+            let slice = cloudsql::endpoint_slice(&namespace, &service, now);
+            let name = format!("{service}-devenv");
+            let params = PatchParams::apply(FIELD_MANAGER).force();
+            if let Err(e) = slices.patch(&name, &params, &Patch::Apply(&slice)).await {
+                tracing::warn!(error = %e, service, "the database's endpoints could not be written");
+                continue;
+            }
+            known = Some(now);
+            if matches!(now, Some((_, true)))
+                && let Some(tx) = ready_tx.take()
+            {
+                // The receiver is gone only when `up` was given up meanwhile.
+                let _ = tx.send(());
+            }
+        }
+    });
+    ready_rx.await.map_err(|_| TargetError::Database {
+        reason: "its pod is no longer watched".to_owned(),
+    })
+}
+
+/// The address and readiness of the database's pod; the outer `None` when the API
+/// did not answer.
+async fn database_pod(pods: &Api<Pod>) -> Option<Option<(Ipv4Addr, bool)>> {
+    let params = ListParams::default().labels("devenv.dev/role=database");
+    let list = pods.list(&params).await.ok()?;
+    let best = list
+        .items
+        .iter()
+        .filter(|p| p.metadata.deletion_timestamp.is_none())
+        .filter_map(|p| {
+            let status = p.status.as_ref()?;
+            let ip = status.pod_ip.as_ref()?.parse().ok()?;
+            let ready = status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|c| c.type_ == "Ready" && c.status == "True");
+            Some((ip, ready))
+        })
+        .max_by_key(|(_, ready)| *ready);
+    Some(best)
+}
+
+/// `mysql:8.4` asked for and MariaDB running, or another major version.
+fn stands_in(asked: &str, engine: &Engine) -> bool {
+    let (name, version) = asked.split_once(':').unwrap_or((asked, ""));
+    let same_name = name.eq_ignore_ascii_case(&engine.flavour.to_string());
+    !same_name || !engine.version.starts_with(version)
+}
+
+/// User and password of a Secret among the project's own objects.
+fn secret_of(topology: &Topology, name: &str) -> Option<(String, String)> {
+    let secret = topology.objects().iter().find(|o| o.kind == "Secret" && o.name == name)?;
+    let key = |key: &str| {
+        if let Some(text) = secret.value["stringData"][key].as_str() {
+            return Some(text.to_owned());
+        }
+        let data = secret.value["data"][key].as_str()?;
+        let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).ok()?;
+        String::from_utf8(bytes).ok()
+    };
+    Some((key(cloudsql::CREDENTIALS_USER)?, key(cloudsql::CREDENTIALS_PASSWORD)?))
+}
+
+fn kept_password(path: &Path) -> io::Result<String> {
+    match fs::read_to_string(path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Ok(_) => fs::remove_file(path)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    let bytes: [u8; 18] = rand::random();
+    let password = hex::encode(bytes);
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    io::Write::write_all(&mut &file, password.as_bytes())?;
+    Ok(password)
+}
+
+/// Where prepared data directories are kept for all projects of this user.
+fn cache_dir(state_dir: &Path) -> PathBuf {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|p| p.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache")));
+    base.map_or_else(|| state_dir.join("cache"), |b| b.join("devenv-gke")).join("cloudsql")
+}
+
+fn at(ip: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::V4(SocketAddrV4::new(ip, port))
+}
+
+fn io_error(what: &'static str, path: &Path, source: io::Error) -> TargetError {
+    TargetError::Io { what, path: path.to_owned(), source }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloudsql::Flavour;
+
+    #[test]
+    fn what_stands_in_is_told() {
+        let engine = |flavour, version: &str| Engine {
+            server: "/x".into(),
+            flavour,
+            version: version.into(),
+        };
+        assert!(stands_in("mysql:8.4", &engine(Flavour::MariaDB, "10.11.19")));
+        assert!(!stands_in("mysql:8.4", &engine(Flavour::MySQL, "8.4.3")));
+        assert!(stands_in("mysql:8.0", &engine(Flavour::MySQL, "9.7.4")));
+        assert!(!stands_in("mysql", &engine(Flavour::MySQL, "9.7.4")));
+    }
+
+    #[test]
+    fn a_password_is_made_once_and_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secrets/cloudsql");
+        let first = kept_password(&path).unwrap();
+        assert_eq!(first.len(), 36);
+        assert_eq!(first, kept_password(&path).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

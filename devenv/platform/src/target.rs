@@ -1,0 +1,156 @@
+//! Where the system runs: a Kubernetes API and the few things that differ around it.
+
+use std::{fmt, path::PathBuf};
+
+use async_trait::async_trait;
+use devenv_cluster::RunSpec;
+use devenv_model::Topology;
+use serde::{Deserialize, Serialize};
+use sqlx::mysql::MySqlConnectOptions;
+
+use crate::{
+    address::AddressError,
+    cloudsql::{EngineError, template::TemplateError},
+};
+
+/// An image that was built from source, as a target takes it.
+#[derive(Debug, Clone)]
+pub struct BuiltImage {
+    /// The name that manifests use.
+    pub name: String,
+    /// How the process runtime starts it.
+    pub run: RunSpec,
+}
+
+/// What happens to data when a target is destroyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Volumes {
+    /// The database stays for the next `up`.
+    Keep,
+    /// Everything goes (`down --volumes`).
+    Delete,
+}
+
+/// The database that a target offers.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// What is said of it in `status` and in every report.
+    pub facts: DatabaseFacts,
+    /// How this process reaches it, for migrations.
+    pub connect: MySqlConnectOptions,
+}
+
+/// What `status` says of the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseFacts {
+    /// `MySQL` or `MariaDB`.
+    pub engine: String,
+    /// Its version.
+    pub version: String,
+    /// What devenv.toml says that production runs.
+    pub asked: String,
+    /// Whether another engine stands in for the one asked for.
+    pub stands_in: bool,
+    /// Its address on this machine.
+    pub host: String,
+    /// Its port on this machine.
+    pub port: u16,
+    /// The application's user.
+    pub user: String,
+    /// The application's database (schema).
+    pub database: String,
+}
+
+/// Where people and tests find the system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// The Ingress, as people type it.
+    pub ingress: Option<String>,
+    /// Every other address on which the Ingress answers.
+    pub ingress_also: Vec<String>,
+    /// The address that stands in the Ingress objects' status.
+    pub address: Option<String>,
+    /// Cloud Run services by name.
+    pub cloud_run: std::collections::BTreeMap<String, String>,
+    /// The Kubernetes API.
+    pub kubernetes: String,
+    /// The kubeconfig that leads to it.
+    pub kubeconfig: PathBuf,
+    /// The database, without its password.
+    pub database: Option<DatabaseFacts>,
+}
+
+/// Why a target could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// An address is not to be had.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// No database engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The data directory can't be used.
+    #[error(transparent)]
+    Data(#[from] TemplateError),
+    /// The embedded cluster.
+    #[error("the local cluster failed")]
+    Cluster(#[from] devenv_cluster::ClusterError),
+    /// The Kubernetes API refused.
+    #[error("the Kubernetes API refused {what}")]
+    Api {
+        /// What was asked.
+        what: String,
+        /// Its answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// devenv.toml asks for what this version does not do.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The database did not come up.
+    #[error("the database did not get ready: {reason}")]
+    Database {
+        /// What its pod says.
+        reason: String,
+    },
+    /// A file of the state folder.
+    #[error("can't {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl TargetError {
+    /// Whether something has to be installed or allowed first (exit code 3).
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Engine(EngineError::NotInstalled) => true,
+            Self::Cluster(e) => e.is_missing(),
+            _ => false,
+        }
+    }
+}
+
+/// A Kubernetes API and what differs around it.
+#[async_trait]
+pub trait Target: fmt::Debug + Send + Sync {
+    /// A client for the target's API, which exists afterwards.
+    fn client(&self) -> kube::Client;
+
+    /// Starts what stands in for Cloud SQL, waits until it answers, and makes the
+    /// Service that the application uses lead to it. `None` where the topology has
+    /// no database.
+    async fn database(&self, topology: &Topology) -> Result<Option<Database>, TargetError>;
+
+    /// Makes a built image reachable for the target's nodes.
+    async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError>;
+
+    /// Where people and tests find the system.
+    fn endpoints(&self) -> Endpoints;
+}
