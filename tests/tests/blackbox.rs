@@ -1,0 +1,15 @@
+//! The main job and what may go wrong with it, through the built `devenv`.
+//!
+//! `cargo xtask test` runs these one at a time; by hand, after
+//! `cargo build --workspace`:
+//! `cargo test --workspace --test blackbox -- --test-threads=1`.
+
+mod blackbox {
+    mod browser;
+    mod cli;
+    mod crash;
+    mod fresh;
+    mod kubectl;
+    mod main_job;
+    mod socketio;
+}
