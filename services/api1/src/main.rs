@@ -1,3 +1,18 @@
-//! api1.
+//! api1: accepts telemetry records and writes them to MySQL, stamped with its
+//! name. All of it is in the crate `telemetry`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let defaults = telemetry::Defaults {
+        api_name: "api1",
+        port: 5000,
+    };
+    match telemetry::run_write_service(defaults) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("api1: {}", telemetry::service::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

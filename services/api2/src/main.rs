@@ -1,3 +1,18 @@
-//! api2.
+//! api2: accepts telemetry records and writes them to MySQL, stamped with its
+//! name. All of it is in the crate `telemetry`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let defaults = telemetry::Defaults {
+        api_name: "api2",
+        port: 3000,
+    };
+    match telemetry::run_write_service(defaults) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("api2: {}", telemetry::service::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
