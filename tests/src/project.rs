@@ -121,6 +121,7 @@ impl Project {
             }
             let look = ["test", "-x", run.as_str()].map(toml::Value::from);
             image.insert("build".to_owned(), toml::Value::Array(look.to_vec()));
+            image.remove("install");
         }
         fs::write(&config, table.to_string()).expect("devenv.toml is written");
         let page = Path::new("services/frontend/web/dist");
@@ -215,6 +216,18 @@ impl Project {
     /// The Ingress's base URL, without a slash at its end.
     pub async fn ingress(&self) -> String {
         self.url("ingress").await.trim_end_matches('/').to_owned()
+    }
+
+    /// The inventory's scope of this running project: with its own address, and
+    /// all that its supervisor has now.
+    pub async fn scope_of_all(&self) -> Scope {
+        let mut scope = self.scope();
+        let own = self.run(&["url", "address"]).await;
+        if let (true, Some(address)) = (own.ok(), address_of(own.stdout.trim())) {
+            scope = scope.address(address);
+        }
+        scope.learn(self.supervisor().expect("the lock names the supervisor"));
+        scope
     }
 
     /// `devenv status -o json`.

@@ -79,7 +79,7 @@ async fn what_is_down_says_so() {
     let json = project.run(&["status", "-o", "json"]).await;
     assert!(json.json().is_object(), "{json}");
     let url = project.run(&["url", "ingress"]).await;
-    assert_eq!(url.code, Some(1), "{url}");
+    assert_eq!(url.code, Some(3), "{url}");
     assert!(
         url.stderr.contains("devenv up"),
         "the remedy is named: {url}"
@@ -138,8 +138,7 @@ async fn up_and_down_may_be_said_twice_and_the_data_survives_down() {
         50,
         "down keeps the data"
     );
-    let mut scope = project.scope();
-    scope.learn(project.supervisor().unwrap());
+    let scope = project.scope_of_all().await;
     project.down(&["-v"]).await;
     project.up().await;
     let url = project.url("database").await;
@@ -231,8 +230,7 @@ async fn in_the_foreground_an_interrupt_takes_everything_down() {
             || async { project.run(&["url", "ingress"]).await.ok().then_some(()) },
         );
         assert!(ready.await.is_some(), "{}", project.supervisor_log());
-        let mut scope = project.scope();
-        scope.learn(child.id());
+        let scope = project.scope_of_all().await;
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
         let ended = until(Duration::from_secs(30), Duration::from_millis(10), || {
             let ended = child.try_wait().unwrap();

@@ -3,7 +3,7 @@
 use devenv_tests::database;
 use devenv_tests::inventory::{Inventory, Kind};
 use devenv_tests::loader::{Ledger, Loader};
-use devenv_tests::project::{Project, address_of, kill};
+use devenv_tests::project::{Project, kill};
 use devenv_tests::{rounds, until};
 use std::time::{Duration, Instant};
 
@@ -84,8 +84,7 @@ async fn database_killed_under_load_loses_and_doubles_nothing() {
     }
     // 16 clients were at it each time: somebody must have met the outage.
     assert!(refused > 0, "no request was ever answered 503");
-    let mut scope = project.scope();
-    scope.learn(project.supervisor().expect("the lock names the supervisor"));
+    let scope = project.scope_of_all().await;
     project.down(&[]).await;
     let left = before.nothing_left(&scope, Duration::from_secs(5)).await;
     left.unwrap_or_else(|left| panic!("{left}"));
@@ -107,11 +106,8 @@ async fn devenv_killed_under_load_leaves_nothing_and_goes_on() {
         loader.wait_for(100, RECOVERY).await;
 
         let supervisor = project.supervisor().expect("the lock names the supervisor");
-        let mut scope = project.scope().without(Kind::RunFile);
-        if let Some(address) = address_of(&base) {
-            scope = scope.address(address);
-        }
-        scope.learn(supervisor);
+        // Nobody is there to tidy the state folder after SIGKILL; `up` does.
+        let scope = project.scope_of_all().await.without(Kind::RunFile);
         // Somewhere else in the requests' course each round.
         tokio::time::sleep(Duration::from_millis(u64::from(round * 37 % 100))).await;
         kill(supervisor);
@@ -134,8 +130,7 @@ async fn devenv_killed_under_load_leaves_nothing_and_goes_on() {
         agree(&url, &prefix, rows, &ledger).await;
         assert!(ledger.unexpected.is_empty(), "{:?}", ledger.unexpected);
     }
-    let mut scope = project.scope();
-    scope.learn(project.supervisor().expect("the lock names the supervisor"));
+    let scope = project.scope_of_all().await;
     project.down(&[]).await;
     let left = before.nothing_left(&scope, Duration::from_secs(5)).await;
     left.unwrap_or_else(|left| panic!("{left}"));

@@ -2,7 +2,7 @@
 
 use devenv_tests::database;
 use devenv_tests::inventory::Inventory;
-use devenv_tests::project::{Project, address_of};
+use devenv_tests::project::Project;
 use devenv_tests::record::record;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -64,11 +64,7 @@ async fn ten_thousand_records_are_ten_thousand_rows_split_evenly() {
     let told: BTreeMap<String, u64> = serde_json::from_value(report["by_api"].clone()).unwrap();
     assert_eq!(told, rows);
 
-    let mut scope = project.scope();
-    scope.learn(project.supervisor().expect("the lock names the supervisor"));
-    if let Some(address) = address_of(&ingress) {
-        scope = scope.address(address);
-    }
+    let scope = project.scope_of_all().await;
     project.down(&[]).await;
     let took = before.nothing_left(&scope, Duration::from_secs(5)).await;
     println!(

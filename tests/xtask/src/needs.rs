@@ -118,20 +118,20 @@ fn python_makes_venvs() -> bool {
 /// this release does not know must not keep the others away.
 fn apt(packages: &[&str]) {
     if find("apt-get").is_none() {
-        println!(
+        eprintln!(
             "missing, and there is no apt-get to install them: {}",
             packages.join(" ")
         );
         return;
     }
     let Some(prefix) = privilege() else {
-        println!(
+        eprintln!(
             "missing, and neither root nor a sudo that asks nothing is here; install them with\n  sudo apt-get install {}",
             packages.join(" ")
         );
         return;
     };
-    println!("installing {}", packages.join(" "));
+    eprintln!("installing {}", packages.join(" "));
     run(&prefix, &["update", "-qq"]);
     let install = ["install", "-y", "-qq", "--no-install-recommends"];
     if !run(&prefix, &[&install[..], packages].concat()) {

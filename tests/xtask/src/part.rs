@@ -1,6 +1,7 @@
 //! One part of the run: a command, its output, and what it counted.
 
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -61,12 +62,25 @@ impl Outcome {
 
 /// Runs a command whose success is one passed check.
 pub fn check(name: &str, command: &mut Command) -> Outcome {
-    announce(name, command);
+    println!("\n=== {}", shown(name, command));
+    run(name, command)
+}
+
+/// The same, with nothing on standard output, which is for a later command's data.
+pub fn prepare(name: &str, command: &mut Command) -> Outcome {
+    eprintln!("=== {}", shown(name, command));
+    match std::io::stderr().as_fd().try_clone_to_owned() {
+        Ok(stderr) => run(name, command.stdout(stderr)),
+        Err(_) => run(name, command.stdout(Stdio::null())),
+    }
+}
+
+fn run(name: &str, command: &mut Command) -> Outcome {
     let start = Instant::now();
     let ok = match command.stdin(Stdio::null()).status() {
         Ok(status) => status.success(),
         Err(error) => {
-            println!("{name}: cannot be run: {error}");
+            eprintln!("{name}: cannot be run: {error}");
             false
         }
     };
@@ -87,7 +101,7 @@ pub fn check(name: &str, command: &mut Command) -> Outcome {
 /// command must say `--show-output`: a test that skips itself says so in output
 /// that libtest hides of a passed test; all else of that output stays hidden here.
 pub fn tests(name: &str, command: &mut Command) -> Outcome {
-    announce(name, command);
+    println!("\n=== {}", shown(name, command));
     let start = Instant::now();
     let mut reader = Reader::default();
     let ok = match stream(command, |line| {
@@ -120,12 +134,12 @@ pub fn tests(name: &str, command: &mut Command) -> Outcome {
     }
 }
 
-fn announce(name: &str, command: &Command) {
+fn shown(name: &str, command: &Command) -> String {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    println!("\n=== {name}: {}", words.join(" "));
+    format!("{name}: {}", words.join(" "))
 }
 
 /// Runs the command and hands over the lines of both its outputs as they come.

@@ -112,12 +112,13 @@ pub fn soak(root: &Path, names: &[&str], rounds: u32) -> ExitCode {
 pub fn bench(root: &Path, arguments: &[&str]) -> ExitCode {
     let missing = needs::install();
     for (tool, why) in &missing {
-        println!("not here: {tool} ({why})");
+        eprintln!("not here: {tool} ({why})");
     }
-    if !page_part(root).ok {
+    let page = page::folder(root).map(|web| page_build(&web, part::prepare));
+    if page.flatten().is_some_and(|page| !page.ok) {
         return ExitCode::FAILURE;
     }
-    let build = part::check(
+    let build = part::prepare(
         "build",
         cargo(root).args([
             "build",
@@ -221,45 +222,47 @@ fn libtest(root: &Path, name: &str, binary: &str, filter: &str, rounds: u32) -> 
     )
 }
 
-/// Installs, builds and tests the page; builds only what is stale.
+/// Builds the page if it is stale, and tests it.
 fn page_part(root: &Path) -> Outcome {
     let Some(web) = page::folder(root) else {
+        println!("page: there is no services/frontend/web/package.json");
         return Outcome::without_command("page", false, None);
     };
-    let stamp = match page::Stamp::take(&web) {
+    let made = page_build(&web, part::check);
+    let tests = || part::tests("page", &mut npm(&web, &["test"]));
+    match made {
+        Some(made) if !made.ok => made,
+        Some(made) => made.and(tests()),
+        None => tests(),
+    }
+}
+
+/// Installs and builds the page; `None`: what lies there is from these inputs.
+fn page_build(web: &Path, run: fn(&str, &mut Command) -> Outcome) -> Option<Outcome> {
+    let stamp = match page::Stamp::take(web) {
+        Ok(stamp) if stamp.is_fresh(web) => return None,
         Ok(stamp) => stamp,
         Err(error) => {
-            println!("page: {} cannot be read: {error}", web.display());
-            return Outcome::without_command("page", false, None);
+            eprintln!("page: {} cannot be read: {error}", web.display());
+            return Some(Outcome::without_command("page", false, None));
         }
     };
-    let npm = |words: &[&str]| {
-        let mut command = Command::new("npm");
-        command.args(words).current_dir(&web);
-        command
-    };
-    let mut outcome = None;
-    if !stamp.is_fresh(&web) {
-        let mut made = part::check(
-            "page",
-            npm(&["ci", "--no-audit", "--no-fund"]).env("CI", "true"),
-        );
-        if made.ok {
-            made = made.and(part::check("page", &mut npm(&["run", "build"])));
-        }
-        if !made.ok {
-            return made;
-        }
-        if let Err(error) = stamp.keep() {
-            println!("page: its stamp cannot be written, so it is built again next time: {error}");
-        }
-        outcome = Some(made);
+    let mut made = run("page", &mut npm(web, &["ci", "--no-audit", "--no-fund"]));
+    if made.ok {
+        made = made.and(run("page", &mut npm(web, &["run", "build"])));
     }
-    let tests = part::tests("page", &mut npm(&["test"]));
-    match outcome {
-        Some(made) => made.and(tests),
-        None => tests,
+    if made.ok
+        && let Err(error) = stamp.keep()
+    {
+        eprintln!("page: its stamp cannot be written, so it is built again next time: {error}");
     }
+    Some(made)
+}
+
+fn npm(web: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new("npm");
+    command.args(words).current_dir(web);
+    command
 }
 
 /// Cargo in the checkout, without what the cargo that runs us has set for us.

@@ -1,0 +1,137 @@
+//! A copy of the reference application that runs the optimised programs.
+
+use crate::{Failure, built, checkout};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The services, with the path that says whether each is ready.
+pub const SERVICES: &[(&str, &str)] = &[
+    ("api1", "/readyz"),
+    ("api2", "/readyz"),
+    ("api3", "/readyz"),
+    ("frontend", "/healthz"),
+];
+
+/// The copy; dropping it says `down -v` and removes it.
+pub struct Project {
+    folder: tempfile::TempDir,
+    devenv: PathBuf,
+}
+
+impl Project {
+    /// Copies manifests, migrations and the page, and points devenv.toml at the
+    /// optimised programs.
+    pub fn new() -> Result<Self, Failure> {
+        let project = Self {
+            folder: tempfile::Builder::new().prefix("bb-bench-").tempdir()?,
+            devenv: built("devenv")?,
+        };
+        let checkout = checkout();
+        for folder in ["kind", "services/migrations", "services/frontend/web/dist"] {
+            copy(&checkout.join(folder), &project.path().join(folder))?;
+        }
+        for service in SERVICES {
+            fs::create_dir_all(project.path().join("services").join(service.0))?;
+        }
+        copy_file(&checkout, project.path(), "services/frontend/service.yaml")?;
+        fs::create_dir_all(project.path().join("bin"))?;
+        for (service, _) in SERVICES {
+            fs::copy(built(service)?, project.path().join("bin").join(service))?;
+        }
+        let mut config: toml::Table = fs::read_to_string(checkout.join("devenv.toml"))?.parse()?;
+        let images = config
+            .get_mut("image")
+            .and_then(toml::Value::as_table_mut)
+            .ok_or("devenv.toml has no [image.NAME]")?;
+        for (name, image) in images {
+            let image = image.as_table_mut().ok_or("[image.NAME] is no table")?;
+            let program = format!("bin/{name}");
+            image.remove("install");
+            image.remove("watch");
+            image.insert("workdir".to_owned(), ".".into());
+            image.insert("build".to_owned(), vec!["test", "-x", &program].into());
+            image.insert("run".to_owned(), vec![program].into());
+        }
+        fs::write(project.path().join("devenv.toml"), config.to_string())?;
+        Ok(project)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `devenv ARGUMENTS`, and how long it took.
+    pub fn run(&self, arguments: &[&str]) -> Result<(String, Duration), Failure> {
+        let start = Instant::now();
+        let output = self.output(arguments)?;
+        let took = start.elapsed();
+        if output.status.success() {
+            Ok((String::from_utf8_lossy(&output.stdout).into_owned(), took))
+        } else {
+            Err(format!(
+                "devenv {} ended with {}\n{}",
+                arguments.join(" "),
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            )
+            .into())
+        }
+    }
+
+    fn output(&self, arguments: &[&str]) -> std::io::Result<Output> {
+        Command::new(&self.devenv)
+            .arg("-C")
+            .arg(self.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .env("NO_COLOR", "1")
+            .env_remove("RUST_LOG")
+            .output()
+    }
+
+    /// `devenv status -o json`.
+    pub fn status(&self) -> Result<Value, Failure> {
+        Ok(serde_json::from_str(
+            &self.run(&["status", "-o", "json"])?.0,
+        )?)
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        if let Ok(output) = self.output(&["down", "-v"])
+            && !output.status.success()
+        {
+            eprintln!("down -v: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+fn copy_file(from: &Path, to: &Path, file: &str) -> Result<(), Failure> {
+    let target = to.join(file);
+    if let Some(folder) = target.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::copy(from.join(file), &target).map_err(|error| format!("{file}: {error}"))?;
+    Ok(())
+}
+
+/// Copies a folder with all in it; sockets and the like are left out.
+pub fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(to)?;
+    let entries = fs::read_dir(from).map_err(|error| format!("{}: {error}", from.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        let target = to.join(entry.file_name());
+        if kind.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
