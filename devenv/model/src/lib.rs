@@ -1,3 +1,39 @@
-//! Plain data: devenv.toml, Kubernetes manifests, the validated topology.
+//! Plain data: `devenv.toml`, Kubernetes manifests (with kustomize), Cloud Run YAML,
+//! and the validated [`Topology`] that all of it becomes.
+//!
+//! [`Topology::load`] reads everything before it complains, and then returns every
+//! [`Problem`] at once, each with file, line and column, what was expected, and what to
+//! do. It prints nothing and needs no network.
+//!
+//! Files become trees in which every value knows its position (`node`), whether they
+//! are TOML (`toml_tree`) or YAML (`yaml`). kustomize works on those trees, so that a
+//! message about a patched value points into the patch. One deserializer (`de`) checks
+//! trees against Rust types and collects all mismatches.
 
 #![warn(missing_docs)]
+
+mod config;
+mod de;
+mod image;
+mod kinds;
+pub mod knative;
+mod kustomize;
+mod load;
+mod manifests;
+mod names;
+mod node;
+mod problem;
+mod reading;
+mod source;
+mod toml_tree;
+mod topology;
+mod validate;
+mod yaml;
+
+pub use config::{CloudSqlEngine, Command, IngressConfig};
+pub use load::{Invalid, LoadOptions, Loaded};
+pub use problem::{Place, Problem, Severity};
+pub use source::{Origin, SourceFile};
+pub use topology::{
+    CLOUD_SQL_SECRET_KEYS, CloudSql, ImageSource, Object, Project, Topology,
+};

@@ -1,0 +1,105 @@
+//! TOML into a [`Node`] tree with positions.
+
+use serde_json::Number;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::node::{Data, Entry, Node, shortened};
+use crate::problem::Draft;
+use crate::source::Span;
+
+/// Reads a TOML document. Syntax errors are all reported, and what could be read comes back.
+pub(crate) fn parse(file: u32, text: &str, problems: &mut Vec<Draft>) -> Node {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let range = error.span().unwrap_or(0..0);
+        let message = error.message().trim();
+        let line = text[..range.start.min(text.len())].lines().count();
+        let said = message.lines().next().unwrap_or("syntax error");
+        problems.push(
+            Draft::error("toml::syntax", Span::new(file, range), format!("this is not TOML: {said}"))
+                .maybe_help(help(message, text.lines().nth(line.saturating_sub(1)).unwrap_or(""))),
+        );
+    }
+    let range = table.span();
+    let mut reader = Reader { file, problems };
+    Node::new(
+        reader.table(table.into_inner()),
+        Span::new(file, range.start..range.start),
+    )
+}
+
+fn help(message: &str, line: &str) -> Option<String> {
+    if message.contains("duplicate key") {
+        return Some("keep one of the two, or merge the sections".into());
+    }
+    if let Some((key, value)) = line.split_once(':')
+        && !line.contains('=')
+        && !key.contains('"')
+    {
+        return Some(format!(
+            "TOML writes `key = value`: {} = {}",
+            key.trim(),
+            value.trim()
+        ));
+    }
+    if message.contains("string values must be quoted") {
+        return Some("put the value in double quotes".into());
+    }
+    None
+}
+
+struct Reader<'p> {
+    file: u32,
+    problems: &'p mut Vec<Draft>,
+}
+
+impl Reader<'_> {
+    fn table(&mut self, table: DeTable<'_>) -> Data {
+        let mut entries: Vec<Entry> = table
+            .into_iter()
+            .map(|(key, value)| Entry {
+                key_span: Span::new(self.file, key.span()),
+                key: key.into_inner().into_owned(),
+                value: self.value(value),
+            })
+            .collect();
+        // The map sorts by key; people read from the top.
+        entries.sort_by_key(|e| e.key_span);
+        Data::Map(entries)
+    }
+
+    fn value(&mut self, value: Spanned<DeValue<'_>>) -> Node {
+        let span = Span::new(self.file, value.span());
+        let data = match value.into_inner() {
+            DeValue::String(s) => Data::String(s.into_owned()),
+            DeValue::Boolean(b) => Data::Bool(b),
+            DeValue::Integer(i) => match i64::from_str_radix(i.as_str(), i.radix()) {
+                Ok(n) => Data::Number(n.into()),
+                Err(_) => self.bad_number(i.as_str(), span),
+            },
+            DeValue::Float(f) => match f.as_str().parse().ok().and_then(Number::from_f64) {
+                Some(n) => Data::Number(n),
+                None => self.bad_number(f.as_str(), span),
+            },
+            DeValue::Datetime(d) => Data::String(d.to_string()),
+            DeValue::Array(items) => {
+                Data::Seq(items.into_iter().map(|item| self.value(item)).collect())
+            }
+            DeValue::Table(table) => self.table(table),
+        };
+        Node::new(data, span)
+    }
+
+    fn bad_number(&mut self, text: &str, span: Span) -> Data {
+        self.problems.push(
+            Draft::error(
+                "toml::number",
+                span,
+                format!("{} is out of range", shortened(text)),
+            )
+            .expected("a 64-bit number"),
+        );
+        Data::Null
+    }
+}

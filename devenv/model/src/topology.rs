@@ -1,0 +1,252 @@
+//! The validated, immutable whole: what a project is, as every other part reads it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::config::{CloudSqlEngine, Command, IngressConfig};
+use crate::image;
+use crate::kinds::Kind;
+use crate::node::{Node, Path};
+use crate::source::{Origin, Sources};
+
+/// A project: its objects, how its images come from source, and what stands beside the
+/// cluster. Made by [`Topology::load`](crate::Topology::load) and never changed.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    pub(crate) project: Project,
+    pub(crate) objects: Vec<Object>,
+    pub(crate) images: BTreeMap<String, ImageSource>,
+    pub(crate) cloud_sql: Option<CloudSql>,
+    pub(crate) ingress: IngressConfig,
+    pub(crate) config_path: PathBuf,
+    pub(crate) sources: Arc<Sources>,
+}
+
+/// What the project is called and where it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Project {
+    /// An RFC 1123 label; the folder's name made legal if `devenv.toml` gives none.
+    pub name: String,
+    /// Absolute path of the folder that holds `devenv.toml`, symbolic links resolved.
+    pub root: PathBuf,
+    /// The namespace of objects that name none.
+    pub namespace: String,
+}
+
+/// A Kubernetes object of the topology.
+#[derive(Clone)]
+pub struct Object {
+    pub(crate) value: Value,
+    pub(crate) kind: &'static Kind,
+    pub(crate) name: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) origin: Origin,
+    pub(crate) tree: Arc<Node>,
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the value: it may be a Secret.
+        write!(f, "{self} at {}", self.origin)
+    }
+}
+
+impl fmt::Display for Object {
+    /// `Deployment so1-fase2/api1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind.kind, self.name),
+            None => write!(f, "{} {}", self.kind.kind, self.name),
+        }
+    }
+}
+
+impl Object {
+    /// The object as JSON, with `metadata.namespace` filled in for namespaced kinds.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// Such as `apps/v1`.
+    pub fn api_version(&self) -> &'static str {
+        self.kind.api_version
+    }
+
+    /// Such as `Deployment`.
+    pub fn kind(&self) -> &'static str {
+        self.kind.kind
+    }
+
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The namespace it goes into; nothing for cluster-scoped kinds.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// Where the object begins in its source file.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The object as its Rust type.
+    ///
+    /// # Errors
+    /// When `T` is not the type of this object's kind: the topology's objects have been
+    /// read as their own types while loading.
+    pub fn typed<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(&self.value)
+    }
+
+    /// A Cloud Run service (Knative).
+    pub fn is_cloud_run(&self) -> bool {
+        self.api_version() == "serving.knative.dev/v1"
+    }
+
+    /// The images of the object's pods, those of init containers first; empty for kinds
+    /// without pods.
+    pub fn images(&self) -> Vec<&str> {
+        let spec = self.kind.pod_spec.and_then(|path| {
+            path.iter()
+                .try_fold(&self.value, |value, key| value.get(*key))
+        });
+        ["initContainers", "containers"]
+            .iter()
+            .filter_map(|list| spec?.get(list)?.as_array())
+            .flatten()
+            .filter_map(|container| container.get("image")?.as_str())
+            .collect()
+    }
+}
+
+/// How an image is made and run from source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageSource {
+    /// The key in `devenv.toml`.
+    pub name: String,
+    /// Absolute path of the folder with the source: what is watched and hashed.
+    pub source: PathBuf,
+    /// Builds it; nothing if there is nothing to build.
+    pub build: Option<Command>,
+    /// Runs it; relative programs are relative to `workdir`.
+    pub run: Command,
+    /// Absolute path of the folder where `build` and `run` run.
+    pub workdir: PathBuf,
+    /// Environment of `run`, under what the manifest sets.
+    pub env: BTreeMap<String, String>,
+    /// Where `devenv.toml` says so.
+    pub origin: Origin,
+}
+
+/// The Cloud SQL instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudSql {
+    /// What production runs, such as `mysql:8.4`.
+    pub version: String,
+    /// What stands in for it here.
+    pub engine: CloudSqlEngine,
+    /// Schema to create.
+    pub database: String,
+    /// Account to create, with all rights on `database`.
+    pub user: String,
+    /// Name of the selectorless Service whose endpoints devenv fills in.
+    pub service: String,
+    /// Name of the Secret that devenv makes, with `DB_USER` and `DB_PASSWORD`.
+    pub secret: String,
+    /// Absolute path of the folder with migrations, if there are any.
+    pub migrations: Option<PathBuf>,
+    /// Where `devenv.toml` says so.
+    pub origin: Origin,
+}
+
+/// Keys of the Secret that devenv makes for the database's account.
+pub const CLOUD_SQL_SECRET_KEYS: [&str; 2] = ["DB_USER", "DB_PASSWORD"];
+
+impl Topology {
+    /// Name, folder and namespace.
+    pub fn project(&self) -> &Project {
+        &self.project
+    }
+
+    /// All objects in the order of applying: Namespaces, ConfigMaps and Secrets,
+    /// Services, workloads, Cloud Run services, Ingresses; within a kind as written.
+    pub fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+
+    /// The objects of a kind.
+    pub fn of_kind<'t>(
+        &'t self,
+        api_version: &'t str,
+        kind: &'t str,
+    ) -> impl Iterator<Item = &'t Object> {
+        self.objects
+            .iter()
+            .filter(move |o| o.kind() == kind && o.api_version() == api_version)
+    }
+
+    /// The Cloud Run services.
+    pub fn cloud_run(&self) -> impl Iterator<Item = &Object> {
+        self.objects.iter().filter(|o| o.is_cloud_run())
+    }
+
+    /// Images and their sources, by the key in `devenv.toml`.
+    pub fn images(&self) -> &BTreeMap<String, ImageSource> {
+        &self.images
+    }
+
+    /// The source of an image as a manifest writes it: looked up as a whole, then without
+    /// tag and digest, then without registry, then by its last part.
+    pub fn image_source(&self, image: &str) -> Option<&ImageSource> {
+        image::keys(image)
+            .iter()
+            .find_map(|key| self.images.get(*key))
+    }
+
+    /// Every image that some workload uses, as written, with those workloads.
+    pub fn workload_images(&self) -> BTreeMap<&str, Vec<&Object>> {
+        let mut used: BTreeMap<&str, Vec<&Object>> = BTreeMap::new();
+        for object in &self.objects {
+            for image in object.images() {
+                let users = used.entry(image).or_default();
+                if !users.iter().any(|u| std::ptr::eq(*u, object)) {
+                    users.push(object);
+                }
+            }
+        }
+        used
+    }
+
+    /// The Cloud SQL instance, if the project has one.
+    pub fn cloud_sql(&self) -> Option<&CloudSql> {
+        self.cloud_sql.as_ref()
+    }
+
+    /// The host side of the Ingress.
+    pub fn ingress(&self) -> &IngressConfig {
+        &self.ingress
+    }
+
+    /// Absolute path of `devenv.toml`.
+    pub fn config_path(&self) -> &FsPath {
+        &self.config_path
+    }
+
+    /// Where a value of an object is written, such as
+    /// `spec.rules[0].http.paths[0].backend.service.name` or
+    /// `metadata.annotations["nginx.ingress.kubernetes.io/canary"]`. For values that
+    /// kustomize changed this is the patch or the kustomization. Nothing if the object
+    /// has no such value.
+    pub fn position(&self, object: &Object, path: &str) -> Option<Origin> {
+        let node = Path::parse(path)?.find(&object.tree)?;
+        Some(self.sources.origin(node.span))
+    }
+}
