@@ -224,8 +224,20 @@ impl Reader {
             .and_then(|rest| rest.strip_suffix(" stdout ----"))
         {
             self.test = test.to_owned();
-        } else if self.in_successes && line.to_lowercase().starts_with("skip") {
-            self.skips.push(format!("{}: {line}", self.test));
+        }
+        // A harness that does not capture shows such a line where it is said.
+        let said = if self.in_successes {
+            line.to_lowercase().starts_with("skip")
+        } else {
+            line.starts_with("SKIP")
+        };
+        if said {
+            let test = if self.in_successes {
+                self.test.as_str()
+            } else {
+                "a test"
+            };
+            self.skips.push(format!("{test}: {line}"));
             return true;
         }
         self.counts.passed += node(line, "pass");
@@ -283,6 +295,7 @@ mod tests {
     #[test]
     fn libtest_is_counted_over_binaries_and_its_skips_are_found() {
         let (reader, shown) = read(&[
+            "SKIPPED: no such user",
             "test a ... ok",
             "successes:",
             "",
@@ -307,7 +320,10 @@ mod tests {
                 skipped: 1
             }
         );
-        assert_eq!(reader.skips, ["a: SKIP: no mariadbd here"]);
+        assert_eq!(
+            reader.skips,
+            ["a test: SKIPPED: no such user", "a: SKIP: no mariadbd here"]
+        );
         assert!(shown.contains(&"SKIP: no mariadbd here".to_owned()));
         assert!(!shown.contains(&"chatter".to_owned()));
         assert!(shown.contains(&"skip is only a word of a failed test".to_owned()));
