@@ -1,0 +1,102 @@
+//! `devenv launch`: turns this process into a container's or a host process's
+//! program. What fails on the way is told to the parent role.
+
+use std::{
+    convert::Infallible,
+    fs::File,
+    io,
+    os::{fd::AsFd, unix::process::CommandExt},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use nix::{
+    sys::stat::{Mode, umask},
+    unistd::setsid,
+};
+
+use crate::{
+    error::{Cause, Context, Failure},
+    privileges, rootfs,
+    spec::{ContainerSpec, HostProcess},
+    wire::{Channel, Launch, LaunchReply, Site},
+};
+
+/// Returns (an exit code) only when the program could not be executed.
+pub(crate) fn run(channel: Channel) -> i32 {
+    let failure = match channel.recv::<Launch>().step("read what to execute") {
+        Ok(Some((what, _))) => match become_program(&channel, what) {
+            Ok(never) => match never {},
+            Err(failure) => failure,
+        },
+        Ok(None) => return 1,
+        Err(failure) => failure,
+    };
+    // Without a parent there is no one to tell.
+    let _ = channel.send(&LaunchReply::Failed(failure), &[]);
+    1
+}
+
+fn become_program(channel: &Channel, what: Launch) -> Result<Infallible, Failure> {
+    // A session of its own: signals reach the program and its children as a
+    // group, and no terminal reaches them.
+    setsid().step("start a session")?;
+    umask(Mode::from_bits_truncate(0o022));
+    match what {
+        Launch::Container(site, spec) => become_container(channel, &site, &spec),
+        Launch::Host(site, process) => become_host_process(channel, &site, &process),
+    }
+}
+
+fn become_container(
+    channel: &Channel,
+    site: &Site,
+    spec: &ContainerSpec,
+) -> Result<Infallible, Failure> {
+    let user = spec.run_as.unwrap_or(site.owner);
+    rootfs::enter(site, spec, user)?;
+    privileges::own_output(site, user)?;
+    privileges::become_container_user(site, user)?;
+    execute(channel, &spec.argv, &spec.env, &spec.cwd)
+}
+
+fn become_host_process(
+    channel: &Channel,
+    site: &Site,
+    process: &HostProcess,
+) -> Result<Infallible, Failure> {
+    let user = process.run_as.unwrap_or(site.owner);
+    privileges::own_output(site, user)?;
+    privileges::become_host_user(site, user)?;
+    execute(channel, &process.argv, &process.env, &process.cwd)
+}
+
+fn execute(
+    channel: &Channel,
+    argv: &[String],
+    env: &[(String, String)],
+    cwd: &Path,
+) -> Result<Infallible, Failure> {
+    std::env::set_current_dir(cwd).cause(|| Cause::Cwd {
+        cwd: cwd.to_owned(),
+    })?;
+    let [program, arguments @ ..] = argv else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput)).step("execute an empty argv");
+    };
+    let mount_namespace = File::open("/proc/self/ns/mnt").step("open the mount namespace")?;
+    channel
+        .send(&LaunchReply::Executing, &[mount_namespace.as_fd()])
+        .step("say that the program is executed")?;
+    // exec searches the new environment's PATH and resets the signal mask. It
+    // replaces standard input, the first copy of the channel; the second one
+    // closes itself.
+    let error = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .exec();
+    Err(error).cause(|| Cause::Exec {
+        argv0: program.clone(),
+    })
+}

@@ -1,0 +1,80 @@
+//! Starting a process that becomes a given program, and knowing whether it did.
+
+use std::{os::fd::OwnedFd, process::Stdio};
+
+use nix::{sys::wait::waitpid, unistd::Pid};
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use crate::{
+    error::{Cause, Context, Failure},
+    roles::{self, Role},
+    wire::{Channel, Launch, LaunchReply, exactly},
+};
+
+/// A program that is being executed.
+pub(crate) struct Launched {
+    /// In the PID namespace of the caller. It leads its session and group.
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    /// Its mount namespace, held open: without that, the number of a dead one
+    /// would be given to the next.
+    pub mount_namespace: OwnedFd,
+}
+
+/// Starts `what` and returns when its program is executed or cannot be.
+pub(crate) fn launch(
+    name: &str,
+    what: &Launch,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+) -> Result<Launched, Failure> {
+    let (ours, theirs) = Channel::pair().step("make a socket pair")?;
+    let mut child = roles::command(Role::Launch, theirs)
+        .arg(name)
+        .env_clear()
+        .stdout(Stdio::from(stdout))
+        .stderr(Stdio::from(stderr))
+        .spawn()
+        .step("start a process")?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let launched = hand_over(name, what, &ours).and_then(|mount_namespace| {
+        let id = rustix::process::Pid::from_child(&child);
+        let pidfd = pidfd_open(id, PidfdFlags::empty()).step("watch a process")?;
+        Ok(Launched {
+            pid,
+            pidfd,
+            mount_namespace,
+        })
+    });
+    if launched.is_err() {
+        let _ = child.kill();
+        let _ = waitpid(pid, None);
+    }
+    launched
+}
+
+fn hand_over(name: &str, what: &Launch, channel: &Channel) -> Result<OwnedFd, Failure> {
+    let died = || {
+        Failure::plain(Cause::Died {
+            name: name.to_owned(),
+        })
+    };
+    // A process that died at once is reported by the hang-up below.
+    let _ = channel.send(what, &[]);
+    let next = || {
+        channel
+            .recv::<LaunchReply>()
+            .step("hear from a starting process")
+    };
+    let [mount_namespace] = match next()? {
+        Some((LaunchReply::Executing, fds)) => exactly(fds)?,
+        Some((LaunchReply::Failed(failure), _)) => return Err(failure),
+        None => return Err(died()),
+    };
+    // exec closes the channel; a failed exec is told first.
+    match next()? {
+        None => Ok(mount_namespace),
+        Some((LaunchReply::Failed(failure), _)) => Err(failure),
+        Some((LaunchReply::Executing, _)) => Err(died()),
+    }
+}

@@ -1,0 +1,317 @@
+//! `devenv pod-init`: PID 1 of a pod. Makes the pod's network, starts its
+//! containers, reaps, and tells how containers ended.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+};
+
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl,
+        signal::{Signal, kill, killpg},
+        stat::fstat,
+    },
+    unistd::{Pid, sethostname},
+};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::retry_on_intr,
+};
+
+use crate::{
+    cluster_init::own_proc,
+    error::{Cause, Context, Failure},
+    launch::launch,
+    netlink::{LOOPBACK, Route},
+    network::{GATEWAY, POD_LINK, POD_PREFIX, allow_low_ports},
+    reaper::Reaper,
+    spec::{ContainerSpec, Exit, FileMount, PodEvent, PodSpec},
+    wire::{Channel, Launch, PodReply, PodRequest, Site, exactly},
+};
+
+/// Returns the exit code when the supervisor has let go of the pod. The kernel
+/// then kills everything else in it.
+pub(crate) fn run(channel: Channel) -> i32 {
+    let mut pod = match PodInit::start(&channel) {
+        Ok(pod) => pod,
+        Err(failure) => {
+            // If cluster-net is gone too, there is no one to tell.
+            let _ = channel.send(&PodReply::Failed(failure), &[]);
+            return 1;
+        }
+    };
+    match pod.serve(&channel) {
+        Ok(()) => 0,
+        Err(_) => 1,
+    }
+}
+
+struct PodInit {
+    site: Site,
+    /// For every container, before its own.
+    files: Vec<FileMount>,
+    reaper: Reaper,
+    events: Channel,
+    /// Events that the supervisor's buffer had no room for yet.
+    unsent: VecDeque<PodEvent>,
+    containers: Vec<Running>,
+}
+
+struct Running {
+    name: String,
+    pid: Pid,
+    /// Tells this container's processes from others, whatever their session.
+    mount_namespace: OwnedFd,
+    /// Set once the main process was reaped; the rest is being killed.
+    exit: Option<Exit>,
+}
+
+impl PodInit {
+    fn start(channel: &Channel) -> Result<PodInit, Failure> {
+        let Some((PodRequest::Setup(site, spec), _)) =
+            channel.recv().step("read the pod's specification")?
+        else {
+            return Err(Failure::plain(Cause::Died {
+                name: "cluster-net".into(),
+            }));
+        };
+        // cluster-net does not end before the cluster does.
+        prctl::set_pdeathsig(Signal::SIGKILL).step("ask to die with the cluster")?;
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)
+            .step("make the pod's network, IPC and host name namespaces")?;
+        // cluster-net makes the link while the mounts are made here.
+        channel
+            .send(&PodReply::NeedsLink, &[])
+            .step("ask for the pod's link")?;
+        own_proc()?;
+        sethostname(&spec.hostname).step("set the pod's host name")?;
+        let reaper = Reaper::new().step("receive signals as events")?;
+        let (events, theirs) = Channel::pair().step("make a socket pair")?;
+        if channel
+            .recv::<PodRequest>()
+            .step("wait for the pod's link")?
+            .is_none()
+        {
+            return Err(Failure::plain(Cause::Died {
+                name: "cluster-net".into(),
+            }));
+        }
+        set_up_network(&spec)?;
+        channel
+            .send(&PodReply::Ready, &[theirs.as_fd()])
+            .step("say that the pod stands")?;
+
+        let mut files = spec.files;
+        files.insert(
+            0,
+            FileMount {
+                path: "/etc/hostname".into(),
+                contents: format!("{}\n", spec.hostname).into_bytes(),
+                mode: 0o644,
+            },
+        );
+        Ok(PodInit {
+            site,
+            files,
+            reaper,
+            events,
+            unsent: VecDeque::new(),
+            containers: Vec::new(),
+        })
+    }
+
+    fn serve(&mut self, channel: &Channel) -> Result<(), Failure> {
+        loop {
+            let wants = if self.unsent.is_empty() {
+                PollFlags::empty()
+            } else {
+                PollFlags::OUT
+            };
+            let mut fds = [
+                PollFd::new(channel, PollFlags::IN),
+                PollFd::new(&self.reaper, PollFlags::IN),
+                PollFd::new(&self.events, wants),
+            ];
+            retry_on_intr(|| poll(&mut fds, None)).step("wait for requests")?;
+            let [requested, ended, writable] = fds.map(|fd| fd.revents());
+            if writable.contains(PollFlags::HUP) {
+                return Ok(());
+            }
+            if !ended.is_empty() {
+                self.reap()?;
+            }
+            self.tell()?;
+            if !requested.is_empty() && !self.answer(channel)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Serves one request; false when the supervisor is gone.
+    fn answer(&mut self, channel: &Channel) -> Result<bool, Failure> {
+        let Some((request, fds)) = channel.recv().step("read a request")? else {
+            return Ok(false);
+        };
+        let result = match request {
+            PodRequest::Start(spec) => self
+                .start_container(spec, fds)
+                .map(|pidfd| (PodReply::Started, Some(pidfd))),
+            PodRequest::Signal { container, signal } => self
+                .signal(container, signal)
+                .map(|()| (PodReply::Signalled, None)),
+            PodRequest::Setup(..) | PodRequest::Linked => {
+                Err(Failure::plain(Cause::Step("set the pod up twice".into())))
+            }
+        };
+        let (reply, pidfd) = result.unwrap_or_else(|failure| (PodReply::Failed(failure), None));
+        let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
+        Ok(channel.send(&reply, &fds).is_ok())
+    }
+
+    fn start_container(
+        &mut self,
+        mut spec: ContainerSpec,
+        fds: Vec<OwnedFd>,
+    ) -> Result<OwnedFd, Failure> {
+        let [stdout, stderr] = exactly(fds)?;
+        let name = spec.name.clone();
+        if self.containers.iter().any(|running| running.name == name) {
+            return Err(Failure::plain(Cause::AlreadyRunning { container: name }));
+        }
+        spec.files.splice(0..0, self.files.iter().cloned());
+        let launched = launch(
+            &name,
+            &Launch::Container(self.site.clone(), spec),
+            stdout,
+            stderr,
+        )?;
+        self.containers.push(Running {
+            name,
+            pid: launched.pid,
+            mount_namespace: launched.mount_namespace,
+            exit: None,
+        });
+        Ok(launched.pidfd)
+    }
+
+    fn signal(&self, container: String, signal: i32) -> Result<(), Failure> {
+        let running = self
+            .containers
+            .iter()
+            .find(|running| running.name == container && running.exit.is_none());
+        let Some(running) = running else {
+            return Err(Failure::plain(Cause::NotRunning { container }));
+        };
+        // Not reaped yet, so the group's id still is this container's.
+        let signal = Signal::try_from(signal);
+        signal
+            .and_then(|signal| killpg(running.pid, signal))
+            .step("signal a container")
+    }
+
+    /// Reaps containers and orphans, and ends what ended containers left.
+    fn reap(&mut self) -> Result<(), Failure> {
+        self.reaper.acknowledge().step("read signals")?;
+        while let Some(ended) = self.reaper.next_ended().step("wait for children")? {
+            let pid = ended.pid;
+            let exit = ended.reap();
+            let main = self
+                .containers
+                .iter_mut()
+                .find(|c| c.pid == pid && c.exit.is_none());
+            if let Some(container) = main {
+                container.exit = Some(exit);
+            }
+        }
+        // Leftovers that die are orphans of this process, so each of their
+        // deaths brings us here again until none is left.
+        let mut index = 0;
+        while let Some(container) = self.containers.get(index) {
+            match container.exit {
+                Some(exit) if !kill_leftovers(&container.mount_namespace)? => {
+                    let container = self.containers.remove(index).name;
+                    self.unsent.push_back(PodEvent::Exited { container, exit });
+                }
+                _ => index += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.unsent.front() {
+            match self.events.try_send(event) {
+                Ok(()) => self.unsent.pop_front(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).step("tell an event"),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Kills every process that lives in a container's mount namespace, also those
+/// that left its session; true when there are some. It repeats until a look
+/// finds no new ones, so that a process forked meanwhile is not missed.
+fn kill_leftovers(mount_namespace: &OwnedFd) -> Result<bool, Failure> {
+    let wanted = fstat(mount_namespace)
+        .step("identify a mount namespace")?
+        .st_ino;
+    let mut killed = HashSet::new();
+    loop {
+        let mut any = false;
+        let mut new = false;
+        for entry in fs::read_dir("/proc").step("look for leftover processes")? {
+            let entry = entry.step("look for leftover processes")?;
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<i32>().ok())
+            else {
+                continue;
+            };
+            // A process that is dead already has no namespaces any more.
+            let Ok(namespace) = fs::metadata(entry.path().join("ns/mnt")) else {
+                continue;
+            };
+            if namespace.ino() == wanted {
+                any = true;
+                new |= killed.insert(pid);
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        if !new {
+            return Ok(any);
+        }
+    }
+}
+
+fn set_up_network(spec: &PodSpec) -> Result<(), Failure> {
+    allow_low_ports().step("allow low ports in the pod")?;
+    // Announces the address when the link comes up: the bridge may still
+    // connect it with the link of a pod that is just dying.
+    fs::write(
+        format!("/proc/sys/net/ipv4/conf/{POD_LINK}/arp_notify"),
+        "1",
+    )
+    .step("announce the pod's address")?;
+    let mut route = Route::new().step("open a netlink socket")?;
+    route
+        .up(LOOPBACK)
+        .step("bring the pod's loopback link up")?;
+    let link = route.index(POD_LINK).step("find the pod's link")?;
+    let ip = spec.ip;
+    route
+        .address(link, ip, POD_PREFIX)
+        .cause(|| Cause::Step(format!("give the pod the address {ip}")))?;
+    route.up(link).step("bring the pod's link up")?;
+    route
+        .default_route(GATEWAY)
+        .step("route the pod to its gateway")
+}

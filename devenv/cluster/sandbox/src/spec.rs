@@ -1,0 +1,115 @@
+//! What callers ask for and what they are told: plain data.
+
+use std::{fmt, net::Ipv4Addr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A pod: its place in the network and the files that all of its containers share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PodSpec {
+    /// Host name inside the pod, 1 to 64 bytes.
+    pub hostname: String,
+    /// Address in the pod range 10.244.0.0/16. The caller keeps it unique.
+    pub ip: Ipv4Addr,
+    /// Placed in every container before the container's own files; the usual
+    /// ones are `/etc/resolv.conf` and `/etc/hosts`. `/etc/hostname` is made here.
+    pub files: Vec<FileMount>,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// Unique among the running containers of the pod.
+    pub name: String,
+    /// Program and arguments; a program without a slash is looked up in the
+    /// `PATH` of [`env`](Self::env).
+    pub argv: Vec<String>,
+    /// The whole environment; nothing is inherited.
+    pub env: Vec<(String, String)>,
+    /// Working directory inside the container. It must exist there.
+    pub cwd: PathBuf,
+    /// Host files and directories to show, in this order.
+    pub binds: Vec<Bind>,
+    /// Files with given contents, placed after the binds.
+    pub files: Vec<FileMount>,
+    /// User and group id; without it the owner of the checkout.
+    pub run_as: Option<(u32, u32)>,
+}
+
+/// A host file or directory shown inside a container. Which sources are
+/// allowed is the caller's decision.
+///
+/// A mount point that is missing below a read-only directory is made in a
+/// private overlay of that directory. Below a writable bind it is made in the
+/// bind's source, as container runtimes do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bind {
+    /// Absolute path on the host.
+    pub source: PathBuf,
+    /// Absolute path inside the container.
+    pub target: PathBuf,
+    /// Refuse writes through this mount and the mounts below it.
+    pub read_only: bool,
+}
+
+/// A file with given contents, owned by the container's user and private to
+/// the container (a ConfigMap or Secret key, `/etc/hosts`).
+#[derive(Clone, Serialize, Deserialize)]
+pub struct FileMount {
+    /// Absolute path inside the container.
+    pub path: PathBuf,
+    /// The bytes of the file.
+    pub contents: Vec<u8>,
+    /// Permission bits such as `0o644`.
+    pub mode: u32,
+}
+
+/// Leaves the contents out: they may be a Secret.
+impl fmt::Debug for FileMount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileMount")
+            .field("path", &self.path)
+            .field("bytes", &self.contents.len())
+            .field("mode", &format_args!("{:o}", self.mode))
+            .finish()
+    }
+}
+
+/// A program that runs with the host's files and network, such as a build, but
+/// dies with the supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostProcess {
+    /// Program and arguments; a program without a slash is looked up in the
+    /// `PATH` of [`env`](Self::env).
+    pub argv: Vec<String>,
+    /// The whole environment; nothing is inherited.
+    pub env: Vec<(String, String)>,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// User and group id; without it the owner of the checkout.
+    pub run_as: Option<(u32, u32)>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// It returned this code (0..=255).
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// Something that happened in a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PodEvent {
+    /// The main process of a container was reaped and everything else that it
+    /// had left running is dead, so its ports are free.
+    Exited {
+        /// [`ContainerSpec::name`].
+        container: String,
+        /// How the main process ended.
+        exit: Exit,
+    },
+    /// The pod and all of its processes are dead. Nothing follows.
+    PodGone,
+}
