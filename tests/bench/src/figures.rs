@@ -27,7 +27,7 @@ impl Series {
         values.sort_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or(0.0);
         let half = values.len() / 2;
-        let median = if values.len() % 2 == 0 && half > 0 {
+        let median = if half > 0 && values.len().is_multiple_of(2) {
             f64::midpoint(at(half - 1), at(half))
         } else {
             at(half)
