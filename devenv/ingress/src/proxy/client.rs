@@ -1,0 +1,238 @@
+//! The client's side of a connection: its socket and what the worker's
+//! sweeper must know about it.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::headers::Peer;
+
+/// nginx's `client_header_timeout`, `client_body_timeout` and `send_timeout`.
+const PATIENCE: u32 = 60;
+/// nginx's `keepalive_timeout`.
+const KEEP_ALIVE: u32 = 75;
+/// nginx's `lingering_timeout`: how long a refused body is still taken.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// The first request.
+    Fresh,
+    /// A further request.
+    Idle,
+    /// A part of the request's body.
+    Body,
+    /// Us.
+    Busy,
+}
+
+/// Order to the task that serves a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Order {
+    /// Go on.
+    Serve,
+    /// Finish the request in flight, then close.
+    Finish,
+    /// Close now.
+    Abort,
+}
+
+/// Shared by the connection's task, its socket and the sweeper. Times are
+/// whole seconds of the worker's own clock, so that no request needs a timer.
+#[derive(Debug)]
+pub(super) struct ClientState {
+    pub peer: Peer,
+    phase: AtomicU8,
+    since: AtomicU32,
+    /// Second + 1 since when the client takes no bytes; 0: it does.
+    blocked_since: AtomicU32,
+    order: AtomicU8,
+    /// Wakes the connection's task when an order comes.
+    pub waker: AtomicWaker,
+    /// A body was refused: take what still comes before closing, or the reset
+    /// would wipe out our answer on its way.
+    linger: AtomicBool,
+    clock: Arc<AtomicU32>,
+}
+
+impl ClientState {
+    pub fn new(peer: Peer, clock: Arc<AtomicU32>) -> Self {
+        Self {
+            peer,
+            phase: AtomicU8::new(Phase::Fresh as u8),
+            since: AtomicU32::new(clock.load(Ordering::Relaxed)),
+            blocked_since: AtomicU32::new(0),
+            order: AtomicU8::new(Order::Serve as u8),
+            waker: AtomicWaker::new(),
+            linger: AtomicBool::new(false),
+            clock,
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.since
+            .store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    pub fn busy(&self) {
+        self.phase.store(Phase::Busy as u8, Ordering::Relaxed);
+    }
+
+    pub fn idle(&self) {
+        self.enter(Phase::Idle);
+    }
+
+    /// The body's next part is not there yet.
+    pub fn waits_for_body(&self) {
+        if self.phase.load(Ordering::Relaxed) != Phase::Body as u8 {
+            self.enter(Phase::Body);
+        }
+    }
+
+    /// A part of the request's body may be left on the socket.
+    pub fn linger(&self, may_be_left: bool) {
+        self.linger.store(may_be_left, Ordering::Relaxed);
+    }
+
+    pub fn order(&self, order: Order) {
+        if self.order.fetch_max(order as u8, Ordering::Release) < order as u8 {
+            self.waker.wake();
+        }
+    }
+
+    pub fn ordered(&self) -> Order {
+        match self.order.load(Ordering::Acquire) {
+            0 => Order::Serve,
+            1 => Order::Finish,
+            _ => Order::Abort,
+        }
+    }
+
+    /// Whether the client has been silent, or deaf, for too long.
+    pub fn overdue(&self) -> bool {
+        let now = self.clock.load(Ordering::Relaxed);
+        let blocked = self.blocked_since.load(Ordering::Relaxed);
+        if blocked != 0 && now.saturating_sub(blocked - 1) > PATIENCE {
+            return true;
+        }
+        let phase = self.phase.load(Ordering::Relaxed);
+        let limit = if phase == Phase::Fresh as u8 && self.ordered() == Order::Finish {
+            // Nothing has come on it and we are about to go.
+            0
+        } else if phase == Phase::Fresh as u8 || phase == Phase::Body as u8 {
+            PATIENCE
+        } else if phase == Phase::Idle as u8 {
+            KEEP_ALIVE
+        } else {
+            return false;
+        };
+        now.saturating_sub(self.since.load(Ordering::Relaxed)) > limit
+    }
+
+    fn wrote<T>(&self, result: &Poll<io::Result<T>>) {
+        let blocked = match result {
+            Poll::Ready(_) => 0,
+            Poll::Pending => self.clock.load(Ordering::Relaxed) + 1,
+        };
+        let before = self.blocked_since.load(Ordering::Relaxed);
+        if (blocked == 0) != (before == 0) {
+            self.blocked_since.store(blocked, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The client's socket.
+#[derive(Debug)]
+pub(super) struct ClientStream {
+    stream: TcpStream,
+    state: Arc<ClientState>,
+    lingering: Option<Pin<Box<Sleep>>>,
+}
+
+impl ClientStream {
+    pub fn new(stream: TcpStream, state: Arc<ClientState>) -> Self {
+        Self {
+            stream,
+            state,
+            lingering: None,
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.state.wrote(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.state.wrote(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if !this.state.linger.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let timer = this
+            .lingering
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let mut scratch = [0u8; 16 << 10];
+        loop {
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buf = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                // The end, or nobody there any more: either way it is over.
+                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! A connection to an endpoint, driven by whoever uses it.
+//!
+//! hyper's client connection is a future that must be polled for anything to
+//! happen. Instead of a task of its own, which would cost two task switches a
+//! request, the request in flight polls it, then the response's body does.
+
+use std::future::Future;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::request_body::RequestBody;
+
+/// A connection idle for longer is looked at before it is used again.
+const PROBE_AFTER: Duration = Duration::from_millis(1);
+
+/// What the socket tells about the request in flight.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// Look whether the peer has closed before anything is written.
+    probe: AtomicBool,
+    /// A byte of the response has come.
+    answered: AtomicBool,
+    /// The peer's kernel has refused our bytes with a reset: its program
+    /// cannot have read all of the request.
+    refused: AtomicBool,
+    /// Microseconds from `start` to the last byte in either direction.
+    progress: AtomicU64,
+    start: Instant,
+}
+
+impl Flow {
+    fn touch(&self) {
+        let now = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.progress.store(now, Ordering::Relaxed);
+    }
+
+    fn last_progress(&self) -> Instant {
+        self.start + Duration::from_micros(self.progress.load(Ordering::Relaxed))
+    }
+
+    fn failed(&self, error: &io::Error) {
+        if matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        ) {
+            self.refused.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The endpoint's socket.
+#[derive(Debug)]
+struct EndpointStream {
+    stream: TcpStream,
+    flow: Arc<Flow>,
+}
+
+impl AsyncRead for EndpointStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.flow.probe.swap(false, Ordering::Relaxed) {
+            // Asked of the kernel itself: the event loop may not have heard of
+            // the close yet. Any byte would be one nobody asked for, which
+            // makes the connection as unusable as its end does.
+            match SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(_) => return Poll::Ready(Ok(())),
+            }
+        }
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        match &result {
+            Poll::Ready(Ok(())) if buf.filled().len() > before => {
+                self.flow.answered.store(true, Ordering::Relaxed);
+                self.flow.touch();
+            }
+            Poll::Ready(Ok(())) => {
+                // An orderly end hides a reset that came after it: the peer
+                // closed first, then refused what we wrote.
+                if let Ok(Some(error)) = self.stream.take_error() {
+                    self.flow.failed(&error);
+                }
+            }
+            Poll::Ready(Err(error)) => self.flow.failed(error),
+            Poll::Pending => {}
+        }
+        result
+    }
+}
+
+impl EndpointStream {
+    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Ready(Ok(_)) => self.flow.touch(),
+            Poll::Ready(Err(error)) => self.flow.failed(error),
+            Poll::Pending => {}
+        }
+    }
+}
+
+impl AsyncWrite for EndpointStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// hyper's connection, whose type has no public name.
+type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// One connection; nothing happens on it unless it is polled.
+pub(super) struct Conn {
+    pub address: SocketAddr,
+    sender: SendRequest<RequestBody>,
+    /// `None` once the connection has ended.
+    driver: Option<Driver>,
+    flow: Arc<Flow>,
+    idle_since: Instant,
+}
+
+/// Why a request got no response.
+pub(super) enum Failure {
+    /// Nothing of it was written; here it is again.
+    Unsent(Request<RequestBody>),
+    /// The endpoint was silent for too long.
+    TimedOut,
+    /// The connection broke. `unread`: the endpoint provably did not read the
+    /// whole request.
+    Broken {
+        unread: bool,
+        error: Option<hyper::Error>,
+    },
+}
+
+impl Conn {
+    /// A new connection over a connected socket.
+    pub async fn new(stream: TcpStream, address: SocketAddr) -> Result<Self, hyper::Error> {
+        // Nagle's algorithm would hold back the end of a request; a socket
+        // that refuses the option still works.
+        let _ = stream.set_nodelay(true);
+        let now = Instant::now();
+        let flow = Arc::new(Flow {
+            probe: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            progress: AtomicU64::new(0),
+            start: now,
+        });
+        let stream = TokioIo::new(EndpointStream {
+            stream,
+            flow: flow.clone(),
+        });
+        let (sender, driver) = http1::Builder::new()
+            .max_headers(256)
+            .handshake(stream)
+            .await?;
+        Ok(Self {
+            address,
+            sender,
+            driver: Some(Box::pin(driver.with_upgrades())),
+            flow,
+            idle_since: now,
+        })
+    }
+
+    /// Lets the connection do what it can.
+    pub fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && driver.as_mut().poll(cx).is_ready()
+        {
+            self.driver = None;
+        }
+    }
+
+    /// Ended as far as is known without asking the kernel.
+    pub fn is_over(&self) -> bool {
+        self.driver.is_none()
+    }
+
+    pub fn rest(&mut self) {
+        self.idle_since = Instant::now();
+    }
+
+    pub fn idle_for(&self) -> Duration {
+        self.idle_since.elapsed()
+    }
+
+    /// To be called before a connection that was at rest is used again.
+    pub fn wake_up(&mut self) {
+        self.flow.answered.store(false, Ordering::Relaxed);
+        if self.idle_for() > PROBE_AFTER {
+            self.flow.probe.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends a request and waits for the response's head.
+    ///
+    /// `patience` is how long the endpoint may let no byte through in either
+    /// direction; `waiting_for_client` tells whether it is the client who has
+    /// not sent more of the body, for which the endpoint is not to blame.
+    pub async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+        patience: Duration,
+        waiting_for_client: impl Fn() -> bool,
+    ) -> Result<Response<Incoming>, Failure> {
+        self.flow.touch();
+        let mut response = pin!(self.sender.try_send_request(request));
+        let mut timer = pin!(tokio::time::sleep(patience));
+        let driver = &mut self.driver;
+        let flow = &self.flow;
+        let result = std::future::poll_fn(|cx| {
+            if let Some(running) = driver
+                && running.as_mut().poll(cx).is_ready()
+            {
+                // Dropping it settles the response, one way or the other.
+                *driver = None;
+            }
+            if let Poll::Ready(result) = response.as_mut().poll(cx) {
+                return Poll::Ready(Some(result));
+            }
+            while timer.as_mut().poll(cx).is_ready() {
+                let now = Instant::now();
+                let last = if waiting_for_client() {
+                    now
+                } else {
+                    flow.last_progress()
+                };
+                if now.duration_since(last) >= patience {
+                    return Poll::Ready(None);
+                }
+                timer.as_mut().reset((last + patience).into());
+            }
+            Poll::Pending
+        })
+        .await;
+        match result {
+            Some(Ok(response)) => Ok(response),
+            None => Err(Failure::TimedOut),
+            Some(Err(mut failure)) => Err(match failure.take_message() {
+                Some(request) => Failure::Unsent(request),
+                None => Failure::Broken {
+                    unread: self.flow.refused.load(Ordering::Relaxed)
+                        && !self.flow.answered.load(Ordering::Relaxed),
+                    error: Some(failure.into_error()),
+                },
+            }),
+        }
+    }
+}
