@@ -224,8 +224,8 @@ impl Db {
     ///
     /// # Errors
     /// The outer error when the connection is lost or time ran out; the inner
-    /// one is the driver's, for the caller to sort by [`fault`].
-    pub(crate) async fn bounded<T>(
+    /// one is the driver's, for the caller to sort.
+    pub async fn bounded<T>(
         &self,
         mut connection: PoolConnection<MySql>,
         limit: Duration,
@@ -296,7 +296,7 @@ impl Db {
 
 /// Work on a connection. A trait and not a closure, because an async closure
 /// can't promise that its future may move between threads.
-pub(crate) trait AsyncWork<T> {
+pub trait AsyncWork<T> {
     /// Does it.
     fn run(
         self,

@@ -27,6 +27,12 @@ pub fn observed(router: Router, app: App) -> Router {
 async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    // Socket.IO is a layer before the routes and so has no template.
+    let unmatched = if request.uri().path().starts_with("/socket.io") {
+        "/socket.io"
+    } else {
+        "other"
+    };
     let origin = request.headers().get(header::ORIGIN).cloned();
     let preflight = method == Method::OPTIONS
         && origin.is_some()
@@ -42,7 +48,7 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
     };
     let status = response.status();
     app.metrics().request(
-        route.as_ref().map_or("other", MatchedPath::as_str),
+        route.as_ref().map_or(unmatched, MatchedPath::as_str),
         &method,
         status,
     );
