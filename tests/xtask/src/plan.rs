@@ -1,4 +1,7 @@
 //! Which parts there are, in which order, and the command of each.
+//!
+//! Tests are run by `cargo test` wherever this runs, so that a machine with
+//! another runner installed does not test otherwise than CI.
 
 use crate::part::{self, Outcome};
 use crate::{needs, page, report};
@@ -17,7 +20,8 @@ pub const PARTS: &[&str] = &[
     "soak",
 ];
 
-/// The long forms; `test` runs the first three in few rounds.
+/// The long forms; `test` runs the first two in few rounds, and the third is among
+/// the sandbox's own tests.
 pub const SOAKS: &[&str] = &["db-kill", "devenv-kill", "sandbox-kill", "cold"];
 
 /// Rounds of a kill test in `test`.
@@ -167,16 +171,9 @@ fn soaks(root: &Path, names: &[&str], rounds: u32) -> Vec<Outcome> {
             _ => part::tests(
                 name,
                 cargo(root)
-                    .args([
-                        "test",
-                        "--locked",
-                        "-p",
-                        "devenv-sandbox",
-                        "--",
-                        "--show-output",
-                        "kill",
-                    ])
-                    .env("DEVENV_ROUNDS", rounds.to_string()),
+                    .args(["test", "--workspace", "--locked", "--test", "sandbox", "--"])
+                    .args(["nothing_is_left_after_sigkill", "--test-threads=1"])
+                    .env("DEVENV_SANDBOX_ROUNDS", rounds.to_string()),
             ),
         })
         .collect()
