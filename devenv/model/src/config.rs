@@ -7,10 +7,10 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::de::check;
-use crate::names::{did_you_mean, listed};
+use crate::names::{did_you_mean, one_of};
 use crate::node::{Node, Path};
 use crate::problem::Draft;
-use crate::source::Span;
+use crate::source::{Sources, Span};
 
 /// A program to run: given to `execve` as it is, or to a shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +159,8 @@ impl Default for RawCloudSql {
 #[serde(default)]
 pub(crate) struct RawImage {
     pub source: Option<String>,
+    pub watch: Vec<String>,
+    pub install: Option<Command>,
     pub build: Option<Command>,
     pub run: Option<Command>,
     pub workdir: Option<String>,
@@ -223,18 +225,10 @@ impl Located {
 }
 
 /// Reads the configuration out of the tree: unknown keys warn, wrong types are errors.
-pub(crate) fn read(tree: Node, problems: &mut Vec<Draft>) -> Located {
+pub(crate) fn read(tree: Node, sources: &Sources, problems: &mut Vec<Draft>) -> Located {
     let checked = check::<Config>(&tree);
     for m in &checked.mismatches {
-        let what = match &m.message {
-            Some(message) => format!("{}: {message}", m.path),
-            None => format!("`{}` is {}", m.path, m.found),
-        };
-        let mut draft = Draft::error("config::wrong-type", m.span, what);
-        if !m.expected.is_empty() {
-            draft = draft.expected(m.expected.clone());
-        }
-        problems.push(draft.maybe_help(m.help()));
+        problems.push(m.draft("config::wrong-type", "devenv.toml", sources));
     }
     for u in &checked.unknown {
         let draft = Draft::warning(
@@ -242,7 +236,7 @@ pub(crate) fn read(tree: Node, problems: &mut Vec<Draft>) -> Located {
             u.span,
             format!("devenv.toml has no key `{}`; it is ignored", u.path),
         )
-        .expected(format!("one of {}", listed(u.known.iter().copied())));
+        .expected(one_of(u.known.iter().copied()));
         let help = did_you_mean(&u.key, u.known.iter().copied()).or_else(|| misplaced(&u.path));
         problems.push(draft.maybe_help(help));
     }
@@ -268,7 +262,7 @@ fn misplaced(path: &Path) -> Option<String> {
         }
         "services" => "cloudrun",
         "http_port" => "ingress",
-        "source" | "build" | "run" | "workdir" | "env" => "image.NAME",
+        "source" | "watch" | "install" | "build" | "run" | "workdir" | "env" => "image.NAME",
         "images" => return Some("each image has a section of its own: [image.NAME]".into()),
         _ => return None,
     };
@@ -325,7 +319,7 @@ fn check_image(located: &Located, name: &str, image: &RawImage, problems: &mut V
             );
         }
     }
-    for (key, command) in [("build", &image.build), ("run", &image.run)] {
+    for (key, command) in [("install", &image.install), ("build", &image.build), ("run", &image.run)] {
         if command.as_ref().is_some_and(Command::is_empty) {
             problems.push(
                 Draft::error(

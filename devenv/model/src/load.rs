@@ -140,8 +140,9 @@ fn read_config(reading: &mut Reading, path: &Path) -> Option<Located> {
     let here = Span::new(reading.add(path, String::new()), 0..0);
     let id = reading.file(path, here)?;
     let source = reading.sources.file(id).clone();
-    let tree = toml_tree::parse(id, source.text(), &mut reading.problems);
-    Some(config::read(tree, &mut reading.problems))
+    // After a syntax error half of the file may have been misunderstood.
+    let tree = toml_tree::parse(id, source.text(), &mut reading.problems)?;
+    Some(config::read(tree, &reading.sources, &mut reading.problems))
 }
 
 /// The project, and where its namespace was said.
@@ -250,6 +251,19 @@ fn within(reading: &mut Reading, written: &str, span: Span) -> Option<PathBuf> {
     None
 }
 
+/// A file or folder of the project that is there.
+fn existing(reading: &mut Reading, written: &str, span: Span) -> Option<PathBuf> {
+    let path = within(reading, written, span)?;
+    match std::fs::metadata(&path) {
+        Ok(_) => Some(path),
+        Err(error) => {
+            let draft = crate::reading::io_draft(&reading.name(&path), &path, span, &error);
+            reading.problems.push(draft);
+            None
+        }
+    }
+}
+
 /// As [`within`], and it must be a folder.
 fn folder(reading: &mut Reading, written: &str, span: Span) -> Option<PathBuf> {
     let path = within(reading, written, span)?;
@@ -297,10 +311,19 @@ fn image(
     let source = path("source", &raw.source);
     let workdir = path("workdir", &raw.workdir);
     let source = source?;
+    let watch = if raw.watch.is_empty() {
+        vec![source.clone()]
+    } else {
+        let span = located.span(&["image", name, "watch"]);
+        let paths = raw.watch.iter();
+        paths.filter_map(|w| existing(reading, w, span)).collect()
+    };
     Some(ImageSource {
         name: name.to_owned(),
         workdir: workdir.unwrap_or_else(|| source.clone()),
         source,
+        watch,
+        install: raw.install.clone(),
         build: raw.build.clone(),
         run: raw.run.clone()?,
         env: raw.env.clone(),

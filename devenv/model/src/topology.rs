@@ -132,8 +132,13 @@ impl Object {
 pub struct ImageSource {
     /// The key in `devenv.toml`.
     pub name: String,
-    /// Absolute path of the folder with the source: what is watched and hashed.
+    /// Absolute path of the folder with the source.
     pub source: PathBuf,
+    /// Absolute paths of the files and folders that `install` and `build` read: while
+    /// none of them changes, neither is run again. `source` if `devenv.toml` gives none.
+    pub watch: Vec<PathBuf>,
+    /// Fetches what the source depends on, before the build.
+    pub install: Option<Command>,
     /// Builds it; nothing if there is nothing to build.
     pub build: Option<Command>,
     /// Runs it; relative programs are relative to `workdir`.
