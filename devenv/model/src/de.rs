@@ -16,7 +16,8 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 use crate::node::{Data, Entry, Node, Path, Step};
-use crate::source::Span;
+use crate::problem::Draft;
+use crate::source::{Sources, Span};
 
 /// What came of reading a tree as a `T`.
 #[derive(Debug)]
@@ -206,7 +207,7 @@ impl de::Error for ReadError {
     fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
         Self {
             choices: expected,
-            ..Self::expected(format!("one of {}", crate::names::listed(expected.iter().copied())))
+            ..Self::expected(crate::names::one_of(expected.iter().copied()))
         }
     }
 }
@@ -315,8 +316,7 @@ impl<'n, 'r> Deserializer<'n> for Reader<'n, 'r> {
     ) -> Result<V::Value, ReadError> {
         let (node, path) = (self.node, self.path.clone());
         let Some(word) = node.as_str() else {
-            let words = crate::names::listed(variants.iter().copied());
-            return Err(self.mismatch(&format!("one of {words}")));
+            return Err(self.mismatch(&crate::names::one_of(variants.iter().copied())));
         };
         visitor
             .visit_enum(IntoDeserializer::<ReadError>::into_deserializer(word))
@@ -423,15 +423,57 @@ impl<'n> MapAccess<'n> for Entries<'n, '_, '_> {
 }
 
 impl Mismatch {
+    /// The message: `root` names the whole, for a mismatch of the root itself.
+    pub(crate) fn draft(&self, code: &'static str, root: &str, sources: &Sources) -> Draft {
+        let what = if self.path.0.is_empty() {
+            root.to_owned()
+        } else {
+            format!("`{}`", self.path)
+        };
+        let message = match &self.message {
+            Some(said) => format!("{what} can't be read: {said}"),
+            None => format!("{what} is {}", self.found),
+        };
+        let mut draft = Draft::error(code, self.span, message);
+        if !self.expected.is_empty() {
+            draft = draft.expected(self.expected.clone());
+        }
+        draft.maybe_help(self.help(sources.text(self.span)))
+    }
+
     /// What the person most probably has to do, where that can be told.
-    pub(crate) fn help(&self) -> Option<String> {
-        let quote = |text: &str| Some(format!("quote it: \"{text}\""));
-        if self.expected == "a string" {
-            for prefix in ["the number ", "the boolean "] {
-                if let Some(value) = self.found.strip_prefix(prefix) {
-                    return quote(value);
-                }
+    /// `source` is the value's own text.
+    fn help(&self, source: &str) -> Option<String> {
+        let plain = !source.is_empty() && !source.contains(['"', '\'', '\n', '\\']);
+        let scalar = self.found.starts_with("the number ") || self.found.starts_with("the boolean ");
+        if self.expected == "a string" && scalar && plain {
+            // `yes` looks like text: say how it was read.
+            let looks_like_text = self.found.starts_with("the boolean ")
+                && !matches!(source.to_ascii_lowercase().as_str(), "true" | "false");
+            return Some(if looks_like_text {
+                format!("Kubernetes reads the unquoted {source} as a boolean; quote it: \"{source}\"")
+            } else {
+                // Around what was written (`010`), not around what it means (8).
+                format!("quote it: \"{source}\"")
+            });
+        }
+        // A mapping where a list belongs is most often a forgotten dash.
+        let key = self.path.0.iter().rev().find_map(|step| match step {
+            Step::Key(key) => Some(key.as_str()),
+            Step::Index(_) => None,
+        });
+        match (self.expected.as_str(), self.found.as_str(), key) {
+            ("a list", "a mapping", Some(key)) => {
+                return Some(format!("begin each element of `{key}` with \"- \""));
             }
+            ("a mapping", "a list", Some(key)) => {
+                return Some(format!("`{key}` is a single mapping: remove the \"- \""));
+            }
+            ("a list", found, _) if found.starts_with("the string ") => {
+                let text = self.written.as_deref().unwrap_or("");
+                return Some(format!("write a list, even for one element: [{text:?}]"));
+            }
+            _ => {}
         }
         let written = self.written.as_deref()?;
         if !self.choices.is_empty() {
@@ -444,18 +486,5 @@ impl Mismatch {
             return Some(format!("write it without quotes: {written}"));
         }
         None
-    }
-
-    /// The step that names the value: for messages about keys of devenv.toml.
-    pub(crate) fn is_root(&self) -> bool {
-        self.path.0.is_empty()
-    }
-
-    /// The innermost key of the path.
-    pub(crate) fn last_key(&self) -> Option<&str> {
-        self.path.0.iter().rev().find_map(|s| match s {
-            Step::Key(k) => Some(k.as_str()),
-            Step::Index(_) => None,
-        })
     }
 }

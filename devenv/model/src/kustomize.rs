@@ -14,12 +14,12 @@ use serde::Deserialize;
 
 use crate::de::check;
 use crate::manifests;
-use crate::names::{did_you_mean, listed};
+use crate::names::{did_you_mean, one_of};
 use crate::node::{Data, Node, shortened};
 use crate::problem::Draft;
 use crate::reading::{Reading, normal};
 use crate::source::Span;
-use crate::yaml::{self, Text};
+use crate::yaml::{self, Reader, Text};
 
 /// The names that kubectl looks for, in its order.
 const FILE_NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
@@ -178,7 +178,7 @@ pub(crate) fn build(
 fn read(reading: &mut Reading, path: &Path, wanted: Span) -> Option<Node> {
     let id = reading.file(path, wanted)?;
     let source = reading.sources.file(id).clone();
-    let mut documents = yaml::parse(&Text::whole(id, source.text()), &mut reading.problems);
+    let mut documents = yaml::parse(&Text::whole(id, source.text(), Reader::Kubernetes), &mut reading.problems);
     if documents.len() > 1 {
         reading.problems.push(Draft::error(
             "kustomize::many-documents",
@@ -203,15 +203,8 @@ fn read(reading: &mut Reading, path: &Path, wanted: Span) -> Option<Node> {
 fn interpret(reading: &mut Reading, tree: &Node) -> Kustomization {
     let checked = check::<Kustomization>(tree);
     for m in &checked.mismatches {
-        let mut draft = Draft::error(
-            "kustomize::wrong-type",
-            m.span,
-            format!("`{}` is {}", m.path, m.found),
-        );
-        if !m.expected.is_empty() {
-            draft = draft.expected(m.expected.clone());
-        }
-        reading.problems.push(draft.maybe_help(m.help()));
+        let draft = m.draft("kustomize::wrong-type", "the kustomization", &reading.sources);
+        reading.problems.push(draft);
     }
     for u in &checked.unknown {
         let known = u.known.iter().copied();
@@ -239,7 +232,7 @@ fn interpret(reading: &mut Reading, tree: &Node) -> Kustomization {
         };
         reading
             .problems
-            .push(draft.expected(format!("one of {}", listed(known))));
+            .push(draft.expected(one_of(known)));
     }
     let kustomization = checked.value.unwrap_or_default();
     if let Some(kind) = &kustomization.kind
@@ -301,7 +294,7 @@ fn resources(
                 );
             }
         } else if inside(reading, folder, &path, span) {
-            objects.extend(manifests::file(reading, &path, span));
+            objects.extend(manifests::file(reading, &path, span, Reader::Kustomize));
         }
     }
     objects

@@ -8,7 +8,7 @@ use crate::node::{Data, Node};
 use crate::problem::Draft;
 use crate::reading::{Reading, io_draft};
 use crate::source::Span;
-use crate::yaml::{self, Text};
+use crate::yaml::{self, Reader, Text};
 
 /// Loads what `path` names: a file, a kustomize folder, or a folder of manifests.
 /// `wanted` is where it was named.
@@ -23,17 +23,22 @@ pub(crate) fn load(reading: &mut Reading, path: &Path, wanted: Span) -> Vec<Node
             Some(_) => kustomize::build(reading, path, wanted, &mut Vec::new()),
             None => folder(reading, path, wanted),
         },
-        Ok(_) => file(reading, path, wanted),
+        Ok(_) => file(reading, path, wanted, Reader::Kubernetes),
     }
 }
 
 /// All objects of a file: documents, and the items of `List` kinds.
-pub(crate) fn file(reading: &mut Reading, path: &Path, wanted: Span) -> Vec<Node> {
+pub(crate) fn file(
+    reading: &mut Reading,
+    path: &Path,
+    wanted: Span,
+    reader: Reader,
+) -> Vec<Node> {
     let Some(id) = reading.file(path, wanted) else {
         return Vec::new();
     };
     let source = reading.sources.file(id).clone();
-    let documents = yaml::parse(&Text::whole(id, source.text()), &mut reading.problems);
+    let documents = yaml::parse(&Text::whole(id, source.text(), reader), &mut reading.problems);
     let mut objects = Vec::new();
     for document in documents {
         expand(reading, document, &mut objects);
@@ -72,7 +77,7 @@ fn folder(reading: &mut Reading, path: &Path, wanted: Span) -> Vec<Node> {
     }
     files
         .iter()
-        .flat_map(|f| file(reading, f, wanted))
+        .flat_map(|f| file(reading, f, wanted, Reader::Kubernetes))
         .collect()
 }
 

@@ -153,8 +153,23 @@ pub(crate) fn closest<'a>(
         if distance <= allowed && best.is_none_or(|(d, _)| distance < d) {
             best = Some((distance, candidate));
         }
+        // A word cut short, or written in full where a short form is wanted.
+        let shared = wanted.len().min(other.len());
+        if shared >= 4 && (wanted.starts_with(&other) || other.starts_with(&wanted)) {
+            let further = wanted.len().max(other.len());
+            if best.is_none_or(|(d, _)| further < d) {
+                best = Some((further, candidate));
+            }
+        }
     }
     best.map(|(_, c)| c)
+}
+
+/// `"a"`, or `one of "a" and "b"`.
+pub(crate) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let words: Vec<&str> = words.into_iter().collect();
+    let prefix = if words.len() > 1 { "one of " } else { "" };
+    format!("{prefix}{}", listed(words))
 }
 
 /// `did you mean "x"?`, or nothing.
@@ -242,6 +257,7 @@ mod tests {
     #[case("replica", Some("replicas"))]
     #[case("contaners", Some("containers"))]
     #[case("http-port", Some("http_port"))]
+    #[case("replicasMinimum", Some("replicas"))]
     #[case("xyz", None)]
     fn near_words(#[case] word: &str, #[case] want: Option<&str>) {
         assert_eq!(

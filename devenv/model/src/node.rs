@@ -271,12 +271,17 @@ impl Path {
     }
 }
 
+/// Characters of a key that needs no brackets.
+fn is_plain(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '-' | '_' | '$')
+}
+
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, step) in self.0.iter().enumerate() {
             match step {
                 Step::Index(n) => write!(f, "[{n}]")?,
-                Step::Key(k) if k.is_empty() || k.contains(['.', '[', ']', '/']) => {
+                Step::Key(k) if k.is_empty() || !k.chars().all(is_plain) => {
                     write!(f, "[\"{k}\"]")?;
                 }
                 Step::Key(k) if i == 0 => f.write_str(k)?,

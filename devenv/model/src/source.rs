@@ -38,10 +38,7 @@ impl SourceFile {
     /// Line and column (both from 1, columns in characters) of a byte offset.
     /// An offset past the end gives the end.
     pub fn line_column(&self, offset: usize) -> (u32, u32) {
-        let mut offset = offset.min(self.text.len());
-        while !self.text.is_char_boundary(offset) {
-            offset -= 1;
-        }
+        let offset = floor(&self.text, offset);
         let line = self.line_starts.partition_point(|&s| s <= offset);
         let start = self.line_starts[line - 1];
         let column = self.text[start..offset].chars().count() + 1;
@@ -146,6 +143,15 @@ impl Sources {
             column,
         }
     }
+}
+
+/// The nearest character boundary at or before `offset`.
+pub(crate) fn floor(text: &str, offset: usize) -> usize {
+    let mut offset = offset.min(text.len());
+    while !text.is_char_boundary(offset) {
+        offset -= 1;
+    }
+    offset
 }
 
 /// Files are refused above `reading::MAX_FILE_BYTES`, so offsets and lines fit.

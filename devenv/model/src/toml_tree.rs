@@ -6,27 +6,43 @@ use toml::de::{DeTable, DeValue};
 
 use crate::node::{Data, Entry, Node, shortened};
 use crate::problem::Draft;
-use crate::source::Span;
+use crate::source::{Span, floor};
 
-/// Reads a TOML document. Syntax errors are all reported, and what could be read comes back.
-pub(crate) fn parse(file: u32, text: &str, problems: &mut Vec<Draft>) -> Node {
+/// Reads a TOML document; nothing if it isn't one. Every syntax error is reported, but
+/// only one per line, and of those that follow from a list left open only the first.
+pub(crate) fn parse(file: u32, text: &str, problems: &mut Vec<Draft>) -> Option<Node> {
     let (table, errors) = DeTable::parse_recoverable(text);
+    let broken = !errors.is_empty();
+    let (mut last_line, mut in_array) = (0, false);
     for error in errors {
         let range = error.span().unwrap_or(0..0);
-        let message = error.message().trim();
-        let line = text[..range.start.min(text.len())].lines().count();
-        let said = message.lines().next().unwrap_or("syntax error");
+        let before = &text[..floor(text, range.start)];
+        let line = before.matches('\n').count() + 1;
+        let said = error.message().lines().next().unwrap_or("syntax error");
+        let array = said.contains("array");
+        if line == last_line || (array && in_array) {
+            continue;
+        }
+        last_line = line;
+        in_array |= array;
         problems.push(
-            Draft::error("toml::syntax", Span::new(file, range), format!("this is not TOML: {said}"))
-                .maybe_help(help(message, text.lines().nth(line.saturating_sub(1)).unwrap_or(""))),
+            Draft::error(
+                "toml::syntax",
+                Span::new(file, range),
+                format!("this is not TOML: {said}"),
+            )
+            .maybe_help(help(said, text.lines().nth(line - 1).unwrap_or(""))),
         );
+    }
+    if broken {
+        return None;
     }
     let range = table.span();
     let mut reader = Reader { file, problems };
-    Node::new(
+    Some(Node::new(
         reader.table(table.into_inner()),
         Span::new(file, range.start..range.start),
-    )
+    ))
 }
 
 fn help(message: &str, line: &str) -> Option<String> {
@@ -42,6 +58,9 @@ fn help(message: &str, line: &str) -> Option<String> {
             key.trim(),
             value.trim()
         ));
+    }
+    if message.contains("array") {
+        return Some("is the \"[\" before it closed with \"]\", and is there a comma between the elements?".into());
     }
     if message.contains("string values must be quoted") {
         return Some("put the value in double quotes".into());

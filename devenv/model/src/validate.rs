@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use crate::config::Located;
 use crate::kinds::{self, Kind};
 use crate::load::Named;
-use crate::names::{did_you_mean, listed};
+use crate::names::{did_you_mean, one_of};
 use crate::node::{At, Node, shortened};
 use crate::problem::Draft;
 use crate::reading::Reading;
@@ -222,7 +222,11 @@ fn unknown_kind(node: &Node, api_version: &str, kind: &str) -> Draft {
         .help(format!("apiVersion: {}", versions[0]));
     }
     let mut names: Vec<&str> = kinds::KINDS.iter().map(|k| k.kind).collect();
-    names.dedup();
+    let mut seen = Vec::new();
+    names.retain(|n| !seen.contains(n) && {
+        seen.push(n);
+        true
+    });
     if kinds::NOT_EMULATED.contains(&kind) {
         return Draft::error(
             "manifest::kind-not-emulated",
@@ -267,7 +271,36 @@ pub(crate) fn check(
     ingress::check(&world, &mut out);
     images::check(&world, &mut out);
     services::cloud_sql(&world, project, &mut out);
+    if !complete(&reading.problems) {
+        out.retain(|d| !ABSENCE.contains(&d.code));
+    } else if out.iter().any(is_error) || reading.problems.iter().any(is_error) {
+        out.retain(|d| d.code != "image::unused");
+    }
     reading.problems.extend(out);
+}
+
+fn is_error(draft: &Draft) -> bool {
+    draft.severity == crate::problem::Severity::Error
+}
+
+/// What is said when something isn't there.
+const ABSENCE: &[&str] = &[
+    "cloudsql::no-service",
+    "image::unused",
+    "ingress::canary-without-main",
+    "ingress::missing-service",
+    "manifest::missing-configmap",
+    "manifest::missing-secret",
+    "manifest::selects-nothing",
+    "manifest::unknown-namespace",
+];
+
+/// Whether all objects could be read. What seems absent otherwise may stand in the part
+/// that couldn't, and a message about it would mislead.
+fn complete(problems: &[Draft]) -> bool {
+    !problems.iter().any(|d| {
+        is_error(d) && !d.code.starts_with("config::") && d.code != "manifest::kind-not-emulated"
+    })
 }
 
 fn duplicates(objects: &[Found], out: &mut Vec<Draft>) {
@@ -309,14 +342,14 @@ fn duplicates(objects: &[Found], out: &mut Vec<Draft>) {
     }
 }
 
-/// `one of "a" and "b"`, or that there are none.
+/// The names to choose from, or that there are none.
 pub(crate) fn choices<'a>(what: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     let mut names: Vec<&str> = names.into_iter().collect();
     names.sort_unstable();
     names.dedup();
     if names.is_empty() {
-        format!("there is no {what}")
+        format!("a {what}; there is none")
     } else {
-        format!("one of {}", listed(names))
+        one_of(names)
     }
 }

@@ -15,7 +15,8 @@ use granit_parser::{Event, Parser, ScalarStyle, Span as YamlSpan, Tag};
 use crate::names::listed;
 use crate::node::{Data, Entry, MAX_DEPTH, Node, shortened};
 use crate::problem::Draft;
-use crate::source::{SourceFile, Span};
+use crate::source::{SourceFile, Span, floor};
+pub(crate) use scalar::Reader;
 use scalar::{Scalar, resolve};
 
 /// How many values one file may hold, aliases expanded.
@@ -27,6 +28,7 @@ const MAX_NODES: usize = 200_000;
 pub(crate) struct Text<'t> {
     pub file: u32,
     pub text: &'t str,
+    pub reader: Reader,
     /// For every line of `text` the byte offset in the file; empty for a whole file.
     pub line_offsets: Vec<usize>,
     /// Where everything is said to stand if the lines can't be found again.
@@ -34,10 +36,11 @@ pub(crate) struct Text<'t> {
 }
 
 impl<'t> Text<'t> {
-    pub(crate) fn whole(file: u32, text: &'t str) -> Self {
+    pub(crate) fn whole(file: u32, text: &'t str, reader: Reader) -> Self {
         Self {
             file,
             text,
+            reader,
             line_offsets: Vec::new(),
             fallback: None,
         }
@@ -45,7 +48,12 @@ impl<'t> Text<'t> {
 
     /// The text of a scalar in `source`. A literal block keeps its lines, so each can be
     /// found again behind its indentation; other styles give the scalar's own position.
-    pub(crate) fn embedded(source: &SourceFile, scalar: Span, text: &'t str) -> Self {
+    pub(crate) fn embedded(
+        source: &SourceFile,
+        scalar: Span,
+        text: &'t str,
+        reader: Reader,
+    ) -> Self {
         let first = source.line_index(scalar.start as usize);
         let mut line_offsets = Vec::new();
         // The span may begin at the indicator or at the content: look for the first line.
@@ -70,6 +78,7 @@ impl<'t> Text<'t> {
         Self {
             file: scalar.file,
             text,
+            reader,
             line_offsets,
             fallback,
         }
@@ -113,14 +122,20 @@ pub(crate) fn parse(text: &Text<'_>, problems: &mut Vec<Draft>) -> Vec<Node> {
             budget: &mut budget,
             stack: Vec::new(),
             anchors: HashMap::new(),
+            started: false,
             done: None,
         };
         let outcome = builder.document(&mut parser);
-        let done = builder.done.take();
+        let (done, started) = (builder.done.take(), builder.started);
         match outcome {
             Ok(Read::Document) => documents.extend(done.filter(|n| !n.is_null())),
             Ok(Read::End) => return documents,
             Err(stop) => {
+                // A document that seems to end and is then followed by something that
+                // can't be read was not understood either (` a: 1` above `b: 2`).
+                if !started {
+                    documents.pop();
+                }
                 let whole_file = stop == Stop::File;
                 if whole_file || !matches!(parser.proceed_next_document(), Ok(true)) {
                     return documents;
@@ -179,6 +194,8 @@ struct Builder<'p, 't> {
     budget: &'p mut usize,
     stack: Vec<Frame>,
     anchors: HashMap<usize, Anchored>,
+    /// The beginning of a document has been seen.
+    started: bool,
     done: Option<Node>,
 }
 
@@ -190,6 +207,7 @@ impl<'t> Builder<'_, 't> {
             let (event, span) = next.map_err(|e| self.syntax_error(&e))?;
             let range = span.byte_range().unwrap_or(0..0);
             match event {
+                Event::DocumentStart(..) => self.started = true,
                 Event::DocumentEnd => return Ok(Read::Document),
                 Event::StreamEnd => return Ok(Read::End),
                 Event::Scalar(value, style, anchor, tag) => {
@@ -226,6 +244,9 @@ impl<'t> Builder<'_, 't> {
         let offset = error.marker().byte_offset().unwrap_or(0);
         let span = self.text.span(offset..offset);
         let kind = error.info();
+        if kind.contains("recursion limit") {
+            return self.too_deep(offset..offset);
+        }
         let line_start = self.text.text[..floor(self.text.text, offset)]
             .rfind('\n')
             .map_or(0, |i| i + 1);
@@ -234,7 +255,7 @@ impl<'t> Builder<'_, 't> {
             .chars()
             .take_while(|c| c.is_whitespace())
             .any(|c| c == '\t');
-        let help = if indent_has_tab {
+        let help = if indent_has_tab && kind.contains("tab") {
             "YAML does not allow tabs for indentation: use spaces"
         } else if line.contains("{{") || line.contains("{%") {
             "this looks like a template (Helm, Jinja): devenv reads plain manifests, so render it first"
@@ -372,7 +393,7 @@ impl<'t> Builder<'_, 't> {
         let plain = style == ScalarStyle::Plain;
         let shown = self.text.span(range.clone());
         let resolved = match tag {
-            None if plain => resolve(value),
+            None if plain => resolve(value, self.text.reader),
             None => Scalar::String,
             Some(tag) => self.tagged(value, tag, span),
         };
@@ -401,7 +422,7 @@ impl<'t> Builder<'_, 't> {
     }
 
     fn tagged(&mut self, value: &str, tag: &Tag, span: &YamlSpan) -> Scalar {
-        let resolved = resolve(value);
+        let resolved = resolve(value, self.text.reader);
         let fits = match tag.core_suffix() {
             Some("str") => return Scalar::String,
             // The non-specific tag `!` also means: text as it stands.
@@ -592,15 +613,6 @@ impl<'t> Builder<'_, 't> {
         }
         Ok(())
     }
-}
-
-/// The nearest character boundary at or before `offset`.
-fn floor(text: &str, offset: usize) -> usize {
-    let mut offset = offset.min(text.len());
-    while !text.is_char_boundary(offset) {
-        offset -= 1;
-    }
-    offset
 }
 
 #[cfg(test)]

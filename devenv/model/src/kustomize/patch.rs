@@ -13,7 +13,7 @@ use crate::node::{Data, Node, shortened};
 use crate::problem::Draft;
 use crate::reading::{Reading, normal};
 use crate::source::Span;
-use crate::yaml::{self, Text};
+use crate::yaml::{self, Reader, Text};
 
 pub(super) fn apply_all(
     reading: &mut Reading,
@@ -56,12 +56,14 @@ fn documents(reading: &mut Reading, folder: &Path, node: &Node, rule: &PatchRule
                 return Vec::new();
             };
             let source = reading.sources.file(id).clone();
-            yaml::parse(&Text::whole(id, source.text()), &mut reading.problems)
+            parse(reading, |reader| Text::whole(id, source.text(), reader))
         }
         (None, Some(text)) => {
             let span = node.get("patch").map_or(node.span, |n| n.span);
             let source = reading.sources.file(span.file).clone();
-            yaml::parse(&Text::embedded(&source, span, text), &mut reading.problems)
+            parse(reading, |reader| {
+                Text::embedded(&source, span, text, reader)
+            })
         }
         _ => {
             reading.problems.push(
@@ -75,6 +77,16 @@ fn documents(reading: &mut Reading, folder: &Path, node: &Node, rule: &PatchRule
             Vec::new()
         }
     }
+}
+
+/// kustomize reads strategic merges as it reads resources, and JSON 6902 as Kubernetes does.
+fn parse<'t>(reading: &mut Reading, text: impl Fn(Reader) -> Text<'t>) -> Vec<Node> {
+    let patches = yaml::parse(&text(Reader::Kustomize), &mut reading.problems);
+    if patches.iter().any(|p| matches!(p.data, Data::Seq(_))) {
+        // What is wrong with the text has been said by the first reading.
+        return yaml::parse(&text(Reader::Kubernetes), &mut Vec::new());
+    }
+    patches
 }
 
 fn one(

@@ -111,7 +111,9 @@ fn labels(object: &mut Node, pairs: &Pairs, spread: Spread) {
         (kinds::group(api_version), kind),
         ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
     );
-    let service = (api_version, kind) == ("v1", "Service");
+    // kustomize goes by kind and version alone, so that a Knative Service gets a selector
+    // too; the check for unknown fields then says so.
+    let service = kind == "Service" && api_version.rsplit('/').next() == Some("v1");
     if workload && spread.templates {
         put(object, &["spec", "template", "metadata", "labels"], pairs);
     }

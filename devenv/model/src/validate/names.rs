@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Found, World};
 use crate::load::Named;
 use crate::names::{
-    LABEL_KEY_RULE, LABEL_VALUE_RULE, NameRule, closest, is_label_key, is_label_value, listed,
+    LABEL_KEY_RULE, LABEL_VALUE_RULE, NameRule, closest, is_label_key, is_label_value, one_of,
 };
 use crate::node::{At, shortened};
 use crate::problem::Draft;
@@ -166,7 +166,7 @@ fn undeclared(
         spans[0],
         format!("nothing makes the namespace {name:?}"),
     )
-    .expected(format!("one of {}", listed(declared)))
+    .expected(one_of(declared))
     .help(help)
 }
 

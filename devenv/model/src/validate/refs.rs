@@ -1,7 +1,7 @@
 //! ConfigMaps and Secrets that pods refer to.
 
 use super::{Found, World, choices};
-use crate::names::{did_you_mean, listed};
+use crate::names::{did_you_mean, one_of};
 use crate::node::At;
 use crate::problem::Draft;
 use crate::topology::CLOUD_SQL_SECRET_KEYS;
@@ -158,7 +158,7 @@ fn absent(world: &World<'_>, object: &Found, kind: &'static str, name: &str, at:
     .expected(if known.is_empty() {
         format!("a {kind} in the manifests; there is none in this namespace")
     } else {
-        format!("one of {}", listed(known))
+        one_of(known)
     })
     .help(help)
 }

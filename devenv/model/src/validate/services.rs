@@ -3,7 +3,7 @@
 use super::pods::{port_names, selected};
 use super::{Found, World, choices};
 use crate::load::Named;
-use crate::names::{closest, did_you_mean};
+use crate::names::{NameRule, closest, did_you_mean};
 use crate::node::{At, shortened};
 use crate::problem::Draft;
 
@@ -183,6 +183,10 @@ pub(super) fn cloud_sql(world: &World<'_>, project: &Named, out: &mut Vec<Draft>
     let Some(sql) = &world.located.config.cloudsql else {
         return;
     };
+    // An impossible name has been reported, and no Service can have it.
+    if !NameRule::Label1035.accepts(&sql.service) {
+        return;
+    }
     let services: Vec<&Found> = world.of("v1", "Service", None).collect();
     let Some(service) = services.iter().find(|s| s.name == sql.service) else {
         let help = did_you_mean(&sql.service, services.iter().map(|s| s.name.as_str()))

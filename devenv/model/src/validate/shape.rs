@@ -10,35 +10,7 @@ use crate::reading::Reading;
 pub(super) fn check(reading: &Reading, object: &Found, out: &mut Vec<Draft>) {
     let checked = (object.kind.check)(&object.node);
     for m in &checked.mismatches {
-        let what = if m.is_root() {
-            object.title()
-        } else {
-            format!("`{}`", m.path)
-        };
-        let mut message = format!("{what} is {}", m.found);
-        if let Some(said) = &m.message {
-            message = format!("{what} can't be read: {said}");
-        }
-        let mut draft = Draft::error("manifest::wrong-type", m.span, message);
-        if !m.expected.is_empty() {
-            draft = draft.expected(m.expected.clone());
-        }
-        // `yes` and `010` look like text: say how they were read.
-        let written = reading.sources.text(m.span);
-        let help = match m.help() {
-            Some(_) if m.found == format!("the boolean {}", reads_as_bool(written)) => {
-                Some(format!(
-                    "Kubernetes reads the unquoted {written} as a boolean; quote it: \"{written}\""
-                ))
-            }
-            // The quotes go around what was written (`010`), not around what it means (8).
-            Some(help) if help.starts_with("quote it") && is_word(written) => {
-                Some(format!("quote it: \"{written}\""))
-            }
-            help => help,
-        };
-        let help = help.or_else(|| missing_dash(m.last_key(), &m.expected, &m.found));
-        out.push(draft.maybe_help(help));
+        out.push(m.draft("manifest::wrong-type", &object.title(), &reading.sources));
     }
     for u in &checked.unknown {
         out.push(
@@ -68,29 +40,6 @@ pub(super) fn check(reading: &Reading, object: &Found, out: &mut Vec<Draft>) {
         if object.kind.api_version != "serving.knative.dev/v1" {
             required(&spec, "containers[].name", out);
         }
-    }
-}
-
-fn reads_as_bool(written: &str) -> &'static str {
-    match written.to_ascii_lowercase().as_str() {
-        "y" | "yes" | "on" => "true",
-        "n" | "no" | "off" => "false",
-        // Written plainly: nothing to explain.
-        _ => "?",
-    }
-}
-
-fn is_word(written: &str) -> bool {
-    !written.is_empty() && !written.contains(['"', '\'', '\n', '\\'])
-}
-
-/// A mapping where a list belongs is most often a forgotten dash.
-fn missing_dash(key: Option<&str>, expected: &str, found: &str) -> Option<String> {
-    let key = key?;
-    match (expected, found) {
-        ("a list", "a mapping") => Some(format!("begin each element of `{key}` with \"- \"")),
-        ("a mapping", "a list") => Some(format!("`{key}` is a single mapping: remove the \"- \"")),
-        _ => None,
     }
 }
 

@@ -18,8 +18,26 @@ pub(super) enum Scalar {
     NotJson,
 }
 
+/// Who reads the text: it decides whether `yes` and `on` are booleans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// kubectl and the API server: YAML 1.1, they are.
+    Kubernetes,
+    /// kustomize reads resources with go-yaml v3, which keeps them as text, and writes
+    /// them out quoted.
+    Kustomize,
+}
+
+const KUBERNETES_ONLY: [&str; 16] = [
+    "y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "n", "N", "no", "No", "NO", "off", "Off",
+    "OFF",
+];
+
 /// Resolves a plain scalar.
-pub(super) fn resolve(text: &str) -> Scalar {
+pub(super) fn resolve(text: &str, reader: Reader) -> Scalar {
+    if reader == Reader::Kustomize && KUBERNETES_ONLY.contains(&text) {
+        return Scalar::String;
+    }
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
@@ -160,7 +178,7 @@ mod tests {
     #[case("1e", json!("1e"))]
     #[case("-", json!("-"))]
     fn as_kubernetes_reads_it(#[case] text: &str, #[case] want: serde_json::Value) {
-        let got = match resolve(text) {
+        let got = match resolve(text, Reader::Kubernetes) {
             Scalar::String => json!(text),
             Scalar::Null => json!(null),
             Scalar::Bool(b) => json!(b),
@@ -176,6 +194,15 @@ mod tests {
     #[case(".nan")]
     #[case("99999999999999999999999")]
     fn numbers_json_cannot_hold(#[case] text: &str) {
-        assert_eq!(resolve(text), Scalar::NotJson);
+        assert_eq!(resolve(text, Reader::Kubernetes), Scalar::NotJson);
+    }
+
+    #[test]
+    fn kustomize_keeps_yes_and_on_as_text() {
+        for text in KUBERNETES_ONLY {
+            assert!(matches!(resolve(text, Reader::Kubernetes), Scalar::Bool(_)), "{text}");
+            assert_eq!(resolve(text, Reader::Kustomize), Scalar::String);
+        }
+        assert_eq!(resolve("True", Reader::Kustomize), Scalar::Bool(true));
     }
 }

@@ -154,6 +154,9 @@ fn put(target: &mut Node, entry: &Entry, value: Node) {
     }
 }
 
+/// Ports have two keys. kustomize loses a patch whose port names the protocol where the
+/// resource leaves it to the default (or the reverse); here TCP is TCP, written or not.
+///
 /// `patchMergeKey` of Kubernetes' API, by the list's name (and, for ports, by where it
 /// lies). Nothing for lists that are replaced as a whole.
 fn merge_keys(parent_list: &str, list: &str) -> Option<&'static [&'static str]> {
