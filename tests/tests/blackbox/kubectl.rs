@@ -18,10 +18,13 @@ async fn kubectl(project: &Project, arguments: &[&str]) -> String {
         .unwrap_or_else(|error| panic!("{error}\n{}", project.supervisor_log()))
 }
 
+/// A table's header, and its rows by column.
+type Table = (Vec<String>, Vec<BTreeMap<String, String>>);
+
 /// The tables of `get a,b,c`: header and rows, cut at the header's columns (two or
 /// more spaces apart; a header may have one space in it).
-fn tables(text: &str) -> Vec<(Vec<String>, Vec<BTreeMap<String, String>>)> {
-    let mut found: Vec<(Vec<String>, Vec<BTreeMap<String, String>>)> = Vec::new();
+fn tables(text: &str) -> Vec<Table> {
+    let mut found: Vec<Table> = Vec::new();
     let mut starts: Vec<usize> = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         if line.starts_with("NAME ") {
