@@ -118,14 +118,9 @@ async fn serve(
     if has_body {
         client.linger(true);
     }
-    let settings = route(&live, &parts)?;
-    let (main, settings) = settings;
+    let (main, settings) = route(&live, &parts)?;
 
     let chunked = parts.headers.contains_key(TRANSFER_ENCODING);
-    if chunked && parts.headers.contains_key(CONTENT_LENGTH) {
-        // Two framings in one request: what smuggling is made of.
-        return Err(StatusCode::BAD_REQUEST.into());
-    }
     let (body, upload) = match request_body::take(body, settings.body_limit, client).await {
         Ok(taken) => taken,
         Err(BodyError::TooLarge) => return Err(StatusCode::PAYLOAD_TOO_LARGE.into()),

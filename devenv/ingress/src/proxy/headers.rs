@@ -55,16 +55,16 @@ pub(super) fn to_upstream(
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
 
-    let host = headers.get(HOST).cloned();
+    // HTTP/1.1 demands one; `_` is what nginx calls a server without a name.
+    let host = headers
+        .entry(HOST)
+        .or_insert(HeaderValue::from_static("_"))
+        .clone();
     match headers.insert(X_FORWARDED_FOR, peer.address.clone()) {
         Some(theirs) => headers.insert(X_ORIGINAL_FORWARDED_FOR, theirs),
         None => headers.remove(X_ORIGINAL_FORWARDED_FOR),
     };
-    let theirs = match host {
-        Some(host) => headers.insert(X_FORWARDED_HOST, host),
-        None => headers.remove(X_FORWARDED_HOST),
-    };
-    match theirs {
+    match headers.insert(X_FORWARDED_HOST, host) {
         Some(theirs) => headers.insert(X_ORIGINAL_FORWARDED_HOST, theirs),
         None => headers.remove(X_ORIGINAL_FORWARDED_HOST),
     };

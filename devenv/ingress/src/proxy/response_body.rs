@@ -80,6 +80,8 @@ pub(super) struct EndpointBody {
     upload: Option<Arc<Upload>>,
     patience: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Told at the next poll, so that what came before it is sent first.
+    failure: Option<hyper::Error>,
     guard: Guard,
 }
 
@@ -98,6 +100,7 @@ impl EndpointBody {
             upload,
             patience,
             timer: None,
+            failure: None,
             guard,
         };
         if body.incoming.is_end_stream() {
@@ -121,6 +124,9 @@ impl EndpointBody {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.failure.take() {
+            return Poll::Ready(Some(Err(error.into())));
+        }
         if let Some(connection) = &mut self.connection {
             connection.drive(cx);
         }
@@ -131,7 +137,9 @@ impl EndpointBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.connection = None;
-                Poll::Ready(Some(Err(error.into())))
+                self.failure = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 self.release();

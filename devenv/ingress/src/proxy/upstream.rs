@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -21,17 +21,24 @@ use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 use super::request_body::RequestBody;
 
 /// A connection idle for longer is looked at before it is used again.
 const PROBE_AFTER: Duration = Duration::from_millis(1);
+/// After the end of a connection that gave no answer, this often and at this
+/// distance it is looked whether a reset follows.
+const RESET_LOOKS: u8 = 20;
+const RESET_DISTANCE: Duration = Duration::from_millis(1);
 
 /// What the socket tells about the request in flight.
 #[derive(Debug)]
 pub(super) struct Flow {
     /// Look whether the peer has closed before anything is written.
     probe: AtomicBool,
+    /// A byte of the request has been written.
+    asked: AtomicBool,
     /// A byte of the response has come.
     answered: AtomicBool,
     /// The peer's kernel has refused our bytes with a reset: its program
@@ -67,6 +74,38 @@ impl Flow {
 struct EndpointStream {
     stream: TcpStream,
     flow: Arc<Flow>,
+    /// Running once the peer has ended the connection without an answer.
+    look: Option<Pin<Box<Sleep>>>,
+    looks: u8,
+}
+
+impl EndpointStream {
+    /// The peer has ended the connection. If it owes an answer, it matters
+    /// whether a reset follows: a program that shuts down closes its idle
+    /// connections in two steps, and a request that arrives between the two is
+    /// never read, which its kernel tells by a reset a moment later. A program
+    /// that had read the request and then ended leaves no reset behind.
+    ///
+    /// The end itself keeps the socket readable, so there is no event to wait
+    /// for: hence a few looks, on a path that is rarely taken.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if let Ok(Some(error)) = self.stream.take_error() {
+                self.flow.failed(&error);
+            }
+            let owes = self.flow.asked.load(Ordering::Relaxed)
+                && !self.flow.answered.load(Ordering::Relaxed);
+            if !owes || self.flow.refused.load(Ordering::Relaxed) || self.looks == RESET_LOOKS {
+                return Poll::Ready(Ok(()));
+            }
+            let look = self
+                .look
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(RESET_DISTANCE)));
+            ready!(look.as_mut().poll(cx));
+            self.look = None;
+            self.looks += 1;
+        }
+    }
 }
 
 impl AsyncRead for EndpointStream {
@@ -85,6 +124,9 @@ impl AsyncRead for EndpointStream {
                 Ok(_) => return Poll::Ready(Ok(())),
             }
         }
+        if self.look.is_some() {
+            return self.poll_end(cx);
+        }
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         match &result {
@@ -92,13 +134,7 @@ impl AsyncRead for EndpointStream {
                 self.flow.answered.store(true, Ordering::Relaxed);
                 self.flow.touch();
             }
-            Poll::Ready(Ok(())) => {
-                // An orderly end hides a reset that came after it: the peer
-                // closed first, then refused what we wrote.
-                if let Ok(Some(error)) = self.stream.take_error() {
-                    self.flow.failed(&error);
-                }
-            }
+            Poll::Ready(Ok(())) => return self.poll_end(cx),
             Poll::Ready(Err(error)) => self.flow.failed(error),
             Poll::Pending => {}
         }
@@ -109,7 +145,10 @@ impl AsyncRead for EndpointStream {
 impl EndpointStream {
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
         match result {
-            Poll::Ready(Ok(_)) => self.flow.touch(),
+            Poll::Ready(Ok(_)) => {
+                self.flow.asked.store(true, Ordering::Relaxed);
+                self.flow.touch();
+            }
             Poll::Ready(Err(error)) => self.flow.failed(error),
             Poll::Pending => {}
         }
@@ -186,6 +225,7 @@ impl Conn {
         let now = Instant::now();
         let flow = Arc::new(Flow {
             probe: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             progress: AtomicU64::new(0),
@@ -194,6 +234,8 @@ impl Conn {
         let stream = TokioIo::new(EndpointStream {
             stream,
             flow: flow.clone(),
+            look: None,
+            looks: 0,
         });
         let (sender, driver) = http1::Builder::new()
             .max_headers(256)
@@ -232,6 +274,7 @@ impl Conn {
 
     /// To be called before a connection that was at rest is used again.
     pub fn wake_up(&mut self) {
+        self.flow.asked.store(false, Ordering::Relaxed);
         self.flow.answered.store(false, Ordering::Relaxed);
         if self.idle_for() > PROBE_AFTER {
             self.flow.probe.store(true, Ordering::Relaxed);

@@ -1,0 +1,9 @@
+//! The data plane over real sockets on loopback.
+
+mod bodies;
+mod changes;
+mod failures;
+mod forwarding;
+mod split;
+mod support;
+mod upgrades;
