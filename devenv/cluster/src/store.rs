@@ -29,6 +29,7 @@ use tokio::sync::watch as signal;
 use crate::kinds::{self, KindRef};
 pub use error::StoreError;
 pub use object::Object;
+pub(crate) use object::timestamp;
 pub use watch::{Change, Watch, WatchEvent};
 
 /// How many events a watch may lag behind before it must list again.
@@ -62,6 +63,7 @@ struct Shared {
     /// The newest resourceVersion on disk.
     durable: signal::Receiver<disk::Progress>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    allocation: Mutex<()>,
 }
 
 type Table = BTreeMap<Box<str>, BTreeMap<Box<str>, Arc<Object>>>;
@@ -196,6 +198,7 @@ impl Store {
                 newest,
                 durable,
                 writer: Mutex::new(writer),
+                allocation: Mutex::new(()),
             }),
         }
     }
@@ -314,19 +317,28 @@ impl Store {
         name: &str,
         f: impl FnOnce(&mut Value) -> Result<(), StoreError>,
     ) -> Result<Arc<Object>, StoreError> {
+        self.update_with(kind, ns, name, f)
+    }
+
+    /// [`Store::update`] for closures with an error of their own.
+    ///
+    /// # Errors
+    /// As [`Store::update`].
+    pub fn update_with<E: From<StoreError>>(
+        &self,
+        kind: KindRef,
+        ns: &str,
+        name: &str,
+        f: impl FnOnce(&mut Value) -> Result<(), E>,
+    ) -> Result<Arc<Object>, E> {
         let mut state = self.lock_for_writing()?;
-        let current = state
-            .get(kind, ns, name)
-            .cloned()
-            .ok_or_else(|| StoreError::not_found(kind, name))?;
+        let current =
+            state.get(kind, ns, name).cloned().ok_or_else(|| StoreError::not_found(kind, name))?;
         let mut value = current.value().clone();
         f(&mut value)?;
         if !value.is_object() || !value["metadata"].is_object() {
-            return Err(StoreError::Invalid {
-                kind,
-                name: name.to_owned(),
-                reason: "the object or its metadata is not a JSON object".to_owned(),
-            });
+            let reason = "the object or its metadata is not a JSON object".to_owned();
+            return Err(StoreError::Invalid { kind, name: name.to_owned(), reason }.into());
         }
         object::keep_identity(current.value(), &mut value);
         if &value == current.value() {
@@ -344,6 +356,12 @@ impl Store {
         drop(state);
         self.announce(object.resource_version());
         Ok(object)
+    }
+
+    /// Held by whoever gives out something that no two objects may have, from looking at what is
+    /// taken until the object that has it is stored.
+    pub(crate) fn allocation(&self) -> MutexGuard<'_, ()> {
+        self.shared.allocation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces `.status` and nothing else; no generation is counted.
