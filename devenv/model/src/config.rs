@@ -47,9 +47,9 @@ impl fmt::Display for Command {
                 for (i, arg) in argv.iter().enumerate() {
                     let gap = if i == 0 { "" } else { " " };
                     let plain = !arg.is_empty()
-                        && arg.chars().all(|c| {
-                            c.is_alphanumeric() || "-_./=:,@%+".contains(c)
-                        });
+                        && arg
+                            .chars()
+                            .all(|c| c.is_alphanumeric() || "-_./=:,@%+".contains(c));
                     if plain {
                         write!(f, "{gap}{arg}")?;
                     } else {
@@ -69,9 +69,7 @@ impl<'de> Deserialize<'de> for Command {
             type Value = Command;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "a list of program and arguments, or a string for sh -c",
-                )
+                f.write_str("a list of program and arguments, or a string for sh -c")
             }
 
             fn visit_str<E: de::Error>(self, line: &str) -> Result<Command, E> {
@@ -250,9 +248,11 @@ pub(crate) fn read(tree: Node, sources: &Sources, problems: &mut Vec<Draft>) -> 
 fn misplaced(path: &Path) -> Option<String> {
     let (section, key) = match path.0.as_slice() {
         [crate::node::Step::Key(key)] => (None, key),
-        [crate::node::Step::Key(section), .., crate::node::Step::Key(key)] => {
-            (Some(section.as_str()), key)
-        }
+        [
+            crate::node::Step::Key(section),
+            ..,
+            crate::node::Step::Key(key),
+        ] => (Some(section.as_str()), key),
         _ => return None,
     };
     let belongs = match key.as_str() {
@@ -304,7 +304,11 @@ pub(crate) fn check_values(located: &Located, problems: &mut Vec<Draft>) {
 fn check_image(located: &Located, name: &str, image: &RawImage, problems: &mut Vec<Draft>) {
     let written = |key: &str| located.tree.at(&["image", name, key]).is_some();
     for (key, given, example) in [
-        ("source", image.source.is_some(), "source = \"services/NAME\""),
+        (
+            "source",
+            image.source.is_some(),
+            "source = \"services/NAME\"",
+        ),
         ("run", image.run.is_some(), "run = [\"target/debug/NAME\"]"),
     ] {
         // A value of the wrong type has been reported already.
@@ -319,7 +323,11 @@ fn check_image(located: &Located, name: &str, image: &RawImage, problems: &mut V
             );
         }
     }
-    for (key, command) in [("install", &image.install), ("build", &image.build), ("run", &image.run)] {
+    for (key, command) in [
+        ("install", &image.install),
+        ("build", &image.build),
+        ("run", &image.run),
+    ] {
         if command.as_ref().is_some_and(Command::is_empty) {
             problems.push(
                 Draft::error(

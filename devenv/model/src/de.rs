@@ -384,8 +384,7 @@ impl<'n> MapAccess<'n> for Entries<'n, '_, '_> {
                 continue;
             }
             // Go reads null into a struct's field as the field's absence.
-            if self.known.is_some_and(|k| k.contains(&entry.key.as_str()))
-                && entry.value.is_null()
+            if self.known.is_some_and(|k| k.contains(&entry.key.as_str())) && entry.value.is_null()
             {
                 continue;
             }
@@ -445,13 +444,16 @@ impl Mismatch {
     /// `source` is the value's own text.
     fn help(&self, source: &str) -> Option<String> {
         let plain = !source.is_empty() && !source.contains(['"', '\'', '\n', '\\']);
-        let scalar = self.found.starts_with("the number ") || self.found.starts_with("the boolean ");
+        let scalar =
+            self.found.starts_with("the number ") || self.found.starts_with("the boolean ");
         if self.expected == "a string" && scalar && plain {
             // `yes` looks like text: say how it was read.
             let looks_like_text = self.found.starts_with("the boolean ")
                 && !matches!(source.to_ascii_lowercase().as_str(), "true" | "false");
             return Some(if looks_like_text {
-                format!("Kubernetes reads the unquoted {source} as a boolean; quote it: \"{source}\"")
+                format!(
+                    "Kubernetes reads the unquoted {source} as a boolean; quote it: \"{source}\""
+                )
             } else {
                 // Around what was written (`010`), not around what it means (8).
                 format!("quote it: \"{source}\"")

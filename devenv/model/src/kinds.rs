@@ -29,6 +29,16 @@ pub(crate) struct Kind {
     pub pod_metadata: Option<&'static [&'static str]>,
 }
 
+impl Kind {
+    /// The name for messages: two kinds are called Service.
+    pub(crate) fn title(&self) -> &'static str {
+        match (self.api_version, self.kind) {
+            ("serving.knative.dev/v1", "Service") => "Cloud Run service",
+            (_, kind) => kind,
+        }
+    }
+}
+
 macro_rules! checked_as {
     ($type:ty) => {
         |node| check::<$type>(node).findings()

@@ -178,7 +178,10 @@ pub(crate) fn build(
 fn read(reading: &mut Reading, path: &Path, wanted: Span) -> Option<Node> {
     let id = reading.file(path, wanted)?;
     let source = reading.sources.file(id).clone();
-    let mut documents = yaml::parse(&Text::whole(id, source.text(), Reader::Kubernetes), &mut reading.problems);
+    let mut documents = yaml::parse(
+        &Text::whole(id, source.text(), Reader::Kubernetes),
+        &mut reading.problems,
+    );
     if documents.len() > 1 {
         reading.problems.push(Draft::error(
             "kustomize::many-documents",
@@ -203,7 +206,11 @@ fn read(reading: &mut Reading, path: &Path, wanted: Span) -> Option<Node> {
 fn interpret(reading: &mut Reading, tree: &Node) -> Kustomization {
     let checked = check::<Kustomization>(tree);
     for m in &checked.mismatches {
-        let draft = m.draft("kustomize::wrong-type", "the kustomization", &reading.sources);
+        let draft = m.draft(
+            "kustomize::wrong-type",
+            "the kustomization",
+            &reading.sources,
+        );
         reading.problems.push(draft);
     }
     for u in &checked.unknown {
@@ -214,7 +221,9 @@ fn interpret(reading: &mut Reading, tree: &Node) -> Kustomization {
                 "patchesStrategicMerge" | "patchesJson6902" => {
                     "write them under `patches`, which kustomize recommends too"
                 }
-                _ => "write its result into a manifest, or render with `kubectl kustomize` and name the file in `project.manifests`; handling of this field comes later",
+                _ => {
+                    "write its result into a manifest, or render with `kubectl kustomize` and name the file in `project.manifests`; handling of this field comes later"
+                }
             };
             Draft::error(
                 "kustomize::unsupported-field",
@@ -228,11 +237,12 @@ fn interpret(reading: &mut Reading, tree: &Node) -> Kustomization {
                 u.span,
                 format!("a kustomization has no field `{}` here", u.path),
             )
-            .maybe_help(did_you_mean(&u.key, known.clone().chain(UNSUPPORTED.iter().copied())))
+            .maybe_help(did_you_mean(
+                &u.key,
+                known.clone().chain(UNSUPPORTED.iter().copied()),
+            ))
         };
-        reading
-            .problems
-            .push(draft.expected(one_of(known)));
+        reading.problems.push(draft.expected(one_of(known)));
     }
     let kustomization = checked.value.unwrap_or_default();
     if let Some(kind) = &kustomization.kind
@@ -271,7 +281,10 @@ fn resources(
                 Draft::error(
                     "kustomize::remote-resource",
                     span,
-                    format!("{} is fetched from the network, which devenv does not do", shortened(resource)),
+                    format!(
+                        "{} is fetched from the network, which devenv does not do",
+                        shortened(resource)
+                    ),
                 )
                 .help("keep a copy in the project and name that"),
             );
@@ -310,7 +323,9 @@ fn inside(reading: &mut Reading, folder: &Path, path: &Path, span: Span) -> bool
         Draft::error(
             "kustomize::outside-folder",
             span,
-            format!("{name} lies outside the kustomization's folder, and kubectl refuses such files"),
+            format!(
+                "{name} lies outside the kustomization's folder, and kubectl refuses such files"
+            ),
         )
         .help("move the file here, or give its folder a kustomization.yaml and name the folder"),
     );

@@ -34,6 +34,4 @@ pub use config::{CloudSqlEngine, Command, IngressConfig};
 pub use load::{Invalid, LoadOptions, Loaded};
 pub use problem::{Place, Problem, Severity};
 pub use source::{Origin, SourceFile};
-pub use topology::{
-    CLOUD_SQL_SECRET_KEYS, CloudSql, ImageSource, Object, Project, Topology,
-};
+pub use topology::{CLOUD_SQL_SECRET_KEYS, CloudSql, ImageSource, Object, Project, Topology};

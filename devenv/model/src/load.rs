@@ -310,14 +310,19 @@ fn image(
     };
     let source = path("source", &raw.source);
     let workdir = path("workdir", &raw.workdir);
+    let mut watch: Vec<PathBuf> = raw
+        .watch
+        .iter()
+        .enumerate()
+        .filter_map(|(i, w)| {
+            let span = located.item_span(&["image", name, "watch"], i);
+            existing(reading, w, span)
+        })
+        .collect();
     let source = source?;
-    let watch = if raw.watch.is_empty() {
-        vec![source.clone()]
-    } else {
-        let span = located.span(&["image", name, "watch"]);
-        let paths = raw.watch.iter();
-        paths.filter_map(|w| existing(reading, w, span)).collect()
-    };
+    if raw.watch.is_empty() {
+        watch.push(source.clone());
+    }
     Some(ImageSource {
         name: name.to_owned(),
         workdir: workdir.unwrap_or_else(|| source.clone()),

@@ -28,17 +28,15 @@ pub(crate) fn load(reading: &mut Reading, path: &Path, wanted: Span) -> Vec<Node
 }
 
 /// All objects of a file: documents, and the items of `List` kinds.
-pub(crate) fn file(
-    reading: &mut Reading,
-    path: &Path,
-    wanted: Span,
-    reader: Reader,
-) -> Vec<Node> {
+pub(crate) fn file(reading: &mut Reading, path: &Path, wanted: Span, reader: Reader) -> Vec<Node> {
     let Some(id) = reading.file(path, wanted) else {
         return Vec::new();
     };
     let source = reading.sources.file(id).clone();
-    let documents = yaml::parse(&Text::whole(id, source.text(), reader), &mut reading.problems);
+    let documents = yaml::parse(
+        &Text::whole(id, source.text(), reader),
+        &mut reading.problems,
+    );
     let mut objects = Vec::new();
     for document in documents {
         expand(reading, document, &mut objects);
@@ -88,7 +86,10 @@ fn expand(reading: &mut Reading, document: Node, objects: &mut Vec<Node>) {
             Draft::error(
                 "manifest::not-an-object",
                 document.span,
-                format!("a Kubernetes object is wanted here; this is {}", document.described()),
+                format!(
+                    "a Kubernetes object is wanted here; this is {}",
+                    document.described()
+                ),
             )
             .expected("a mapping with apiVersion, kind and metadata"),
         );

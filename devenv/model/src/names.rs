@@ -88,9 +88,7 @@ fn is_label(name: &str) -> bool {
 
 fn is_subdomain_part(part: &str) -> bool {
     let alnum = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    part.starts_with(alnum)
-        && part.ends_with(alnum)
-        && part.chars().all(|c| alnum(c) || c == '-')
+    part.starts_with(alnum) && part.ends_with(alnum) && part.chars().all(|c| alnum(c) || c == '-')
 }
 
 /// What a label's value must be.
@@ -207,11 +205,7 @@ mod tests {
     #[case(NameRule::Label1035, "1api", Some("api"))]
     #[case(NameRule::Label1035, "123", None)]
     #[case(NameRule::Subdomain, "A_.b._c", Some("a.b.c"))]
-    fn offers_a_legal_name(
-        #[case] rule: NameRule,
-        #[case] name: &str,
-        #[case] want: Option<&str>,
-    ) {
+    fn offers_a_legal_name(#[case] rule: NameRule, #[case] name: &str, #[case] want: Option<&str>) {
         assert_eq!(rule.nearest(name).as_deref(), want);
         if let Some(w) = want {
             assert!(rule.accepts(w), "{w} must itself be legal");

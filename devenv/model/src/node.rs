@@ -140,8 +140,7 @@ impl Node {
         if self.get(key).is_none_or(Node::is_null) {
             self.set(key, Node::new(Data::Map(Vec::new()), span));
         }
-        self.get_mut(key)
-            .filter(|n| matches!(n.data, Data::Map(_)))
+        self.get_mut(key).filter(|n| matches!(n.data, Data::Map(_)))
     }
 
     pub(crate) fn remove(&mut self, key: &str) -> Option<Node> {

@@ -189,8 +189,15 @@ impl Draft {
     }
 }
 
+/// Nobody reads further; what remains is found again by the next load.
+const MAX_PROBLEMS: usize = 1000;
+
 /// Turns drafts into problems, sorted by file and position, each said once.
-pub(crate) fn finish(drafts: Vec<Draft>, sources: &Sources) -> Vec<Problem> {
+pub(crate) fn finish(mut drafts: Vec<Draft>, sources: &Sources) -> Vec<Problem> {
+    if drafts.len() > MAX_PROBLEMS {
+        drafts.sort_by_key(|d| (d.severity, d.span));
+        drafts.truncate(MAX_PROBLEMS);
+    }
     let mut problems: Vec<Problem> = drafts
         .into_iter()
         .map(|d| Problem {

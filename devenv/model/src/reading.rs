@@ -72,16 +72,16 @@ impl Reading {
         let name = self.name(path);
         match failure {
             Unreadable::Io(error) => io_draft(&name, path, wanted, &error),
-            Unreadable::TooBig(bytes) => Draft::error(
-                "file::too-big",
-                wanted,
-                format!("{name} has {bytes} bytes"),
-            )
-            .expected(format!("at most {MAX_FILE_BYTES} bytes"))
-            .help("name only the files that describe the system"),
-            Unreadable::NotAFile => {
-                Draft::error("file::unreadable", wanted, format!("{name} is no regular file"))
+            Unreadable::TooBig(bytes) => {
+                Draft::error("file::too-big", wanted, format!("{name} has {bytes} bytes"))
+                    .expected(format!("at most {MAX_FILE_BYTES} bytes"))
+                    .help("name only the files that describe the system")
             }
+            Unreadable::NotAFile => Draft::error(
+                "file::unreadable",
+                wanted,
+                format!("{name} is no regular file"),
+            ),
             Unreadable::NotUtf8 { valid, at } => {
                 let id = self.add(path, valid);
                 Draft::error(

@@ -11,7 +11,8 @@ use crate::source::{Span, floor};
 /// Reads a TOML document; nothing if it isn't one. Every syntax error is reported, but
 /// only one per line, and of those that follow from a list left open only the first.
 pub(crate) fn parse(file: u32, text: &str, problems: &mut Vec<Draft>) -> Option<Node> {
-    let (table, errors) = DeTable::parse_recoverable(text);
+    let (table, mut errors) = DeTable::parse_recoverable(text);
+    errors.sort_by_key(|e| e.span().map_or(0, |s| s.start));
     let broken = !errors.is_empty();
     let (mut last_line, mut in_array) = (0, false);
     for error in errors {
@@ -60,7 +61,10 @@ fn help(message: &str, line: &str) -> Option<String> {
         ));
     }
     if message.contains("array") {
-        return Some("is the \"[\" before it closed with \"]\", and is there a comma between the elements?".into());
+        return Some(
+            "is the \"[\" before it closed with \"]\", and is there a comma between the elements?"
+                .into(),
+        );
     }
     if message.contains("string values must be quoted") {
         return Some("put the value in double quotes".into());

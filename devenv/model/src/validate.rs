@@ -41,7 +41,7 @@ impl Found {
 
     /// `Deployment api1`.
     pub(crate) fn title(&self) -> String {
-        format!("{} {}", self.kind.kind, self.name)
+        format!("{} {}", self.kind.title(), self.name)
     }
 
     pub(crate) fn is(&self, api_version: &str, kind: &str) -> bool {
@@ -98,7 +98,8 @@ impl<'w> World<'w> {
         namespace: Option<&'w str>,
         name: &str,
     ) -> Option<&'w Found> {
-        self.of(api_version, kind, namespace).find(|o| o.name == name)
+        self.of(api_version, kind, namespace)
+            .find(|o| o.name == name)
     }
 
     /// Objects with pods in a namespace, Cloud Run services left out: no Service of the
@@ -174,7 +175,10 @@ fn identity(node: &Node) -> Result<(&'static Kind, String), Vec<Draft>> {
             None
         }
     };
-    let api_version = field(&["apiVersion"], "apiVersion: apps/v1, or the version of the kind");
+    let api_version = field(
+        &["apiVersion"],
+        "apiVersion: apps/v1, or the version of the kind",
+    );
     let kind = field(&["kind"], "kind: Deployment, or another kind");
     let name = match node.str_at(&["metadata", "generateName"]) {
         Some(_) if node.at(&["metadata", "name"]).is_none() => {
@@ -223,9 +227,11 @@ fn unknown_kind(node: &Node, api_version: &str, kind: &str) -> Draft {
     }
     let mut names: Vec<&str> = kinds::KINDS.iter().map(|k| k.kind).collect();
     let mut seen = Vec::new();
-    names.retain(|n| !seen.contains(n) && {
-        seen.push(n);
-        true
+    names.retain(|n| {
+        !seen.contains(n) && {
+            seen.push(n);
+            true
+        }
     });
     if kinds::NOT_EMULATED.contains(&kind) {
         return Draft::error(
@@ -236,11 +242,17 @@ fn unknown_kind(node: &Node, api_version: &str, kind: &str) -> Draft {
         .expected(format!("one of {}", names.join(", ")))
         .help("keep it in a file or overlay that `project.manifests` does not name");
     }
-    let all = names.iter().copied().chain(kinds::NOT_EMULATED.iter().copied());
+    let all = names
+        .iter()
+        .copied()
+        .chain(kinds::NOT_EMULATED.iter().copied());
     Draft::error(
         "manifest::unknown-kind",
         span("kind"),
-        format!("devenv does not know the kind {} ({api_version})", shortened(kind)),
+        format!(
+            "devenv does not know the kind {} ({api_version})",
+            shortened(kind)
+        ),
     )
     .expected(format!("one of {}", names.join(", ")))
     .help(did_you_mean(kind, all).unwrap_or_else(|| {
@@ -249,12 +261,7 @@ fn unknown_kind(node: &Node, api_version: &str, kind: &str) -> Draft {
 }
 
 /// All checks.
-pub(crate) fn check(
-    reading: &mut Reading,
-    located: &Located,
-    project: &Named,
-    objects: &[Found],
-) {
+pub(crate) fn check(reading: &mut Reading, located: &Located, project: &Named, objects: &[Found]) {
     let world = World { objects, located };
     let mut out = Vec::new();
     for object in objects {
@@ -321,7 +328,11 @@ fn duplicates(objects: &[Found], out: &mut Vec<Draft>) {
                     Some(namespace) => format!(" in the namespace {namespace}"),
                     None => String::new(),
                 };
-                let name = |o: &Found| o.node.at(&["metadata", "name"]).map_or(o.node.span, |n| n.span);
+                let name = |o: &Found| {
+                    o.node
+                        .at(&["metadata", "name"])
+                        .map_or(o.node.span, |n| n.span)
+                };
                 let same = earlier.node.span == object.node.span;
                 let help = if same {
                     "the same file is named twice: by `project.manifests`, or by two kustomizations"

@@ -6,6 +6,7 @@
 //! [`MAX_DEPTH`], aliases that expand to more than [`MAX_NODES`] values.
 
 mod scalar;
+mod text;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -15,92 +16,13 @@ use granit_parser::{Event, Parser, ScalarStyle, Span as YamlSpan, Tag};
 use crate::names::listed;
 use crate::node::{Data, Entry, MAX_DEPTH, Node, shortened};
 use crate::problem::Draft;
-use crate::source::{SourceFile, Span, floor};
+use crate::source::{Span, floor};
 pub(crate) use scalar::Reader;
 use scalar::{Scalar, resolve};
+pub(crate) use text::Text;
 
 /// How many values one file may hold, aliases expanded.
 const MAX_NODES: usize = 200_000;
-
-/// Where a text that is parsed came from: a whole file, or a block in another file
-/// (an inline patch), whose positions are then those in that file.
-#[derive(Clone, Debug)]
-pub(crate) struct Text<'t> {
-    pub file: u32,
-    pub text: &'t str,
-    pub reader: Reader,
-    /// For every line of `text` the byte offset in the file; empty for a whole file.
-    pub line_offsets: Vec<usize>,
-    /// Where everything is said to stand if the lines can't be found again.
-    pub fallback: Option<Span>,
-}
-
-impl<'t> Text<'t> {
-    pub(crate) fn whole(file: u32, text: &'t str, reader: Reader) -> Self {
-        Self {
-            file,
-            text,
-            reader,
-            line_offsets: Vec::new(),
-            fallback: None,
-        }
-    }
-
-    /// The text of a scalar in `source`. A literal block keeps its lines, so each can be
-    /// found again behind its indentation; other styles give the scalar's own position.
-    pub(crate) fn embedded(
-        source: &SourceFile,
-        scalar: Span,
-        text: &'t str,
-        reader: Reader,
-    ) -> Self {
-        let first = source.line_index(scalar.start as usize);
-        let mut line_offsets = Vec::new();
-        // The span may begin at the indicator or at the content: look for the first line.
-        for from in first..first + 3 {
-            let found: Option<Vec<usize>> = text
-                .lines()
-                .enumerate()
-                .map(|(i, line)| {
-                    let raw = source.line_text(from + i);
-                    let start = source.line_start(from + i)?;
-                    let lead = raw.len().checked_sub(line.len())?;
-                    let blank = raw.get(..lead)?.chars().all(|c| c == ' ');
-                    (blank && raw.ends_with(line)).then_some(start + lead)
-                })
-                .collect();
-            if let Some(found) = found {
-                line_offsets = found;
-                break;
-            }
-        }
-        let fallback = line_offsets.is_empty().then_some(scalar);
-        Self {
-            file: scalar.file,
-            text,
-            reader,
-            line_offsets,
-            fallback,
-        }
-    }
-
-    fn span(&self, range: Range<usize>) -> Span {
-        if let Some(span) = self.fallback {
-            return span;
-        }
-        if self.line_offsets.is_empty() {
-            return Span::new(self.file, range);
-        }
-        let place = |offset: usize| {
-            let before = &self.text[..offset.min(self.text.len())];
-            let line = before.matches('\n').count();
-            let column = before.len() - before.rfind('\n').map_or(0, |i| i + 1);
-            let last = self.line_offsets.len() - 1;
-            self.line_offsets[line.min(last)] + if line > last { 0 } else { column }
-        };
-        Span::new(self.file, place(range.start)..place(range.end))
-    }
-}
 
 /// Reads all documents; empty ones are left out. A document with a syntax error is
 /// reported and skipped, the ones after it are still read.
@@ -349,7 +271,7 @@ impl<'t> Builder<'_, 't> {
             }
             Frame::Map {
                 mut entries,
-                seen,
+                mut seen,
                 merged,
                 start,
                 anchor,
@@ -357,9 +279,8 @@ impl<'t> Builder<'_, 't> {
             } => {
                 for map in merged {
                     for entry in map.entries() {
-                        let known = seen.contains_key(&entry.key)
-                            || entries.iter().any(|e| e.key == entry.key);
-                        if !known {
+                        if !seen.contains_key(&entry.key) {
+                            seen.insert(entry.key.clone(), entry.key_span);
                             entries.push(entry.clone());
                         }
                     }
@@ -444,7 +365,11 @@ impl<'t> Builder<'_, 't> {
         self.problems.push(Draft::error(
             "yaml::tag-mismatch",
             shown,
-            format!("{} is not what its tag {} says", shortened(value), tag.original()),
+            format!(
+                "{} is not what its tag {} says",
+                shortened(value),
+                tag.original()
+            ),
         ));
         Scalar::String
     }
@@ -474,13 +399,7 @@ impl<'t> Builder<'_, 't> {
         );
     }
 
-    fn key(
-        &mut self,
-        value: &str,
-        resolved: &Scalar,
-        plain: bool,
-        span: Span,
-    ) -> Result<(), Stop> {
+    fn key(&mut self, value: &str, resolved: &Scalar, plain: bool, span: Span) -> Result<(), Stop> {
         let name = match resolved {
             Scalar::String if plain && value == "<<" => None,
             Scalar::String => Some(value.to_owned()),
@@ -491,7 +410,10 @@ impl<'t> Builder<'_, 't> {
                     Draft::error(
                         "yaml::key-not-string",
                         span,
-                        format!("{} can't be a key", if value.is_empty() { "nothing" } else { value }),
+                        format!(
+                            "{} can't be a key",
+                            if value.is_empty() { "nothing" } else { value }
+                        ),
                     )
                     .help(format!("quote it: \"{value}\"")),
                 );
@@ -522,7 +444,10 @@ impl<'t> Builder<'_, 't> {
                 Draft::error(
                     "yaml::duplicate-key",
                     span,
-                    format!("the key {} is given twice in the same mapping", shortened(&name)),
+                    format!(
+                        "the key {} is given twice in the same mapping",
+                        shortened(&name)
+                    ),
                 )
                 .related(first, "first given at")
                 .help("keep one of the two: Kubernetes would silently take the last"),
@@ -601,8 +526,12 @@ impl<'t> Builder<'_, 't> {
                     };
                     if maps.iter().any(|m| !matches!(m.data, Data::Map(_))) {
                         self.problems.push(
-                            Draft::error("yaml::merge", span, "`<<` merges something that is no mapping")
-                                .expected("an alias of a mapping, or a list of such aliases"),
+                            Draft::error(
+                                "yaml::merge",
+                                span,
+                                "`<<` merges something that is no mapping",
+                            )
+                            .expected("an alias of a mapping, or a list of such aliases"),
                         );
                     } else {
                         merged.extend(maps);

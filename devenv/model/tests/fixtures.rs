@@ -22,15 +22,16 @@ fn load(root: &Path) -> Loaded {
 fn rendered(root: &Path, loaded: &Loaded) -> String {
     let root = root.canonicalize().unwrap();
     let text: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
-    text.join("\n")
-        .replace(root.to_str().unwrap(), "[project]")
+    text.join("\n").replace(root.to_str().unwrap(), "[project]")
 }
 
 #[track_caller]
 fn valid(root: &Path, options: &LoadOptions) -> Topology {
     let loaded = Topology::load(root, options);
     let text = rendered(root, &loaded);
-    let (topology, warnings) = loaded.into_result().unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let (topology, warnings) = loaded
+        .into_result()
+        .unwrap_or_else(|e| panic!("{e}\n{text}"));
     assert!(warnings.is_empty(), "{text}");
     topology
 }
@@ -148,7 +149,7 @@ fn the_topology_is_what_the_project_says() {
             "Service so1-fase2/api2-service",
             "Deployment so1-fase2/api1",
             "Deployment so1-fase2/api2",
-            "Service so1-fase2/frontend",
+            "Cloud Run service so1-fase2/frontend",
             "Ingress so1-fase2/telemetry",
             "Ingress so1-fase2/telemetry-canary",
         ]
@@ -169,18 +170,32 @@ fn the_topology_is_what_the_project_says() {
     let api2 = t.image_source("localhost:5000/api2:dev").unwrap();
     assert_eq!(api2.workdir, api2.source, "workdir defaults to source");
     assert_eq!(api2.run.argv(), ["sh", "-c", "node server.js"]);
-    assert!(t.image_source("frontend").is_none(), "the key names the registry");
+    assert!(
+        t.image_source("frontend").is_none(),
+        "the key names the registry"
+    );
 
     let images: Vec<&str> = t.workload_images().into_keys().collect();
     assert_eq!(
         images,
-        ["api1", "localhost:5000/api2:dev", "localhost:5000/frontend:dev"]
+        [
+            "api1",
+            "localhost:5000/api2:dev",
+            "localhost:5000/frontend:dev"
+        ]
     );
     let frontend: Vec<_> = t.cloud_run().map(|o| o.name()).collect();
     assert_eq!(frontend, ["frontend"]);
     let service: devenv_model::knative::Service = t.cloud_run().next().unwrap().typed().unwrap();
     assert_eq!(
-        service.spec.unwrap().template.unwrap().spec.unwrap().container_concurrency,
+        service
+            .spec
+            .unwrap()
+            .template
+            .unwrap()
+            .spec
+            .unwrap()
+            .container_concurrency,
         Some(80)
     );
 }
@@ -200,20 +215,74 @@ fn every_value_knows_where_it_was_written_even_after_patches() {
     let api1 = find("Deployment", "api1");
     assert_eq!(api1.origin().to_string(), "kind/base/api1.yaml:1:1");
     for (kind, name, path, want) in [
-        ("Deployment", "api1", "spec.template.spec.containers[0].image", "kind/base/api1.yaml:19:18"),
+        (
+            "Deployment",
+            "api1",
+            "spec.template.spec.containers[0].image",
+            "kind/base/api1.yaml:19:18",
+        ),
         // The second document of a file, and an item of a List.
-        ("Service", "api1-service", "spec.ports[0].targetPort", "kind/base/api1.yaml:50:19"),
-        ("Service", "api2-service", "spec.ports[0].port", "kind/base/api2.yaml:33:17"),
-        ("Ingress", "telemetry", "spec.rules[0].http.paths[0].backend.service.name", "kind/base/ingress.yaml:14:23"),
+        (
+            "Service",
+            "api1-service",
+            "spec.ports[0].targetPort",
+            "kind/base/api1.yaml:50:19",
+        ),
+        (
+            "Service",
+            "api2-service",
+            "spec.ports[0].port",
+            "kind/base/api2.yaml:33:17",
+        ),
+        (
+            "Ingress",
+            "telemetry",
+            "spec.rules[0].http.paths[0].backend.service.name",
+            "kind/base/ingress.yaml:14:23",
+        ),
         // Changed by a patch file, an inline patch, the namespace, an image.
-        ("Deployment", "api1", "spec.replicas", "kind/overlay/more-replicas.yaml:6:13"),
-        ("Ingress", "telemetry-canary", "metadata.annotations[\"nginx.ingress.kubernetes.io/canary-weight\"]", "kind/overlay/kustomization.yaml:19:16"),
-        ("Deployment", "api2", "spec.template.spec.containers[0].env[0].value", "kind/overlay/kustomization.yaml:32:28"),
-        ("Deployment", "api2", "spec.template.spec.containers[0].env[2].value", "kind/base/api2.yaml:22:26"),
-        ("Deployment", "api2", "metadata.namespace", "kind/overlay/kustomization.yaml:1:12"),
-        ("Deployment", "api2", "spec.template.spec.containers[0].image", "kind/overlay/kustomization.yaml:7:13"),
+        (
+            "Deployment",
+            "api1",
+            "spec.replicas",
+            "kind/overlay/more-replicas.yaml:6:13",
+        ),
+        (
+            "Ingress",
+            "telemetry-canary",
+            "metadata.annotations[\"nginx.ingress.kubernetes.io/canary-weight\"]",
+            "kind/overlay/kustomization.yaml:19:16",
+        ),
+        (
+            "Deployment",
+            "api2",
+            "spec.template.spec.containers[0].env[0].value",
+            "kind/overlay/kustomization.yaml:32:28",
+        ),
+        (
+            "Deployment",
+            "api2",
+            "spec.template.spec.containers[0].env[2].value",
+            "kind/base/api2.yaml:22:26",
+        ),
+        (
+            "Deployment",
+            "api2",
+            "metadata.namespace",
+            "kind/overlay/kustomization.yaml:1:12",
+        ),
+        (
+            "Deployment",
+            "api2",
+            "spec.template.spec.containers[0].image",
+            "kind/overlay/kustomization.yaml:7:13",
+        ),
     ] {
-        assert_eq!(at(kind, name, path).as_deref(), Some(want), "{kind} {name} {path}");
+        assert_eq!(
+            at(kind, name, path).as_deref(),
+            Some(want),
+            "{kind} {name} {path}"
+        );
     }
     assert_eq!(at("Deployment", "api1", "spec.nothing"), None);
     assert_eq!(at("Deployment", "api1", "spec..x"), None);
@@ -226,11 +295,18 @@ fn options_and_defaults_fill_in_what_is_not_written() {
     fs::create_dir_all(root.join("m")).unwrap();
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}});
     fs::write(root.join("m/c.json"), object.to_string()).unwrap();
-    fs::write(root.join("devenv.toml"), "\u{feff}[project]\nmanifests = [\"m\"]\n").unwrap();
+    fs::write(
+        root.join("devenv.toml"),
+        "\u{feff}[project]\nmanifests = [\"m\"]\n",
+    )
+    .unwrap();
     let t = valid(&root, &LoadOptions::default());
     assert_eq!(t.project().name, "mi-proyecto");
     assert_eq!(t.objects()[0].namespace(), Some("mi-proyecto"));
-    assert_eq!(t.objects()[0].value()["metadata"]["namespace"], "mi-proyecto");
+    assert_eq!(
+        t.objects()[0].value()["metadata"]["namespace"],
+        "mi-proyecto"
+    );
     assert!(t.cloud_sql().is_none());
     let options = LoadOptions {
         namespace: Some("staging".into()),

@@ -31,26 +31,118 @@ fn soup(words: &'static [&'static str]) -> impl Strategy<Value = String> {
 }
 
 const YAML: &[&str] = &[
-    "\n", "\n  ", "\n    ", "- ", ": ", "? ", "{", "}", "[", "]", ",", "&a ", "*a", "<<: ", "|\n",
-    ">-\n", "---\n", "...\n", "!!int ", "!x ", "\t", "\"", "'", "#", "é", "\u{feff}", "\r\n",
-    "apiVersion", "v1", "apps/v1", "kind", "Deployment", "Service", "List", "metadata", "name",
-    "labels", "spec", "items", "containers", "image", "a", "template", "selector", "ports", "010",
-    "1e999", ".nan", "yes", "null", "%YAML 1.2\n", "%", "@",
+    "\n",
+    "\n  ",
+    "\n    ",
+    "- ",
+    ": ",
+    "? ",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    "&a ",
+    "*a",
+    "<<: ",
+    "|\n",
+    ">-\n",
+    "---\n",
+    "...\n",
+    "!!int ",
+    "!x ",
+    "\t",
+    "\"",
+    "'",
+    "#",
+    "é",
+    "\u{feff}",
+    "\r\n",
+    "apiVersion",
+    "v1",
+    "apps/v1",
+    "kind",
+    "Deployment",
+    "Service",
+    "List",
+    "metadata",
+    "name",
+    "labels",
+    "spec",
+    "items",
+    "containers",
+    "image",
+    "a",
+    "template",
+    "selector",
+    "ports",
+    "010",
+    "1e999",
+    ".nan",
+    "yes",
+    "null",
+    "%YAML 1.2\n",
+    "%",
+    "@",
 ];
 
 const TOML: &[&str] = &[
-    "\n", "[project]", "[image.a]", "[[image]]", "[", "]", "=", "\"", "'''", ".", ",", "{", "}",
-    "name", "manifests", "source", "run", "env", "cloudsql", "engine", "1", "-", "0x", "1979-05-27",
-    "nan", "true", "é", "#", "\t", "\\u00", "image",
+    "\n",
+    "[project]",
+    "[image.a]",
+    "[[image]]",
+    "[",
+    "]",
+    "=",
+    "\"",
+    "'''",
+    ".",
+    ",",
+    "{",
+    "}",
+    "name",
+    "manifests",
+    "source",
+    "run",
+    "env",
+    "cloudsql",
+    "engine",
+    "1",
+    "-",
+    "0x",
+    "1979-05-27",
+    "nan",
+    "true",
+    "é",
+    "#",
+    "\t",
+    "\\u00",
+    "image",
 ];
 
 const KUSTOMIZATION: &[&str] = &[
-    "\nresources: [c.yaml]", "\nresources: [.]", "\npatches:", "\n- patch: |-", "\n    - op: add",
-    "\n      path: /metadata/labels", "\n      path: /metadata/labels/-", "\n      value: {a: b}",
-    "\n    - op: copy", "\n      from: /metadata", "\n  target: {kind: .*}", "\n- path: c.yaml",
-    "\nnamespace: x_y", "\nimages: [{name: a, newTag: b}]", "\nlabels: [{pairs: {a: b}}]",
-    "\n    apiVersion: v1", "\n    kind: ConfigMap", "\n    metadata: {name: c}",
-    "\n    $patch: delete", "\n    data: [1]", "\ncommonLabels: {a: b}", "\n",
+    "\nresources: [c.yaml]",
+    "\nresources: [.]",
+    "\npatches:",
+    "\n- patch: |-",
+    "\n    - op: add",
+    "\n      path: /metadata/labels",
+    "\n      path: /metadata/labels/-",
+    "\n      value: {a: b}",
+    "\n    - op: copy",
+    "\n      from: /metadata",
+    "\n  target: {kind: .*}",
+    "\n- path: c.yaml",
+    "\nnamespace: x_y",
+    "\nimages: [{name: a, newTag: b}]",
+    "\nlabels: [{pairs: {a: b}}]",
+    "\n    apiVersion: v1",
+    "\n    kind: ConfigMap",
+    "\n    metadata: {name: c}",
+    "\n    $patch: delete",
+    "\n    data: [1]",
+    "\ncommonLabels: {a: b}",
+    "\n",
 ];
 
 proptest! {
@@ -119,10 +211,20 @@ fn deep_nesting_is_an_error() {
             let loaded = load(CONFIG.as_bytes(), text.as_bytes());
             assert!(loaded.topology.is_none(), "{open}");
         }
-        refused(CONFIG, &format!("a: {}\n", "[".repeat(200)), "yaml::too-deep");
-        let deep = (0..3000).map(|i| format!("{}a:\n", " ".repeat(i))).collect::<String>();
+        refused(
+            CONFIG,
+            &format!("a: {}\n", "[".repeat(200)),
+            "yaml::too-deep",
+        );
+        let deep = (0..3000)
+            .map(|i| format!("{}a:\n", " ".repeat(i)))
+            .collect::<String>();
         refused(CONFIG, &deep, "yaml::too-deep");
-        let toml = format!("{CONFIG}\nx = {}{}\n", "[".repeat(20_000), "]".repeat(20_000));
+        let toml = format!(
+            "{CONFIG}\nx = {}{}\n",
+            "[".repeat(20_000),
+            "]".repeat(20_000)
+        );
         refused(&toml, "", "toml::syntax");
         let toml = format!("{CONFIG}\n{}a = 1\n", "a.".repeat(20_000));
         refused(&toml, "", "toml::syntax");
@@ -150,7 +252,11 @@ fn patches_cannot_grow_an_object_without_bound() {
     let copies: String = (0..60)
         .map(|i| format!("      - {{op: copy, from: /data, path: /data/k{i}}}\n"))
         .collect();
-    fs::write(dir.path().join("devenv.toml"), "[project]\nmanifests = [\".\"]\n").unwrap();
+    fs::write(
+        dir.path().join("devenv.toml"),
+        "[project]\nmanifests = [\".\"]\n",
+    )
+    .unwrap();
     fs::write(
         dir.path().join("kustomization.yaml"),
         format!("resources: [c.yaml]\npatches:\n  - target: {{kind: .*}}\n    patch: |-\n{copies}"),
@@ -169,7 +275,11 @@ fn patches_cannot_grow_an_object_without_bound() {
 #[test]
 fn kustomize_folders_that_multiply_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("devenv.toml"), "[project]\nmanifests = [\"k0\"]\n").unwrap();
+    fs::write(
+        dir.path().join("devenv.toml"),
+        "[project]\nmanifests = [\"k0\"]\n",
+    )
+    .unwrap();
     for i in 0..30 {
         let folder = dir.path().join(format!("k{i}"));
         fs::create_dir(&folder).unwrap();
@@ -188,7 +298,11 @@ fn kustomize_folders_that_multiply_are_refused() {
 #[test]
 fn only_regular_files_are_read() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("devenv.toml"), "[project]\nmanifests = [\"null.yaml\"]\n").unwrap();
+    fs::write(
+        dir.path().join("devenv.toml"),
+        "[project]\nmanifests = [\"null.yaml\"]\n",
+    )
+    .unwrap();
     std::os::unix::fs::symlink("/dev/zero", dir.path().join("null.yaml")).unwrap();
     let loaded = Topology::load(dir.path(), &LoadOptions::default());
     let codes: Vec<&str> = loaded.problems.iter().map(|p| p.code).collect();

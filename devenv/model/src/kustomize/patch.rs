@@ -25,7 +25,11 @@ pub(super) fn apply_all(
     for (i, rule) in rules.iter().enumerate() {
         let node = tree.get("patches").and_then(|l| l.items().get(i));
         let Some(node) = node else { continue };
-        if rule.options.as_ref().is_some_and(|o| o.values().any(|v| *v)) {
+        if rule
+            .options
+            .as_ref()
+            .is_some_and(|o| o.values().any(|v| *v))
+        {
             let span = node.get("options").map_or(node.span, |n| n.span);
             reading.problems.push(
                 Draft::error(
@@ -248,8 +252,7 @@ impl<'t> Selector<'t> {
             }),
         };
         let labels = requirements(reading, "labelSelector", &target.label_selector);
-        let annotations =
-            requirements(reading, "annotationSelector", &target.annotation_selector);
+        let annotations = requirements(reading, "annotationSelector", &target.annotation_selector);
         ok.then_some(Self {
             target,
             kind,
@@ -304,7 +307,12 @@ enum Requirement {
 
 impl Requirement {
     fn holds(&self, object: &Node, path: &[&str]) -> bool {
-        let value = |key: &str| object.at(path).and_then(|m| m.get(key)).and_then(Node::as_str);
+        let value = |key: &str| {
+            object
+                .at(path)
+                .and_then(|m| m.get(key))
+                .and_then(Node::as_str)
+        };
         match self {
             Requirement::Equals(k, v) => value(k) == Some(v),
             Requirement::Differs(k, v) => value(k) != Some(v),
@@ -324,7 +332,7 @@ fn requirements(text: &str) -> Option<Vec<Requirement>> {
             };
             // Set-based requirements (`in (…)`) hold blanks, which no key does.
             let word = |s: &str| !s.is_empty() && !s.contains([' ', '(', ')', '=', '!']);
-            let requirement = if let Some((k, v)) = pair("!=") {
+            if let Some((k, v)) = pair("!=") {
                 (word(&k)).then_some(Requirement::Differs(k, v))
             } else if let Some((k, v)) = pair("==").or_else(|| pair("=")) {
                 (word(&k)).then_some(Requirement::Equals(k, v))
@@ -332,8 +340,7 @@ fn requirements(text: &str) -> Option<Vec<Requirement>> {
                 word(k).then(|| Requirement::Missing(k.to_owned()))
             } else {
                 word(part).then(|| Requirement::Exists(part.to_owned()))
-            };
-            requirement
+            }
         })
         .collect()
 }

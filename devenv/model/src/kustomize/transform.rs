@@ -33,7 +33,11 @@ pub(super) fn apply_all(
             labels(object, &positioned(&rule.pairs, pairs, tree.span), spread);
         }
     }
-    let common = positioned(&kustomization.common_labels, tree.get("commonLabels"), tree.span);
+    let common = positioned(
+        &kustomization.common_labels,
+        tree.get("commonLabels"),
+        tree.span,
+    );
     let annotations = positioned(
         &kustomization.common_annotations,
         tree.get("commonAnnotations"),
@@ -109,7 +113,10 @@ fn labels(object: &mut Node, pairs: &Pairs, spread: Spread) {
     let (api_version, kind) = identity(object);
     let workload = matches!(
         (kinds::group(api_version), kind),
-        ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
+        (
+            "apps",
+            "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet"
+        )
     );
     // kustomize goes by kind and version alone, so that a Knative Service gets a selector
     // too; the check for unknown fields then says so.
@@ -132,7 +139,11 @@ fn annotate(object: &mut Node, pairs: &Pairs) {
     }
     put(object, &["metadata", "annotations"], pairs);
     if kinds::group(identity(object).0) == "apps" {
-        put(object, &["spec", "template", "metadata", "annotations"], pairs);
+        put(
+            object,
+            &["spec", "template", "metadata", "annotations"],
+            pairs,
+        );
     }
 }
 
@@ -178,7 +189,10 @@ fn replicas(
             reading.problems.push(Draft::error(
                 "kustomize::no-target",
                 node.span,
-                format!("`replicas` names {:?}, and no resource of this name can be scaled", rule.name),
+                format!(
+                    "`replicas` names {:?}, and no resource of this name can be scaled",
+                    rule.name
+                ),
             ));
         }
     }

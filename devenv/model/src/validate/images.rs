@@ -53,15 +53,17 @@ fn unmapped(world: &World<'_>, image: &str, places: &[(At<'_>, String)]) -> Draf
     let mapped = &world.located.config.image;
     let name = image::Reference::parse(image).base().to_owned();
     let known = mapped.keys().map(String::as_str);
-    let section = if name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+    let section = if name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+    {
         name.clone()
     } else {
         format!("\"{name}\"")
     };
-    let block = format!(
-        "[image.{section}]\nsource = \"services/{name}\"\nrun = [\"PROGRAM\"]"
-    );
-    let database = ["mysql", "mariadb", "cloud-sql-proxy", "cloudsql-proxy"].contains(&name.as_str());
+    let block = format!("[image.{section}]\nsource = \"services/{name}\"\nrun = [\"PROGRAM\"]");
+    let database =
+        ["mysql", "mariadb", "cloud-sql-proxy", "cloudsql-proxy"].contains(&name.as_str());
     let help = if database {
         "devenv runs the database itself: describe it in a section [cloudsql], and leave this workload out of `project.manifests`".to_owned()
     } else {
@@ -74,13 +76,16 @@ fn unmapped(world: &World<'_>, image: &str, places: &[(At<'_>, String)]) -> Draf
     let mut draft = Draft::error(
         "image::unmapped",
         first.span(),
-        format!("{user} runs the image {}, and devenv.toml does not say from which source", shortened(image)),
+        format!(
+            "{user} runs the image {}, and devenv.toml does not say from which source",
+            shortened(image)
+        ),
     )
     .help(help);
     draft = draft.expected(if mapped.is_empty() {
         "a section [image.NAME] in devenv.toml; there is none".to_owned()
     } else {
-        format!("a section [image.NAME] for it; there are {}", listed(known))
+        format!("a section [image.NAME] for it, beside {}", listed(known))
     });
     for (place, user) in &places[1..] {
         if place.span() != first.span() {

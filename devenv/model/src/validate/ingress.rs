@@ -12,13 +12,17 @@ pub(super) fn check(world: &World<'_>, out: &mut Vec<Draft>) {
         let Some(spec) = ingress.root().get("spec") else {
             continue;
         };
+        class(world, ingress, &spec, out);
         let rules = spec.items_at("rules");
         if rules.is_empty() && spec.get("defaultBackend").is_none() {
             out.push(
                 Draft::error(
                     "manifest::missing-field",
                     spec.span(),
-                    format!("{} has neither rules nor a default backend", ingress.title()),
+                    format!(
+                        "{} has neither rules nor a default backend",
+                        ingress.title()
+                    ),
                 )
                 .expected("spec.rules, or spec.defaultBackend"),
             );
@@ -36,6 +40,41 @@ pub(super) fn check(world: &World<'_>, out: &mut Vec<Draft>) {
             main_of(world, ingress, &rules, out);
         }
     }
+}
+
+/// devenv's proxy stands in for ingress-nginx. An Ingress of a class that nobody here
+/// serves would simply never answer.
+fn class(world: &World<'_>, ingress: &Found, spec: &At<'_>, out: &mut Vec<Draft>) {
+    let Some(at) = spec.get("ingressClassName") else {
+        return;
+    };
+    let Some(name) = at.node.as_str().filter(|n| *n != "nginx") else {
+        return;
+    };
+    let declared = || {
+        world
+            .of("networking.k8s.io/v1", "IngressClass", None)
+            .map(|c| c.name.as_str())
+    };
+    if declared().any(|c| c == name) {
+        return;
+    }
+    let known = || declared().chain(["nginx"]);
+    out.push(
+        Draft::warning(
+            "ingress::unknown-class",
+            at.span(),
+            format!(
+                "{} is of the class {}, and nothing here serves that class",
+                ingress.title(),
+                shortened(name)
+            ),
+        )
+        .expected(choices("ingress class", known()))
+        .help(did_you_mean(name, known()).unwrap_or_else(|| {
+            "devenv's proxy serves the class nginx; an IngressClass object can name others".into()
+        })),
+    );
 }
 
 fn paths<'n>(rules: &[At<'n>]) -> Vec<At<'n>> {
@@ -85,7 +124,10 @@ fn backend(world: &World<'_>, ingress: &Found, at: &At<'_>, out: &mut Vec<Draft>
         out.push(Draft::error(
             "manifest::not-emulated",
             resource.span(),
-            format!("`{}`: backends other than Services are not emulated", resource.path),
+            format!(
+                "`{}`: backends other than Services are not emulated",
+                resource.path
+            ),
         ));
         return;
     }
@@ -112,7 +154,11 @@ fn backend(world: &World<'_>, ingress: &Found, at: &At<'_>, out: &mut Vec<Draft>
         return;
     };
     let Some(service) = world.named("v1", "Service", namespace, name) else {
-        let known = || world.of("v1", "Service", namespace).map(|s| s.name.as_str());
+        let known = || {
+            world
+                .of("v1", "Service", namespace)
+                .map(|s| s.name.as_str())
+        };
         let elsewhere = world
             .of("v1", "Service", None)
             .find(|s| s.name == name)
@@ -127,7 +173,10 @@ fn backend(world: &World<'_>, ingress: &Found, at: &At<'_>, out: &mut Vec<Draft>
             Draft::error(
                 "ingress::missing-service",
                 name_at.span(),
-                format!("{} sends to the Service {name:?}, which the manifests don't have", ingress.title()),
+                format!(
+                    "{} sends to the Service {name:?}, which the manifests don't have",
+                    ingress.title()
+                ),
             )
             .expected(choices("Service in this namespace", known()))
             .maybe_help(help),
@@ -159,11 +208,18 @@ fn port(ingress: &Found, service: &Found, at: &At<'_>, out: &mut Vec<Draft>) {
         Draft::error(
             "ingress::missing-port",
             at.span(),
-            format!("{} sends to {what} of {}, which has no such port", ingress.title(), service.title()),
+            format!(
+                "{} sends to {what} of {}, which has no such port",
+                ingress.title(),
+                service.title()
+            ),
         )
         .expected(has.clone())
         .related(
-            service.root().at(&["spec", "ports"]).map_or(service.node.span, |p| p.span()),
+            service
+                .root()
+                .at(&["spec", "ports"])
+                .map_or(service.node.span, |p| p.span()),
             "the Service's ports",
         )
     };
@@ -172,9 +228,9 @@ fn port(ingress: &Found, service: &Found, at: &At<'_>, out: &mut Vec<Draft>) {
             if let Some(n) = at.node.as_i64()
                 && !numbers.contains(&n)
             {
-                let target = ports.iter().find(|p| {
-                    p.node.get("targetPort").and_then(|t| t.as_i64()) == Some(n)
-                });
+                let target = ports
+                    .iter()
+                    .find(|p| p.node.get("targetPort").and_then(|t| t.as_i64()) == Some(n));
                 let help = target
                     .and_then(|p| p.node.get("port")?.as_i64())
                     .map(|p| format!("{n} is the container's port; the Service's is {p}"));
@@ -195,7 +251,10 @@ fn port(ingress: &Found, service: &Found, at: &At<'_>, out: &mut Vec<Draft>) {
             Draft::error(
                 "manifest::missing-field",
                 at.span(),
-                format!("`{}` must give a number or a name, and only one of them", at.path.key("port")),
+                format!(
+                    "`{}` must give a number or a name, and only one of them",
+                    at.path.key("port")
+                ),
             )
             .expected(has),
         ),
@@ -222,7 +281,11 @@ fn main_of(world: &World<'_>, canary: &Found, rules: &[At<'_>], out: &mut Vec<Dr
             .collect()
     };
     let mains: Vec<(String, String)> = world
-        .of("networking.k8s.io/v1", "Ingress", canary.namespace.as_deref())
+        .of(
+            "networking.k8s.io/v1",
+            "Ingress",
+            canary.namespace.as_deref(),
+        )
         .filter(|i| !is_canary(i))
         .flat_map(|i| {
             let rules = i.root().get("spec").map(|s| s.items_at("rules"));
@@ -239,8 +302,18 @@ fn main_of(world: &World<'_>, canary: &Found, rules: &[At<'_>], out: &mut Vec<Dr
             .at(&["metadata", "annotations", CANARY])
             .map_or(canary.node.span, |n| n.span);
         let near = mains.iter().find(|(_, p)| p == path).map(|(h, _)| {
-            let named = |h: &str| if h.is_empty() { "no host".to_owned() } else { format!("the host {h}") };
-            format!("there is one with {} where the canary has {}", named(h), named(host))
+            let named = |h: &str| {
+                if h.is_empty() {
+                    "no host".to_owned()
+                } else {
+                    format!("the host {h}")
+                }
+            };
+            format!(
+                "there is one with {} where the canary has {}",
+                named(h),
+                named(host)
+            )
         });
         out.push(
             Draft::warning(

@@ -28,7 +28,7 @@ pub(super) fn object(object: &Found, out: &mut Vec<Draft>) {
                 format!(
                     "Kubernetes rejects {} as the name of a {}",
                     shortened(&object.name),
-                    object.kind.kind
+                    object.kind.title()
                 ),
             )
             .expected(rule.text())
@@ -74,7 +74,10 @@ fn labels(map: &At<'_>, values: bool, out: &mut Vec<Draft>) {
                 Draft::error(
                     "manifest::illegal-label",
                     entry.value.span,
-                    format!("Kubernetes rejects {} as the value of `{path}`", shortened(value)),
+                    format!(
+                        "Kubernetes rejects {} as the value of `{path}`",
+                        shortened(value)
+                    ),
                 )
                 .expected(LABEL_VALUE_RULE)
                 .help("values that are no names belong into annotations"),
@@ -135,18 +138,16 @@ fn illegal(reading: &Reading, name: &str, mut spans: Vec<Span>) -> Draft {
     Draft::error(
         "manifest::illegal-namespace",
         spans[0],
-        format!("Kubernetes rejects {} as the name of a namespace", shortened(name)),
+        format!(
+            "Kubernetes rejects {} as the name of a namespace",
+            shortened(name)
+        ),
     )
     .expected(NameRule::Label.text())
     .maybe_help(help)
 }
 
-fn undeclared(
-    reading: &Reading,
-    name: &str,
-    mut spans: Vec<Span>,
-    declared: &[&str],
-) -> Draft {
+fn undeclared(reading: &Reading, name: &str, mut spans: Vec<Span>, declared: &[&str]) -> Draft {
     let others = places(reading, &mut spans);
     let meant = closest(name, declared.iter().copied());
     let mut help = match meant {

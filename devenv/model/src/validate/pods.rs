@@ -23,7 +23,10 @@ pub(super) fn check(object: &Found, out: &mut Vec<Draft>) {
                     out.push(
                         Draft::error(
                             "manifest::duplicate-name",
-                            container.node.get("name").map_or(container.span(), |n| n.span),
+                            container
+                                .node
+                                .get("name")
+                                .map_or(container.span(), |n| n.span),
                             format!("two containers of {} are named {name:?}", object.title()),
                         )
                         .expected("a name of its own for every container"),
@@ -32,6 +35,7 @@ pub(super) fn check(object: &Found, out: &mut Vec<Draft>) {
                 names.push(name);
             }
             mounts(&container, &volumes, out);
+            quantities(&container, out);
             probes(&container, out);
         }
     }
@@ -50,7 +54,10 @@ fn selector(object: &Found, out: &mut Vec<Draft>) {
         let Some(wanted) = entry.value.as_str() else {
             continue;
         };
-        let has = labels.iter().find(|(k, _)| *k == entry.key).map(|(_, v)| *v);
+        let has = labels
+            .iter()
+            .find(|(k, _)| *k == entry.key)
+            .map(|(_, v)| *v);
         if has == Some(wanted) {
             continue;
         }
@@ -58,7 +65,9 @@ fn selector(object: &Found, out: &mut Vec<Draft>) {
             Some(value) => format!("there it is {}", shortened(value)),
             None => "there it is missing".into(),
         };
-        let template = object.root().at(&["spec", "template", "metadata", "labels"]);
+        let template = object
+            .root()
+            .at(&["spec", "template", "metadata", "labels"]);
         let mut draft = Draft::error(
             "manifest::selector-mismatch",
             entry.value.span,
@@ -70,7 +79,10 @@ fn selector(object: &Found, out: &mut Vec<Draft>) {
         )
         .expected("the same labels in spec.selector.matchLabels and spec.template.metadata.labels");
         if let Some(template) = template {
-            let span = template.node.get(&entry.key).map_or(template.span(), |n| n.span);
+            let span = template
+                .node
+                .get(&entry.key)
+                .map_or(template.span(), |n| n.span);
             draft = draft.related(span, "the template's labels");
         }
         out.push(draft);
@@ -87,13 +99,58 @@ fn mounts(container: &At<'_>, volumes: &[&str], out: &mut Vec<Draft>) {
                 Draft::error(
                     "manifest::unknown-volume",
                     name.span(),
-                    format!("`{}` mounts {volume:?}, and the pod has no such volume", mount.path),
+                    format!(
+                        "`{}` mounts {volume:?}, and the pod has no such volume",
+                        mount.path
+                    ),
                 )
                 .expected(choices("volume in this pod", volumes.iter().copied()))
                 .maybe_help(did_you_mean(volume, volumes.iter().copied())),
             );
         }
     }
+}
+
+/// Amounts of CPU and memory.
+fn quantities(container: &At<'_>, out: &mut Vec<Draft>) {
+    for list in ["limits", "requests"] {
+        let Some(amounts) = container.at(&["resources", list]) else {
+            continue;
+        };
+        for entry in amounts.node.entries() {
+            if let Some(text) = entry.value.as_str()
+                && !is_quantity(text)
+            {
+                out.push(
+                    Draft::error(
+                        "manifest::illegal-value",
+                        entry.value.span,
+                        format!("`{}` is {}", amounts.path.key(&entry.key), shortened(text)),
+                    )
+                    .expected("a quantity such as \"500m\" (CPU) or \"128Mi\" (memory)"),
+                );
+            }
+        }
+    }
+}
+
+/// The form of Kubernetes' `resource.Quantity`: a decimal number and a suffix.
+fn is_quantity(text: &str) -> bool {
+    const SUFFIXES: [&str; 16] = [
+        "", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei",
+    ];
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let end = unsigned
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(unsigned.len());
+    let (number, suffix) = unsigned.split_at(end);
+    let exponent = suffix.strip_prefix(['e', 'E']).is_some_and(|e| {
+        let e = e.strip_prefix(['+', '-']).unwrap_or(e);
+        !e.is_empty() && e.chars().all(|c| c.is_ascii_digit())
+    });
+    number.contains(|c: char| c.is_ascii_digit())
+        && number.matches('.').count() <= 1
+        && (exponent || SUFFIXES.contains(&suffix))
 }
 
 /// The names of a container's ports.
@@ -119,9 +176,16 @@ fn probes(container: &At<'_>, out: &mut Vec<Draft>) {
                     Draft::error(
                         "manifest::unknown-port",
                         port.span(),
-                        format!("`{}` is {}, and the container has no port of this name", port.path, shortened(name)),
+                        format!(
+                            "`{}` is {}, and the container has no port of this name",
+                            port.path,
+                            shortened(name)
+                        ),
                     )
-                    .expected(choices("named port in this container", names.iter().copied()))
+                    .expected(choices(
+                        "named port in this container",
+                        names.iter().copied(),
+                    ))
                     .maybe_help(did_you_mean(name, names.iter().copied())),
                 );
             }
@@ -133,4 +197,27 @@ fn probes(container: &At<'_>, out: &mut Vec<Draft>) {
 pub(super) fn selected(selector: &Node, labels: &[(&str, &str)]) -> bool {
     let wanted = pairs(selector);
     !wanted.is_empty() && wanted.iter().all(|pair| labels.contains(pair))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_quantity;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("1", true)]
+    #[case("500m", true)]
+    #[case("0.5", true)]
+    #[case("128Mi", true)]
+    #[case("1e3", true)]
+    #[case("2E", true)]
+    #[case(".5Gi", true)]
+    #[case("", false)]
+    #[case("128MB", false)]
+    #[case("1.2.3", false)]
+    #[case("half", false)]
+    #[case("1 Gi", false)]
+    fn quantities(#[case] text: &str, #[case] want: bool) {
+        assert_eq!(is_quantity(text), want);
+    }
 }

@@ -102,7 +102,10 @@ fn reference(
         let mut draft = Draft::error(
             "manifest::missing-key",
             key_at.span(),
-            format!("the {kind} {name} has no key {key:?}, which {} needs", object.title()),
+            format!(
+                "the {kind} {name} has no key {key:?}, which {} needs",
+                object.title()
+            ),
         )
         .expected(choices("key in it", keys.iter().copied()))
         .maybe_help(did_you_mean(key, keys.iter().copied()));

@@ -14,7 +14,10 @@ pub(super) fn check(world: &World<'_>, out: &mut Vec<Draft>) {
         };
         let external = spec.str_at("type") == Some("ExternalName");
         ports(service, &spec, external, out);
-        match spec.get("selector").filter(|s| !s.node.entries().is_empty()) {
+        match spec
+            .get("selector")
+            .filter(|s| !s.node.entries().is_empty())
+        {
             Some(selector) => backed(world, service, &spec, &selector, out),
             None if !external => selectorless(world, service, &spec, out),
             None => {}
@@ -95,7 +98,11 @@ fn backed(
             && let Some(name) = target.node.as_str()
             && !names.contains(&name)
         {
-            let who = pods.iter().map(|p| p.title()).collect::<Vec<_>>().join(", ");
+            let who = pods
+                .iter()
+                .map(|p| p.title())
+                .collect::<Vec<_>>()
+                .join(", ");
             let numeric = name.parse::<u16>().is_ok();
             let help = if numeric {
                 Some(format!("a number is written without quotes: {name}"))
@@ -114,7 +121,10 @@ fn backed(
                         shortened(name)
                     ),
                 )
-                .expected(choices("named port in these containers", names.iter().copied()))
+                .expected(choices(
+                    "named port in these containers",
+                    names.iter().copied(),
+                ))
                 .maybe_help(help),
             );
         }
@@ -142,7 +152,11 @@ fn unmatched(world: &World<'_>, service: &Found, selector: &At<'_>) -> Draft {
     Draft::warning(
         "manifest::selects-nothing",
         selector.span(),
-        format!("{} selects no pod of the project: {}", service.title(), text.join(",")),
+        format!(
+            "{} selects no pod of the project: {}",
+            service.title(),
+            text.join(",")
+        ),
     )
     .expected("labels that the pod template of a workload in the same namespace has")
     .maybe_help(near)
@@ -155,7 +169,11 @@ fn selectorless(world: &World<'_>, service: &Found, spec: &At<'_>, out: &mut Vec
         return;
     }
     let sliced = world
-        .of("discovery.k8s.io/v1", "EndpointSlice", service.namespace.as_deref())
+        .of(
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            service.namespace.as_deref(),
+        )
         .any(|slice| {
             slice
                 .node
@@ -164,14 +182,21 @@ fn selectorless(world: &World<'_>, service: &Found, spec: &At<'_>, out: &mut Vec
         });
     if !sliced {
         let help = match sql {
-            None => "if it stands for Cloud SQL, add a section [cloudsql] with `service` to devenv.toml; otherwise give it a selector or an EndpointSlice",
-            Some(_) => "give it a selector, or an EndpointSlice labelled kubernetes.io/service-name",
+            None => {
+                "if it stands for Cloud SQL, add a section [cloudsql] with `service` to devenv.toml; otherwise give it a selector or an EndpointSlice"
+            }
+            Some(_) => {
+                "give it a selector, or an EndpointSlice labelled kubernetes.io/service-name"
+            }
         };
         out.push(
             Draft::warning(
                 "manifest::selects-nothing",
                 spec.span(),
-                format!("{} has no selector, and nothing says where it leads", service.title()),
+                format!(
+                    "{} has no selector, and nothing says where it leads",
+                    service.title()
+                ),
             )
             .help(help),
         );
@@ -200,7 +225,10 @@ pub(super) fn cloud_sql(world: &World<'_>, project: &Named, out: &mut Vec<Draft>
             Draft::error(
                 "cloudsql::no-service",
                 world.located.span(&["cloudsql", "service"]),
-                format!("no Service {:?} in the manifests: the pods could not reach the database", sql.service),
+                format!(
+                    "no Service {:?} in the manifests: the pods could not reach the database",
+                    sql.service
+                ),
             )
             .expected("a Service without selector, whose endpoints devenv fills in")
             .help(help),

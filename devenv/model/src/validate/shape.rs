@@ -1,16 +1,21 @@
 //! The shape of an object: types, unknown fields, required fields.
 
 use super::Found;
+use crate::de::Mismatch;
 use crate::kinds::POD_REQUIRED;
 use crate::names::{did_you_mean, listed};
-use crate::node::{At, Data};
+use crate::node::{At, Data, Step};
 use crate::problem::Draft;
 use crate::reading::Reading;
 
 pub(super) fn check(reading: &Reading, object: &Found, out: &mut Vec<Draft>) {
     let checked = (object.kind.check)(&object.node);
     for m in &checked.mismatches {
-        out.push(m.draft("manifest::wrong-type", &object.title(), &reading.sources));
+        let draft = m.draft("manifest::wrong-type", &object.title(), &reading.sources);
+        out.push(match secret_value(object, m) {
+            Some(path) => unquoted_secret(draft, &path, m),
+            None => draft,
+        });
     }
     for u in &checked.unknown {
         out.push(
@@ -19,13 +24,13 @@ pub(super) fn check(reading: &Reading, object: &Found, out: &mut Vec<Draft>) {
                 u.span,
                 format!(
                     "{} has no field `{}`; Kubernetes would ignore it",
-                    object.kind.kind, u.path
+                    object.kind.title(),
+                    u.path
                 ),
             )
             .help(
-                did_you_mean(&u.key, u.known.iter().copied()).unwrap_or_else(|| {
-                    format!("known here: {}", listed(u.known.iter().copied()))
-                }),
+                did_you_mean(&u.key, u.known.iter().copied())
+                    .unwrap_or_else(|| format!("known here: {}", listed(u.known.iter().copied()))),
             ),
         );
     }
@@ -41,6 +46,31 @@ pub(super) fn check(reading: &Reading, object: &Found, out: &mut Vec<Draft>) {
             required(&spec, "containers[].name", out);
         }
     }
+}
+
+/// The path of a Secret's value, if the mismatch is one.
+fn secret_value(object: &Found, m: &Mismatch) -> Option<String> {
+    let field = m.path.0.first()?;
+    let is_value = ["data", "stringData"]
+        .map(|f| Step::Key(f.into()))
+        .contains(field);
+    (object.is("v1", "Secret") && is_value).then(|| m.path.to_string())
+}
+
+/// Messages travel into logs: a Secret's value is never repeated in one.
+fn unquoted_secret(draft: Draft, path: &str, m: &Mismatch) -> Draft {
+    if m.message.is_some() {
+        return Draft::error(draft.code, draft.span, format!("`{path}` is not base64"))
+            .expected("a value in base64")
+            .help("plain text belongs into `stringData`");
+    }
+    let sort = ["number", "boolean", "list", "mapping", "string"]
+        .into_iter()
+        .find(|sort| m.found.contains(sort))
+        .unwrap_or("value of another type");
+    Draft::error(draft.code, draft.span, format!("`{path}` is a {sort}"))
+        .expected("a string")
+        .help("put it in quotes")
 }
 
 /// Reports where a pattern such as `spec.rules[].http.paths` ends in nothing. Only the

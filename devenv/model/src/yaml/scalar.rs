@@ -57,7 +57,11 @@ pub(super) fn resolve(text: &str, reader: Reader) -> Scalar {
         return Scalar::String;
     }
     if first == '.' {
-        return if is_float(text) { float(text) } else { Scalar::String };
+        return if is_float(text) {
+            float(text)
+        } else {
+            Scalar::String
+        };
     }
     let plain = text.replace('_', "");
     match integer(&plain) {
@@ -200,7 +204,10 @@ mod tests {
     #[test]
     fn kustomize_keeps_yes_and_on_as_text() {
         for text in KUBERNETES_ONLY {
-            assert!(matches!(resolve(text, Reader::Kubernetes), Scalar::Bool(_)), "{text}");
+            assert!(
+                matches!(resolve(text, Reader::Kubernetes), Scalar::Bool(_)),
+                "{text}"
+            );
             assert_eq!(resolve(text, Reader::Kustomize), Scalar::String);
         }
         assert_eq!(resolve("True", Reader::Kustomize), Scalar::Bool(true));

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::source::Sources;
+use crate::source::{SourceFile, Sources};
 
 fn read(text: &str) -> (Vec<Value>, Vec<Draft>) {
     let mut problems = Vec::new();
@@ -121,11 +121,23 @@ fn an_embedded_block_points_into_its_file() {
     let root = parse(&Text::whole(file, outer, Reader::Kustomize), &mut problems).remove(0);
     let patch = &root.get("x").unwrap().items()[0].get("patch").unwrap();
     let source = sources.file(file).clone();
-    let text = Text::embedded(&source, patch.span, patch.as_str().unwrap(), Reader::Kustomize);
+    let text = Text::embedded(
+        &source,
+        patch.span,
+        patch.as_str().unwrap(),
+        Reader::Kustomize,
+    );
     let inner = parse(&text, &mut problems).remove(0);
     assert!(problems.is_empty(), "{problems:?}");
-    let at = |key: &str| sources.origin(inner.items()[0].get(key).unwrap().span).to_string();
+    let at = |key: &str| {
+        sources
+            .origin(inner.items()[0].get(key).unwrap().span)
+            .to_string()
+    };
     assert_eq!(at("op"), "k.yaml:3:13");
     assert_eq!(at("value"), "k.yaml:6:16");
-    assert_eq!(sources.text(inner.items()[0].get("path").unwrap().span), "/é");
+    assert_eq!(
+        sources.text(inner.items()[0].get("path").unwrap().span),
+        "/é"
+    );
 }

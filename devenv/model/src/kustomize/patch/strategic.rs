@@ -130,9 +130,7 @@ fn merge_entry(target: &mut Node, entry: &Entry, keyed: bool, list: &str) -> Mer
             };
             let old = target.get(&entry.key).map(|n| n.items().to_vec());
             let merged = match keys {
-                Some(keys) => {
-                    merge_list(old.unwrap_or_default(), items, keys, keyed, &entry.key)?
-                }
+                Some(keys) => merge_list(old.unwrap_or_default(), items, keys, keyed, &entry.key)?,
                 None => items.clone(),
             };
             put(target, entry, Node::new(Data::Seq(merged), patch.span));
@@ -161,8 +159,13 @@ fn put(target: &mut Node, entry: &Entry, value: Node) {
 /// lies). Nothing for lists that are replaced as a whole.
 fn merge_keys(parent_list: &str, list: &str) -> Option<&'static [&'static str]> {
     Some(match list {
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env"
-        | "imagePullSecrets" | "resourceClaims" => &["name"],
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "volumes"
+        | "env"
+        | "imagePullSecrets"
+        | "resourceClaims" => &["name"],
         "volumeMounts" => &["mountPath"],
         "volumeDevices" => &["devicePath"],
         "hostAliases" => &["ip"],
@@ -205,12 +208,17 @@ fn merge_list(
                 Draft::error(
                     "kustomize::patch",
                     item.span,
-                    format!("an element of `{name}` has no `{}`, by which it is merged", keys[0]),
+                    format!(
+                        "an element of `{name}` has no `{}`, by which it is merged",
+                        keys[0]
+                    ),
                 )
                 .expected(format!("`{}` in every element", keys[0])),
             ));
         };
-        let position = old.iter().position(|o| key_of(o, keys).as_ref() == Some(&key));
+        let position = old
+            .iter()
+            .position(|o| key_of(o, keys).as_ref() == Some(&key));
         let existing = position.map(|i| old.remove(i));
         if matches!(directive, Some(Directive::Delete)) {
             continue;
