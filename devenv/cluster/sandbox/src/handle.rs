@@ -1,43 +1,29 @@
-//! The supervisor's side: handles to the cluster and to its pods.
+//! The supervisor's handle to the cluster.
 
 use std::{
     fs, io,
     net::{SocketAddrV4, TcpListener, UdpSocket},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::fs::DirBuilderExt,
     },
     path::{Path, PathBuf},
     process::Child,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
 };
 
-use nix::sys::signal::Signal;
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::retry_on_intr,
-    pipe::{PipeFlags, pipe_with},
-    process::pidfd_send_signal,
-    thread::CapabilitySet,
-};
-use serde::{Serialize, de::DeserializeOwned};
+use rustix::thread::CapabilitySet;
 
 use crate::{
+    ask::{ask, lock, pid_of, pipe, these},
+    check::{check_files, check_hostname, check_program},
     error::SandboxError,
     host_child::HostChild,
+    pod::Pod,
     roles::{self, Role},
     rootfs::MOUNT_POINT,
-    spec::{ContainerSpec, FileMount, HostProcess, PodEvent, PodSpec},
-    wire::{
-        Channel, MAX_FDS, NetReply, NetRequest, PodReply, PodRequest, RunHost, RunHostReply, Site,
-        UpReply,
-    },
-};
-
-/// How long [`Pod::next_event`] waits for a dying pod's last process.
-const DEATH: Timespec = Timespec {
-    tv_sec: 1,
-    tv_nsec: 0,
+    spec::{HostProcess, PodSpec},
+    wire::{Channel, MAX_FDS, NetReply, NetRequest, RunHost, RunHostReply, Site, UpReply},
 };
 
 /// What a cluster is made with.
@@ -170,15 +156,8 @@ impl Netd {
         check_hostname(&spec.hostname)?;
         check_files(&spec.files)?;
         let fds = self.ask_network(&NetRequest::CreatePod(spec.clone()))?;
-        let [control, events, pidfd] = three(fds)?;
-        let pid = pid_of(&pidfd)?;
-        Ok(Pod {
-            hostname: spec.hostname.clone(),
-            pid,
-            pidfd,
-            control: Mutex::new(control.into()),
-            events: events.into(),
-        })
+        let [control, events, pidfd] = these(fds)?;
+        Pod::new(&spec.hostname, control.into(), events.into(), pidfd)
     }
 
     /// Runs a program with the host's files and network, such as a build. It
@@ -202,7 +181,7 @@ impl Netd {
         )?;
         match reply {
             Some((RunHostReply::Started, fds)) => {
-                let [pidfd, events] = two(fds)?;
+                let [pidfd, events] = these(fds)?;
                 Ok(HostChild::new(
                     pid_of(&pidfd)?,
                     events.into(),
@@ -227,9 +206,8 @@ impl Netd {
     }
 
     fn one_socket(&self, request: &NetRequest) -> Result<OwnedFd, SandboxError> {
-        let mut fds = self.ask_network(request)?;
-        fds.pop()
-            .ok_or_else(|| SandboxError::Wire(io::ErrorKind::InvalidData.into()))
+        let [socket] = these(self.ask_network(request)?)?;
+        Ok(socket)
     }
 
     fn ask_network(&self, request: &NetRequest) -> Result<Vec<OwnedFd>, SandboxError> {
@@ -249,129 +227,6 @@ impl Drop for Netd {
         self.network = None;
         let _ = self.janitor.wait();
     }
-}
-
-/// A pod. Dropping it kills it.
-#[derive(Debug)]
-pub struct Pod {
-    hostname: String,
-    pid: u32,
-    pidfd: OwnedFd,
-    control: Mutex<Channel>,
-    events: Channel,
-}
-
-impl Pod {
-    /// Process id of the pod's PID 1 on the host.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Starts a container and returns when its program is executed. May be
-    /// called again after its exit event: a restart keeps the pod and its address.
-    ///
-    /// # Errors
-    /// [`SandboxError::Exec`], [`Cwd`](SandboxError::Cwd),
-    /// [`Bind`](SandboxError::Bind) and [`File`](SandboxError::File) name what
-    /// of the specification cannot be had; [`SandboxError::AlreadyRunning`],
-    /// [`SandboxError::Invalid`], [`SandboxError::PodGone`].
-    pub fn start(&self, spec: &ContainerSpec) -> Result<Container, SandboxError> {
-        check_container(spec)?;
-        let (stdout, stdout_write) = pipe()?;
-        let (stderr, stderr_write) = pipe()?;
-        let fds = self.ask(
-            &PodRequest::Start(spec.clone()),
-            &[stdout_write.as_fd(), stderr_write.as_fd()],
-        )?;
-        let pidfd = fds
-            .first()
-            .ok_or_else(|| SandboxError::Wire(io::ErrorKind::InvalidData.into()))?;
-        Ok(Container {
-            pid: pid_of(pidfd)?,
-            stdout,
-            stderr,
-        })
-    }
-
-    /// Sends a signal to the container's process group: its main process and
-    /// the children that did not start a group or session of their own. Those
-    /// are killed when the main process has ended, and by [`kill`](Self::kill).
-    ///
-    /// # Errors
-    /// [`SandboxError::NotRunning`], [`SandboxError::Invalid`] for a number
-    /// that is no signal, [`SandboxError::PodGone`].
-    pub fn signal(&self, container: &str, signal: i32) -> Result<(), SandboxError> {
-        check_signal(signal)?;
-        let request = PodRequest::Signal {
-            container: container.to_owned(),
-            signal,
-        };
-        self.ask(&request, &[]).map(drop)
-    }
-
-    /// Readable when [`next_event`](Self::next_event) has one (for `AsyncFd`).
-    pub fn events(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
-    }
-
-    /// The next event, without waiting for one: `None` when there is none.
-    /// After a kill it waits for the last process, a millisecond as a rule and
-    /// a second at most, and then answers [`PodEvent::PodGone`], again and again.
-    ///
-    /// # Errors
-    /// [`SandboxError::Wire`] when an event cannot be read.
-    pub fn next_event(&self) -> Result<Option<PodEvent>, SandboxError> {
-        match self.events.try_recv() {
-            Ok(Some((event, _))) => Ok(Some(event)),
-            Ok(None) => {
-                // PID 1 closes its end before its namespace is dead; the
-                // pidfd tells when it is.
-                let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-                let _ = retry_on_intr(|| poll(&mut fds, Some(&DEATH)));
-                Ok(Some(PodEvent::PodGone))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(SandboxError::Wire(error)),
-        }
-    }
-
-    /// Kills everything in the pod (SIGKILL of its PID 1).
-    pub fn kill(&self) {
-        // It fails only when the pod is dead already.
-        let _ = pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
-    }
-
-    fn ask(
-        &self,
-        request: &PodRequest,
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<Vec<OwnedFd>, SandboxError> {
-        match ask(&lock(&self.control), request, fds)? {
-            Some((PodReply::Failed(failure), _)) => Err(failure.into()),
-            Some((_, fds)) => Ok(fds),
-            None => Err(SandboxError::PodGone {
-                pod: self.hostname.clone(),
-            }),
-        }
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// A started container.
-#[derive(Debug)]
-pub struct Container {
-    /// Process id of its main process on the host.
-    pub pid: u32,
-    /// Read end of its standard output. It ends when the last process that
-    /// holds the other end has died.
-    pub stdout: OwnedFd,
-    /// Read end of its standard error.
-    pub stderr: OwnedFd,
 }
 
 /// Namespaces without a user namespace take the machine's root, or something
@@ -409,156 +264,5 @@ fn first_words(init: &Channel) -> Result<Channel, SandboxError> {
         Some((NetReply::Failed(failure), _)) => Err(failure.into()),
         Some(_) => Ok(network),
         None => Err(gone()),
-    }
-}
-
-/// One request and its reply; `None` when the other side is gone.
-fn ask<Q: Serialize, A: DeserializeOwned>(
-    channel: &Channel,
-    request: &Q,
-    fds: &[BorrowedFd<'_>],
-) -> Result<Option<(A, Vec<OwnedFd>)>, SandboxError> {
-    match channel.send(request, fds) {
-        Ok(()) => channel.recv().map_err(SandboxError::Wire),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(SandboxError::Wire(error)),
-    }
-}
-
-/// A panic elsewhere cannot leave a request half done: requests are one packet.
-fn lock(channel: &Mutex<Channel>) -> MutexGuard<'_, Channel> {
-    channel.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn two(fds: Vec<OwnedFd>) -> Result<[OwnedFd; 2], SandboxError> {
-    fds.try_into()
-        .map_err(|_| SandboxError::Wire(io::ErrorKind::InvalidData.into()))
-}
-
-fn three(fds: Vec<OwnedFd>) -> Result<[OwnedFd; 3], SandboxError> {
-    fds.try_into()
-        .map_err(|_| SandboxError::Wire(io::ErrorKind::InvalidData.into()))
-}
-
-fn pipe() -> Result<(OwnedFd, OwnedFd), SandboxError> {
-    pipe_with(PipeFlags::CLOEXEC).map_err(|error| SandboxError::Step {
-        step: "make a pipe".into(),
-        source: error.into(),
-    })
-}
-
-/// The process behind a pidfd, as this process's PID namespace numbers it; 0
-/// when it was reaped meanwhile.
-fn pid_of(pidfd: &OwnedFd) -> Result<u32, SandboxError> {
-    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-    let info = fs::read_to_string(path).map_err(SandboxError::Wire)?;
-    let pid = info
-        .lines()
-        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
-    Ok(pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0))
-}
-
-pub(crate) fn check_signal(signal: i32) -> Result<(), SandboxError> {
-    match Signal::try_from(signal) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(SandboxError::Invalid(format!(
-            "{signal} is not a signal; see kill -l"
-        ))),
-    }
-}
-
-fn check_hostname(hostname: &str) -> Result<(), SandboxError> {
-    if (1..=64).contains(&hostname.len()) && !hostname.contains(['\0', '\n', '/']) {
-        return Ok(());
-    }
-    Err(SandboxError::Invalid(format!(
-        "the host name {hostname:?} is not usable; it must have 1 to 64 bytes"
-    )))
-}
-
-fn check_container(spec: &ContainerSpec) -> Result<(), SandboxError> {
-    check_program(&spec.argv, &spec.env, &spec.cwd)?;
-    check_files(&spec.files)?;
-    let paths = spec
-        .binds
-        .iter()
-        .flat_map(|bind| [&bind.source, &bind.target]);
-    paths.into_iter().try_for_each(|path| check_absolute(path))
-}
-
-fn check_files(files: &[FileMount]) -> Result<(), SandboxError> {
-    files.iter().try_for_each(|file| check_absolute(&file.path))
-}
-
-fn check_absolute(path: &Path) -> Result<(), SandboxError> {
-    if path.is_absolute() {
-        return Ok(());
-    }
-    let path = path.display();
-    Err(SandboxError::Invalid(format!(
-        "the path {path} is not usable; it must be absolute"
-    )))
-}
-
-/// What exec would refuse or misread.
-fn check_program(
-    argv: &[String],
-    env: &[(String, String)],
-    cwd: &Path,
-) -> Result<(), SandboxError> {
-    let invalid = |what: String| Err(SandboxError::Invalid(what));
-    if argv.first().is_none_or(String::is_empty) {
-        return invalid("there is no program to execute; argv must begin with one".into());
-    }
-    if argv.iter().any(|argument| argument.contains('\0')) {
-        return invalid(format!("an argument of {} contains a NUL byte", argv[0]));
-    }
-    for (name, value) in env {
-        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            // The value may be a secret.
-            return invalid(format!(
-                "the environment variable {name:?} is not usable; names must not be empty or contain '=', and neither part a NUL byte"
-            ));
-        }
-    }
-    check_absolute(cwd)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[rstest::rstest]
-    #[case::no_program(&[], &[], "/", "no program")]
-    #[case::empty_program(&[""], &[], "/", "no program")]
-    #[case::nul(&["sh", "a\0b"], &[], "/", "NUL")]
-    #[case::bad_name(&["sh"], &[("A=B", "secret")], "/", "A=B")]
-    #[case::nul_value(&["sh"], &[("A", "secret\0")], "/", "NUL")]
-    #[case::relative(&["sh"], &[], "src", "absolute")]
-    fn unusable_programs_are_refused(
-        #[case] argv: &[&str],
-        #[case] env: &[(&str, &str)],
-        #[case] cwd: &str,
-        #[case] says: &str,
-    ) {
-        let argv: Vec<String> = argv.iter().map(|s| s.to_string()).collect();
-        let env: Vec<_> = env
-            .iter()
-            .map(|(a, b)| (a.to_string(), b.to_string()))
-            .collect();
-        let message = check_program(&argv, &env, Path::new(cwd))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.contains(says) && !message.contains("secret"),
-            "{message}"
-        );
     }
 }

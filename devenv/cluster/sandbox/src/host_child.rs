@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    check::check_signal,
     error::SandboxError,
     spec::Exit,
     wire::{Channel, HostExited, SignalHost},
@@ -72,7 +73,7 @@ impl HostChild {
     /// # Errors
     /// [`SandboxError::Invalid`] for a number that is no signal.
     pub fn signal(&self, signal: i32) -> Result<(), SandboxError> {
-        crate::handle::check_signal(signal)?;
+        check_signal(signal)?;
         // A hang-up means that it has ended.
         let _ = self.channel.send(&SignalHost(signal), &[]);
         Ok(())

@@ -24,6 +24,8 @@
 
 #![warn(missing_docs)]
 
+mod ask;
+mod check;
 mod cluster_init;
 mod container;
 mod error;
@@ -34,8 +36,10 @@ mod janitor;
 mod launch;
 mod netlink;
 mod network;
+mod pod;
 mod pod_init;
 mod privileges;
+mod readonly;
 mod reaper;
 mod redirect;
 mod roles;
@@ -44,8 +48,9 @@ mod spec;
 mod wire;
 
 pub use error::SandboxError;
-pub use handle::{Container, Netd, NetdOptions, Pod};
+pub use handle::{Netd, NetdOptions};
 pub use host_child::HostChild;
 pub use network::{GATEWAY, POD_PREFIX, SERVICE_RANGE};
+pub use pod::{Container, Pod};
 pub use roles::run_role_if_asked;
 pub use spec::{Bind, ContainerSpec, Exit, FileMount, HostProcess, PodEvent, PodSpec};

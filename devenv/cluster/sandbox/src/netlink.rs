@@ -62,11 +62,14 @@ impl Route {
             .map(drop)
     }
 
-    /// A bridge, up; returns its index.
-    pub fn bridge(&mut self, name: &str) -> io::Result<u32> {
+    /// A bridge, up; returns its index. Its hardware address is fixed, because
+    /// otherwise it would follow the ports that come and go, and what the pods
+    /// have learned about their gateway would be wrong.
+    pub fn bridge(&mut self, name: &str, mac: [u8; 6]) -> io::Result<u32> {
         let mut link = up_link();
         link.attributes = vec![
             LinkAttribute::IfName(name.into()),
+            LinkAttribute::Address(mac.to_vec()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
         ];
         self.create(RouteNetlinkMessage::NewLink(link))?;

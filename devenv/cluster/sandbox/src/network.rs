@@ -78,7 +78,9 @@ impl Network {
         unshare(CloneFlags::CLONE_NEWNET).step("make a network namespace")?;
         let mut route = Route::new().step("open a netlink socket")?;
         route.up(LOOPBACK).step("bring the loopback link up")?;
-        let bridge = route.bridge("br0").step("make the cluster's bridge")?;
+        let bridge = route
+            .bridge("br0", mac(GATEWAY))
+            .step("make the cluster's bridge")?;
         route
             .address(bridge, GATEWAY, POD_PREFIX)
             .step("give the bridge its address")?;

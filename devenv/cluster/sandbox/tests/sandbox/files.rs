@@ -91,7 +91,7 @@ fn pod_files_come_before_container_files() {
 
 fn large_files_fit() {
     let cluster = cluster();
-    let contents: Vec<u8> = (0..1024 * 1024u32).map(|i| (i * 31 >> 3) as u8).collect();
+    let contents: Vec<u8> = (0..1024 * 1024u32).map(|i| ((i * 31) >> 3) as u8).collect();
     let mut spec = shell("cksum < /etc/big; wc -c < /etc/big");
     let path = "/etc/big".into();
     spec.files.push(FileMount {

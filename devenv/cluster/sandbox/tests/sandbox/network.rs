@@ -1,16 +1,21 @@
 //! The cluster's network as pods and the supervisor see it.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddrV4, TcpStream},
     os::fd::OwnedFd,
+    time::Duration,
 };
 
-use devenv_sandbox::{Pod, PodEvent};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+
+use devenv_sandbox::{Pod, PodEvent, PodSpec};
 
 use crate::{
     Scenario,
-    cluster::{Cluster, PROGRAM, cluster, container, event, eventually, ip, run, wait_readable},
+    cluster::{
+        Cluster, PATIENCE, PROGRAM, cluster, container, event, eventually, ip, run, wait_readable,
+    },
 };
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -27,6 +32,10 @@ pub const SCENARIOS: &[Scenario] = &[
         connections_out,
     ),
     (
+        "the_gateway_stays_known_while_pods_come_and_go",
+        the_gateway_stays_known,
+    ),
+    (
         "an_address_can_be_taken_over_at_once",
         an_address_can_be_taken_over_at_once,
     ),
@@ -37,10 +46,17 @@ pub const SCENARIOS: &[Scenario] = &[
 fn fetch(cluster: &Cluster, address: SocketAddrV4) -> Option<String> {
     let socket: OwnedFd = cluster.netd.sockets(1).unwrap().remove(0);
     rustix::fs::fcntl_setfl(&socket, rustix::fs::OFlags::empty()).unwrap();
+    // Linux applies it to connect as well.
+    set_socket_timeout(&socket, Timeout::Send, Some(Duration::from_secs(3))).unwrap();
     rustix::net::connect(&socket, &address).ok()?;
     let mut answer = String::new();
-    TcpStream::from(socket).read_to_string(&mut answer).ok()?;
-    Some(answer)
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    match stream.read_to_string(&mut answer) {
+        Ok(_) => Some(answer),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("{address} went silent"),
+        Err(_) => None,
+    }
 }
 
 fn serve(pod: &Pod, port: u16) {
@@ -141,13 +157,47 @@ fn an_address_can_be_taken_over_at_once() {
     let cluster = cluster();
     let address = SocketAddrV4::new(ip(2), 80);
     for round in 0..5 {
-        let pod = cluster.pod(2);
+        let hostname = format!("round-{round}");
+        let spec = PodSpec {
+            hostname: hostname.clone(),
+            ip: ip(2),
+            files: vec![],
+        };
+        let pod = cluster.netd.create_pod(&spec).unwrap();
         serve(&pod, 80);
-        // Until now neighbours knew the old pod's link.
+        // Neighbours knew the old pod's link until now, which may still be there.
+        let answer = eventually("the new pod answers", || fetch(&cluster, address));
+        assert_eq!(answer, hostname);
+        pod.kill();
+        assert_eq!(event(&pod), PodEvent::PodGone);
+    }
+}
+
+/// A bridge takes the lowest hardware address of its ports unless it has its
+/// own. What this pod has learned must stay true.
+fn the_gateway_stays_known() {
+    let cluster = cluster();
+    let address = SocketAddrV4::new(ip(2), 80);
+    let pod = cluster.pod(2);
+    serve(&pod, 80);
+    eventually("the pod answers", || fetch(&cluster, address));
+    for round in 0..10 {
+        let other = cluster.pod(3 + round);
         assert_eq!(
-            eventually("the new pod answers", || fetch(&cluster, address)),
-            "pod-2",
-            "{round}"
+            fetch(&cluster, address).as_deref(),
+            Some("pod-2"),
+            "after a pod came"
+        );
+        if round % 2 == 0 {
+            drop(other);
+        } else {
+            other.kill();
+            assert_eq!(event(&other), PodEvent::PodGone);
+        }
+        assert_eq!(
+            fetch(&cluster, address).as_deref(),
+            Some("pod-2"),
+            "after a pod went"
         );
     }
 }
