@@ -9,3 +9,12 @@ pub mod api;
 pub mod kinds;
 pub mod store;
 // Controllers, pods, networks and the facade go below this line.
+pub mod cluster;
+pub mod controllers;
+pub mod image;
+pub mod net;
+pub mod pod;
+mod time;
+
+pub use cluster::{Cluster, ClusterError, ClusterOptions, TaskFailed};
+pub use image::{ImageTable, RunSpec};

@@ -1,0 +1,426 @@
+//! The cluster as its users see it: started, used, shut down.
+//!
+//! Start: netd and the store at once, then the sockets, DNS and the API, then
+//! the proxies, then the controllers and the kubelet. Shutdown goes the other
+//! way: the proxies drain, the pods end (databases last), then the API, the
+//! network and the store.
+
+mod fresh;
+mod tasks;
+
+pub use tasks::TaskFailed;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use devenv_ingress::{Inputs, Proxy, ProxyError, ProxyOptions, Table, compile};
+use devenv_sandbox::{Netd, NetdOptions, SandboxError};
+use k8s_openapi::api::core::v1::Service;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tracing::warn;
+
+use crate::api::{ApiError, ApiOptions, ApiServer, ApiService};
+use crate::controllers::deployment::Deployments;
+use crate::controllers::endpointslice::EndpointSlices;
+use crate::controllers::events::Recorder;
+use crate::controllers::gc::GarbageCollector;
+use crate::controllers::ingress::Ingresses;
+use crate::controllers::knative::{Front, KnativeServices};
+use crate::controllers::replicaset::ReplicaSets;
+use crate::controllers::runtime::{self, Controller};
+use crate::image::ImageTable;
+use crate::kinds;
+use crate::net::clusterip::ClusterIps;
+use crate::net::connect::Sockets;
+use crate::net::dns::{Dns, upstream::Upstream};
+use crate::net::routed::Routed;
+use crate::net::{endpoints, forward, resolv};
+use crate::pod::instance::Shared;
+use crate::pod::ip::IpPool;
+use crate::pod::kubelet::{Command, Kubelet};
+use crate::pod::logs::LogStore;
+use crate::pod::probes::NetProber;
+use crate::pod::sandbox::ProcessRuntime;
+use crate::pod::spec::Surroundings;
+use crate::store::{Store, StoreError};
+use tasks::Tasks;
+
+/// How long the proxies may take to finish requests in flight at the end.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a cluster is started with.
+#[derive(Debug)]
+pub struct ClusterOptions {
+    /// Name of the project; the kubeconfig's context is `devenv-PROJECT`.
+    pub project: String,
+    /// The project's state folder, `.devenv`; it exists and is private.
+    pub state_dir: PathBuf,
+    /// Where the API listens.
+    pub api_listen: SocketAddr,
+    /// The kubeconfig's default namespace.
+    pub namespace: String,
+    /// Who owns the checkout: pods run as them.
+    pub owner: (u32, u32),
+    /// The Ingress' listeners, bound by the caller.
+    pub ingress: Vec<std::net::TcpListener>,
+    /// Addresses that Ingress objects show.
+    pub ingress_addresses: Vec<IpAddr>,
+    /// Listeners for Cloud Run services: the n-th (by age) is served at the n-th.
+    pub knative: Vec<std::net::TcpListener>,
+    /// Variables of every Cloud Run container, usable as `$(NAME)` in its own.
+    pub env_for_knative: Vec<(String, String)>,
+}
+
+/// Why a cluster did not start or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The sandbox's processes could not be started or used.
+    #[error("the cluster's network and processes could not be set up")]
+    Sandbox(#[from] SandboxError),
+    /// The objects cannot be read or written.
+    #[error("the cluster's objects cannot be used")]
+    Store(#[from] StoreError),
+    /// The API did not start.
+    #[error("the Kubernetes API could not be started")]
+    Api(#[from] ApiError),
+    /// The proxy did not start.
+    #[error("the ingress could not be started")]
+    Ingress(#[from] ProxyError),
+    /// A folder or a socket cannot be used.
+    #[error("cannot {what}")]
+    Io {
+        /// What was to be done.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A part ended although nobody stopped it.
+    #[error(transparent)]
+    Task(#[from] TaskFailed),
+}
+
+impl ClusterError {
+    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> ClusterError {
+        let what = what.into();
+        move |source| ClusterError::Io { what, source }
+    }
+}
+
+/// A running cluster. Dropping it kills everything in it; [`Cluster::shutdown`] ends it in peace.
+pub struct Cluster {
+    store: Store,
+    images: ImageTable,
+    api: ApiServer,
+    sockets: Sockets,
+    netd: Arc<Netd>,
+    proxy: Arc<Proxy>,
+    fronts: Arc<Vec<Front>>,
+    kubelet_tx: mpsc::Sender<Command>,
+    /// Controllers: they stop first, so that nobody replaces the pods that end.
+    deciding: Tasks,
+    /// The kubelet.
+    running: Tasks,
+    /// Network: pods need it until their end.
+    carrying: Tasks,
+    failed_rx: Mutex<mpsc::Receiver<TaskFailed>>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("api", &self.api.addr()).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Starts a cluster; when this returns, its API and Ingress answer and DNS works.
+    ///
+    /// # Errors
+    /// See [`ClusterError`]. What was started by then is taken down again.
+    pub async fn start(options: ClusterOptions) -> Result<Cluster, ClusterError> {
+        let run_dir = options.state_dir.join("run");
+        let pods_dir = run_dir.join("pods");
+        let netd_dir = run_dir.join("netd");
+        make_private(&run_dir)?;
+        empty(&pods_dir)?;
+        make_private(&netd_dir)?;
+
+        let netd_options = NetdOptions { run_dir: netd_dir, owner_uid: options.owner.0, owner_gid: options.owner.1 };
+        let store_path = options.state_dir.join("store.redb");
+        let (netd, store) = tokio::join!(
+            blocking("start netd", move || Netd::start(netd_options).map_err(ClusterError::from)),
+            blocking("open the store", move || {
+                let store = Store::open(&store_path)?;
+                fresh::prepare(&store)?;
+                Ok(store)
+            }),
+        );
+        let (netd, store) = (Arc::new(netd?), store?);
+
+        let (failed_tx, failed_rx) = mpsc::channel(8);
+        let (deciding, running, carrying) =
+            (Tasks::new(failed_tx.clone()), Tasks::new(failed_tx.clone()), Tasks::new(failed_tx));
+
+        let sockets = Sockets::new();
+        carrying.spawn("socket stock", {
+            let (sockets, netd, stop) = (sockets.clone(), netd.clone(), carrying.stop_token());
+            async move { sockets.refill(netd, stop).await }
+        });
+        start_dns(&netd, &store, &carrying).await?;
+
+        let logs = LogStore::new(run_dir.join("logs"), store.clone())
+            .map_err(ClusterError::io("make the folder for logs"))?;
+        let api = ApiServer::start(
+            store.clone(),
+            ApiOptions {
+                listen: options.api_listen,
+                kubeconfig: options.state_dir.join("kubeconfig"),
+                tls_dir: options.state_dir.join("tls"),
+                project: options.project,
+                namespace: options.namespace,
+                logs: Arc::new(logs.clone()),
+                server_version: None,
+            },
+        )
+        .await?;
+
+        let nothing = Inputs { ingresses: &[], classes: &[], services: &[], endpoint_slices: &[] };
+        let proxy_options = ProxyOptions { connector: Arc::new(sockets.clone()), ..ProxyOptions::new(options.ingress) };
+        let proxy = Arc::new(Proxy::start(proxy_options, compile(&nothing).table)?);
+        let fronts = Arc::new(fronts(options.knative, &sockets)?);
+
+        let images = ImageTable::new();
+        let recorder = Recorder::new(store.clone());
+        let routed = Routed::new();
+        control(&deciding, &store, "deployment controller", Deployments::new(store.clone(), recorder.clone()));
+        control(&deciding, &store, "replicaset controller", ReplicaSets::new(store.clone(), recorder.clone()));
+        control(&deciding, &store, "garbage collector", GarbageCollector::new(store.clone()));
+        let knative = KnativeServices::new(store.clone(), recorder.clone(), routed.clone(), fronts.clone(), options.env_for_knative);
+        control(&deciding, &store, "knative controller", knative);
+        control(&deciding, &store, "endpointslice controller", EndpointSlices::new(store.clone()));
+        let ingresses = Ingresses::new(store.clone(), recorder.clone(), proxy.clone(), routed.clone(), options.ingress_addresses);
+        control(&deciding, &store, "ingress controller", ingresses);
+        let cluster_ips = ClusterIps::new(
+            store.clone(),
+            recorder.clone(),
+            netd.clone(),
+            sockets.clone(),
+            routed.clone(),
+            carrying.stop_token(),
+            carrying.tracker(),
+        );
+        control(&carrying, &store, "ClusterIPs", cluster_ips);
+
+        // Folders of the project and its state may be mounted, nothing else of the machine.
+        let project_dir = options.state_dir.parent().map(Path::to_owned);
+        let shared = Arc::new(Shared {
+            store: store.clone(),
+            runtime: Arc::new(ProcessRuntime::new(netd.clone())),
+            images: images.clone(),
+            prober: Arc::new(NetProber::new(sockets.clone())),
+            recorder,
+            logs,
+            ips: IpPool::default(),
+            routed,
+            pods_dir,
+            host_paths: project_dir.into_iter().chain([options.state_dir]).collect(),
+            around: Surroundings::of_this_machine(options.owner),
+        });
+        let (kubelet_tx, command_rx) = mpsc::channel(1);
+        let kubelet = Kubelet::new(shared, command_rx);
+        let stop = running.stop_token();
+        running.spawn("kubelet", async move { kubelet.run(stop).await });
+
+        Ok(Cluster {
+            store,
+            images,
+            api,
+            sockets,
+            netd,
+            proxy,
+            fronts,
+            kubelet_tx,
+            deciding,
+            running,
+            carrying,
+            failed_rx: Mutex::new(failed_rx),
+        })
+    }
+
+    /// How images run; pods that wait for one start when it is set.
+    pub fn images(&self) -> &ImageTable {
+        &self.images
+    }
+
+    /// The objects.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where the API listens.
+    pub fn api_addr(&self) -> SocketAddr {
+        self.api.addr()
+    }
+
+    /// The API without a network, as `kube::Client::new` takes it.
+    pub fn api_service(&self) -> ApiService {
+        self.api.service()
+    }
+
+    /// The sandbox, for builds that must end with devenv ([`Netd::run_host`]).
+    pub fn netd(&self) -> &Arc<Netd> {
+        &self.netd
+    }
+
+    /// The ingress' counters.
+    pub fn ingress_stats(&self) -> devenv_ingress::Stats {
+        self.proxy.stats()
+    }
+
+    /// Where Cloud Run services listen, in the order of [`ClusterOptions::knative`].
+    pub fn knative_addrs(&self) -> Vec<SocketAddr> {
+        self.fronts.iter().map(|front| front.addr).collect()
+    }
+
+    /// Waits until a part of the cluster ends although nobody stopped it; its cause is logged.
+    /// Only one caller at a time is told.
+    pub async fn failed(&self) -> ClusterError {
+        match self.failed_rx.lock().await.recv().await {
+            Some(failed) => failed.into(),
+            // The sender lives as long as this cluster.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Connects to an address of the cluster's network: of a pod, or a ClusterIP.
+    ///
+    /// # Errors
+    /// What connect(2) says, or that the network is gone.
+    pub async fn connect(&self, addr: SocketAddrV4) -> io::Result<TcpStream> {
+        self.sockets.connect(addr).await
+    }
+
+    /// Carries connections of a host listener to the ready endpoints of a Service's port, until
+    /// the cluster is shut down. Without a ready endpoint a connection is reset.
+    ///
+    /// # Errors
+    /// When the listener is not usable.
+    pub async fn forward(
+        &self,
+        listener: std::net::TcpListener,
+        namespace: String,
+        service: String,
+        port: u16,
+    ) -> Result<(), ClusterError> {
+        let what = || format!("forward a listener to service {namespace}/{service}");
+        listener.set_nonblocking(true).map_err(ClusterError::io(what()))?;
+        let listener = TcpListener::from_std(listener).map_err(ClusterError::io(what()))?;
+        let store = self.store.clone();
+        let targets = move || {
+            let slices = endpoints::slices(&store, &namespace, &service);
+            endpoints::ready(&slices, &port_name(&store, &namespace, &service, port))
+        };
+        let (stop, tracker) = (self.carrying.stop_token(), self.carrying.tracker());
+        let serving = forward::serve(listener, self.sockets.clone(), targets, stop.clone(), stop, tracker);
+        self.carrying.spawn("forwarded port", async move {
+            serving.await;
+            Ok::<(), io::Error>(())
+        });
+        Ok(())
+    }
+
+    /// Ends the cluster: requests in flight finish, then pods get SIGTERM in parallel and SIGKILL
+    /// after `grace` (databases after the others), then the rest stops. Objects stay on disk.
+    pub async fn shutdown(self, grace: Duration) {
+        self.deciding.stop().await;
+        let drain = grace.min(DRAIN_LIMIT);
+        // The controllers that shared them have ended.
+        let proxies = Arc::try_unwrap(self.fronts).map(|all| all.into_iter().map(|f| f.proxy).collect()).unwrap_or_else(|_| Vec::new());
+        let draining = proxies.into_iter().chain(Arc::try_unwrap(self.proxy).ok()).map(|proxy| proxy.drain(drain));
+        futures_util::future::join_all(draining).await;
+        let (done_tx, done_rx) = oneshot::channel();
+        if self.kubelet_tx.send(Command::Stop { grace, done_tx }).await.is_ok() {
+            // Two groups, each killed after `grace`, which the kernel needs a moment for.
+            let limit = grace * 2 + Duration::from_secs(12);
+            if tokio::time::timeout(limit, done_rx).await.is_err() {
+                warn!("not all pods ended in time; they are killed with the sandbox");
+            }
+        }
+        self.running.stop().await;
+        self.api.shutdown().await;
+        self.carrying.stop().await;
+        let (store, netd) = (self.store, self.netd);
+        let closed = blocking("close the store", move || {
+            let closed = store.close().map_err(ClusterError::from);
+            // Takes everything that still runs in the sandbox with it.
+            drop(netd);
+            closed
+        });
+        if let Err(error) = closed.await {
+            warn!(error = &error as &dyn std::error::Error, "the store was not closed cleanly");
+        }
+    }
+}
+
+fn control(tasks: &Tasks, store: &Store, name: &'static str, controller: impl Controller + 'static) {
+    let (store, stop) = (store.clone(), tasks.stop_token());
+    tasks.spawn(name, async move { runtime::run(&store, controller, stop).await });
+}
+
+fn fronts(listeners: Vec<std::net::TcpListener>, sockets: &Sockets) -> Result<Vec<Front>, ClusterError> {
+    listeners
+        .into_iter()
+        .map(|listener| {
+            let addr = listener.local_addr().map_err(ClusterError::io("use a listener for Cloud Run services"))?;
+            let options = ProxyOptions { connector: Arc::new(sockets.clone()), threads: 1, ..ProxyOptions::new(vec![listener]) };
+            Ok(Front { proxy: Proxy::start(options, Table::single(&[]))?, addr })
+        })
+        .collect()
+}
+
+async fn start_dns(netd: &Arc<Netd>, store: &Store, tasks: &Tasks) -> Result<(), ClusterError> {
+    let addr = SocketAddrV4::new(resolv::DNS, 53);
+    let netd = netd.clone();
+    let (udp, tcp) = blocking("bind the cluster's DNS", move || Ok((netd.bind_udp(addr)?, netd.listen_tcp(addr)?))).await?;
+    let dns = Dns::new(store.clone(), Upstream::from_resolv_conf(Path::new("/etc/resolv.conf")));
+    let stop = tasks.stop_token();
+    tasks.spawn("DNS", async move { dns.run(udp, tcp, stop).await });
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    f: impl FnOnce() -> Result<T, ClusterError> + Send + 'static,
+) -> Result<T, ClusterError> {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(result) => result,
+        Err(error) => Err(ClusterError::Io { what: what.to_owned(), source: io::Error::other(error) }),
+    }
+}
+
+fn port_name(store: &Store, ns: &str, service: &str, port: u16) -> String {
+    let typed = store.get(&kinds::SERVICE, ns, service).and_then(|o| o.typed::<Service>().ok());
+    let ports = typed.and_then(|s| s.spec).and_then(|s| s.ports).unwrap_or_default();
+    ports.into_iter().find(|p| p.port == i32::from(port)).and_then(|p| p.name).unwrap_or_default()
+}
+
+fn make_private(dir: &Path) -> Result<(), ClusterError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(ClusterError::io(format!("make the folder {}", dir.display())))
+}
+
+fn empty(dir: &Path) -> Result<(), ClusterError> {
+    match std::fs::remove_dir_all(dir) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(ClusterError::io(format!("empty the folder {}", dir.display()))(error)),
+    }
+    make_private(dir)
+}

@@ -1,0 +1,56 @@
+//! Making an old store fit for a new run.
+
+use serde_json::json;
+
+use crate::controllers::endpointslice::is_ours;
+use crate::controllers::node;
+use crate::kinds;
+use crate::store::{Store, StoreError};
+
+/// Removes what died with the previous run: pods, and the endpoints that led to them. Their
+/// controllers make new ones. Ensures the Node and the IngressClass that is always there.
+///
+/// # Errors
+/// When the store refuses a write.
+pub(super) fn prepare(store: &Store) -> Result<(), StoreError> {
+    for pod in store.list(&kinds::POD, None).0 {
+        store.delete(&kinds::POD, pod.namespace(), pod.name())?;
+    }
+    for slice in store.list(&kinds::ENDPOINT_SLICE, None).0 {
+        if is_ours(&slice) {
+            store.delete(&kinds::ENDPOINT_SLICE, slice.namespace(), slice.name())?;
+        }
+    }
+    node::ensure(store)?;
+    let class = json!({
+        "metadata": {"name": "nginx", "labels": {"app.kubernetes.io/managed-by": "devenv"}},
+        "spec": {"controller": "k8s.io/ingress-nginx"},
+    });
+    match store.create(&kinds::INGRESS_CLASS, class) {
+        Ok(_) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_go_and_what_others_wrote_stays() {
+        let store = Store::in_memory();
+        let put = |kind, name: &str, labels| {
+            store.create(kind, json!({"metadata": {"name": name, "namespace": "default", "labels": labels}})).expect("created");
+        };
+        put(&kinds::POD, "p", json!({}));
+        put(&kinds::CONFIG_MAP, "c", json!({}));
+        put(&kinds::ENDPOINT_SLICE, "db", json!({"kubernetes.io/service-name": "cloudsql"}));
+        put(&kinds::ENDPOINT_SLICE, "web", json!({"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}));
+        prepare(&store).expect("prepared");
+        prepare(&store).expect("twice is fine");
+        let count = |kind| store.list(kind, None).0.len();
+        assert_eq!((count(&kinds::POD), count(&kinds::CONFIG_MAP), count(&kinds::NODE), count(&kinds::INGRESS_CLASS)), (0, 1, 1, 1));
+        let slices: Vec<String> = store.list(&kinds::ENDPOINT_SLICE, None).0.iter().map(|s| s.name().to_owned()).collect();
+        assert_eq!(slices, ["db"]);
+    }
+}

@@ -1,0 +1,9 @@
+//! The cluster's network as the supervisor plays it: sockets into it, ClusterIPs, DNS.
+
+pub mod clusterip;
+pub mod connect;
+pub mod dns;
+pub mod endpoints;
+pub mod forward;
+pub mod resolv;
+pub mod routed;

@@ -1,0 +1,127 @@
+//! Carrying TCP connections to the endpoints of a Service.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::connect::Sockets;
+
+/// How long a connection to an endpoint may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long to rest when the system has no more descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Bytes that each direction of a connection buffers.
+const BUFFER: usize = 16 << 10;
+
+/// Picks the next endpoint, round robin.
+#[derive(Debug, Default)]
+pub struct RoundRobin(AtomicUsize);
+
+impl RoundRobin {
+    /// The endpoints, beginning with the one whose turn it is.
+    pub fn order(&self, endpoints: &[SocketAddrV4]) -> Vec<SocketAddrV4> {
+        if endpoints.is_empty() {
+            return Vec::new();
+        }
+        let first = self.0.fetch_add(1, Ordering::Relaxed) % endpoints.len();
+        endpoints[first..].iter().chain(&endpoints[..first]).copied().collect()
+    }
+}
+
+/// Accepts connections until `stop` and carries each to an endpoint that `endpoints` names then.
+/// Those that were accepted go on until `cut`.
+///
+/// With no endpoint, or none that accepts, the client's connection is reset.
+pub async fn serve(
+    listener: TcpListener,
+    sockets: Sockets,
+    endpoints: impl Fn() -> Vec<SocketAddrV4>,
+    stop: CancellationToken,
+    cut: CancellationToken,
+    connections: TaskTracker,
+) {
+    let turn = RoundRobin::default();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((client, _)) => {
+                let order = turn.order(&endpoints());
+                let (sockets, cut) = (sockets.clone(), cut.clone());
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = carry(client, &order, &sockets) => {}
+                        () = cut.cancelled() => {}
+                    }
+                });
+            }
+            Err(error) => {
+                // Of one connection, or too many open files: the listener itself stays good.
+                warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn carry(mut client: TcpStream, order: &[SocketAddrV4], sockets: &Sockets) {
+    let _ = client.set_nodelay(true);
+    match connect(order, sockets).await {
+        Ok(mut server) => {
+            // Half-closed connections go on in the other direction; an error of either ends both.
+            if let Err(error) = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await {
+                debug!(error = &error as &dyn std::error::Error, "a carried connection broke");
+                reset(&client);
+                reset(&server);
+            }
+        }
+        Err(error) => {
+            debug!(error = &error as &dyn std::error::Error, "no endpoint accepts");
+            reset(&client);
+        }
+    }
+}
+
+/// Connects to the first endpoint that accepts.
+pub async fn connect(order: &[SocketAddrV4], sockets: &Sockets) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::ConnectionRefused, "the service has no ready endpoint");
+    for addr in order.iter().take(3) {
+        match tokio::time::timeout(CONNECT_LIMIT, sockets.connect(*addr)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Makes the peer see a reset when the stream is dropped, not an orderly end.
+fn reset(stream: &TcpStream) {
+    // A socket that is broken already needs no reset.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everyone_gets_a_turn() {
+        let at = |n: u8| SocketAddrV4::new([10, 0, 0, n].into(), 80);
+        let all = [at(1), at(2), at(3)];
+        let turn = RoundRobin::default();
+        let first: Vec<SocketAddrV4> = (0..4).map(|_| turn.order(&all)[0]).collect();
+        assert_eq!(first, [at(1), at(2), at(3), at(1)]);
+        assert_eq!(turn.order(&[]), []);
+        assert_eq!(turn.order(&all).len(), 3);
+    }
+}

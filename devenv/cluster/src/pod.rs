@@ -1,0 +1,22 @@
+//! Pods: from the object to processes, and back to its status.
+//!
+//! [`kubelet`] watches Pods and gives each to one [`instance`] task, which owns
+//! that pod's state alone. A [`runtime::PodRuntime`] makes the pod's sandbox
+//! and runs its containers; everything else here is decisions.
+
+pub mod backoff;
+pub mod configs;
+pub mod env;
+pub mod instance;
+pub mod ip;
+pub mod kubelet;
+pub mod logs;
+pub mod probes;
+pub mod runtime;
+pub mod sandbox;
+pub mod spec;
+pub mod status;
+pub mod volumes;
+
+#[cfg(test)]
+pub(crate) mod fake;

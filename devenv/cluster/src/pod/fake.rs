@@ -1,0 +1,212 @@
+//! A runtime without processes, for tests on paused time.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::probes::{Action, Prober, Target};
+use super::runtime::{Ended, PodRuntime, PodSandbox, RuntimeError, SandboxEvent, SandboxSpec, StartSpec, Started};
+
+/// How one run of a container goes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Run {
+    /// Ends by itself after this time.
+    pub(crate) ends: Option<(Duration, i32)>,
+    /// Takes this long to end after SIGTERM; for ever when `None`.
+    pub(crate) stops_after: Option<Duration>,
+    /// Cannot be started at all.
+    pub(crate) fails: bool,
+}
+
+impl Run {
+    /// Runs until it is asked to end, and then ends at once.
+    pub(crate) fn good() -> Run {
+        Run { stops_after: Some(Duration::ZERO), ..Run::default() }
+    }
+    /// Ends by itself.
+    pub(crate) fn ends(after: Duration, code: i32) -> Run {
+        Run { ends: Some((after, code)), ..Run::good() }
+    }
+}
+
+/// The fake: remembers what happened and when, in milliseconds since it was made.
+#[derive(Debug)]
+pub(crate) struct FakeRuntime {
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    begin: Instant,
+    log: Mutex<Vec<(u128, String)>>,
+    /// Runs by container; the last one repeats.
+    scripts: Mutex<HashMap<String, VecDeque<Run>>>,
+    refusals: Mutex<u32>,
+    sandboxes: Mutex<Vec<std::sync::Weak<FakeSandbox>>>,
+}
+
+impl State {
+    fn note(&self, what: String) {
+        self.log.lock().expect("not poisoned").push((self.begin.elapsed().as_millis(), what));
+    }
+}
+
+impl FakeRuntime {
+    pub(crate) fn new() -> Arc<FakeRuntime> {
+        let state = State {
+            begin: Instant::now(),
+            log: Mutex::default(),
+            scripts: Mutex::default(),
+            refusals: Mutex::default(),
+            sandboxes: Mutex::default(),
+        };
+        Arc::new(FakeRuntime { state: Arc::new(state) })
+    }
+    pub(crate) fn script(&self, container: &str, runs: Vec<Run>) {
+        self.state.scripts.lock().expect("not poisoned").insert(container.into(), runs.into());
+    }
+    /// The next so many sandboxes cannot be made.
+    pub(crate) fn refuse(&self, times: u32) {
+        *self.state.refusals.lock().expect("not poisoned") = times;
+    }
+    pub(crate) fn log(&self) -> Vec<(u128, String)> {
+        self.state.log.lock().expect("not poisoned").clone()
+    }
+    /// Seconds at which something happened.
+    pub(crate) fn seconds(&self, what: &str) -> Vec<u64> {
+        let at = |ms: u128| u64::try_from(ms / 1000).expect("small");
+        self.log().into_iter().filter(|(_, w)| w == what).map(|(ms, _)| at(ms)).collect()
+    }
+    /// The kernel takes a pod away.
+    pub(crate) fn lose_sandboxes(&self) {
+        for sandbox in self.state.sandboxes.lock().expect("not poisoned").drain(..) {
+            if let Some(sandbox) = sandbox.upgrade() {
+                sandbox.kill();
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl PodRuntime for FakeRuntime {
+    async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn PodSandbox>, RuntimeError> {
+        {
+            let mut refusals = self.state.refusals.lock().expect("not poisoned");
+            if *refusals > 0 {
+                *refusals -= 1;
+                self.state.note("refused".into());
+                return Err(RuntimeError::Other("no room".into()));
+            }
+        }
+        self.state.note(format!("create {}", spec.hostname));
+        let (events_tx, events_rx) = mpsc::unbounded_channel();
+        let sandbox = Arc::new(FakeSandbox {
+            state: self.state.clone(),
+            running: Arc::default(),
+            events_tx,
+            events_rx: tokio::sync::Mutex::new(events_rx),
+        });
+        self.state.sandboxes.lock().expect("not poisoned").push(Arc::downgrade(&sandbox));
+        Ok(sandbox)
+    }
+}
+
+#[derive(Debug)]
+struct FakeSandbox {
+    state: Arc<State>,
+    /// Running containers by name, with their run's number.
+    running: Arc<Mutex<HashMap<String, (u64, Run)>>>,
+    events_tx: mpsc::UnboundedSender<SandboxEvent>,
+    events_rx: tokio::sync::Mutex<mpsc::UnboundedReceiver<SandboxEvent>>,
+}
+
+impl FakeSandbox {
+    fn end_later(&self, name: &str, run: u64, after: Duration, ended: Ended) {
+        let (running, events_tx, state) = (self.running.clone(), self.events_tx.clone(), self.state.clone());
+        let name = name.to_owned();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let mut running = running.lock().expect("not poisoned");
+            if running.get(&name).is_some_and(|(r, _)| *r == run) {
+                running.remove(&name);
+                state.note(format!("end {name}"));
+                let _ = events_tx.send(SandboxEvent::Exited { container: name, ended });
+            }
+        });
+    }
+}
+
+static RUNS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+#[async_trait]
+impl PodSandbox for FakeSandbox {
+    async fn start(&self, spec: StartSpec) -> Result<Started, RuntimeError> {
+        let run = {
+            let mut scripts = self.state.scripts.lock().expect("not poisoned");
+            match scripts.get_mut(&spec.name) {
+                Some(runs) if runs.len() > 1 => runs.pop_front(),
+                Some(runs) => runs.front().cloned(),
+                None => None,
+            }
+            .unwrap_or_else(Run::good)
+        };
+        if run.fails {
+            self.state.note(format!("fail {}", spec.name));
+            return Err(RuntimeError::Other("cannot execute it".into()));
+        }
+        self.state.note(format!("start {}", spec.name));
+        let number = RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.running.lock().expect("not poisoned").insert(spec.name.clone(), (number, run.clone()));
+        if let Some((after, code)) = run.ends {
+            self.end_later(&spec.name, number, after, Ended::Code(code));
+        }
+        Ok(Started { pid: 1, stdout: Box::new(tokio::io::empty()), stderr: Box::new(tokio::io::empty()) })
+    }
+
+    async fn exec(&self, spec: StartSpec) -> Result<Ended, RuntimeError> {
+        self.state.note(format!("exec {}", spec.argv.join(" ")));
+        Ok(Ended::Code(0))
+    }
+
+    async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError> {
+        self.state.note(format!("signal {signal} {container}"));
+        let running = self.running.lock().expect("not poisoned").get(container).cloned();
+        if let Some((number, run)) = running {
+            match (signal, run.stops_after) {
+                (9, _) => self.end_later(container, number, Duration::ZERO, Ended::Signal(9)),
+                (_, Some(after)) => self.end_later(container, number, after, Ended::Code(0)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn next_event(&self) -> SandboxEvent {
+        self.events_rx.lock().await.recv().await.unwrap_or(SandboxEvent::Gone)
+    }
+
+    fn kill(&self) {
+        self.state.note("kill".into());
+        for (name, _) in self.running.lock().expect("not poisoned").drain() {
+            let _ = self.events_tx.send(SandboxEvent::Exited { container: name, ended: Ended::Signal(9) });
+        }
+        let _ = self.events_tx.send(SandboxEvent::Gone);
+    }
+}
+
+/// Answers every question as it was last told to.
+#[derive(Debug, Default)]
+pub(crate) struct FakeProber {
+    pub(crate) bad: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait]
+impl Prober for FakeProber {
+    async fn check(&self, _: &Action, _: &Target) -> Result<(), String> {
+        if self.bad.load(std::sync::atomic::Ordering::Relaxed) { Err("no".into()) } else { Ok(()) }
+    }
+}

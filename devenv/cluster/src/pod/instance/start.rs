@@ -1,0 +1,109 @@
+//! Making the pod's sandbox and starting its containers.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::{EventType, Instance};
+use crate::net::resolv;
+use crate::pod::configs::StoredConfigs;
+use crate::pod::probes::plans;
+use crate::pod::runtime::{Ended, SandboxSpec};
+use crate::pod::spec::start_spec;
+use crate::pod::volumes::HostPolicy;
+
+/// Exit code of a container that could not be started, as containerd gives it.
+const START_ERROR: i32 = 128;
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+impl Instance {
+    /// Whether there is a sandbox now.
+    pub(super) async fn make_sandbox(&mut self, now: Instant) -> bool {
+        if self.sandbox_retry.is_some_and(|(at, _)| at > now) {
+            return false;
+        }
+        if self.ip.is_none() {
+            self.ip = self.shared.ips.take();
+        }
+        let made = match &self.ip {
+            None => Err("no pod address is free".to_owned()),
+            Some(ip) => {
+                let spec = SandboxSpec {
+                    hostname: resolv::hostname(&self.pod),
+                    ip: ip.addr(),
+                    files: resolv::files(&self.pod, ip.addr()),
+                };
+                self.shared.runtime.create(spec).await.map_err(|error| error.full())
+            }
+        };
+        match made {
+            Ok(sandbox) => {
+                self.sandbox = Some(sandbox);
+                self.sandbox_retry = None;
+                true
+            }
+            Err(why) => {
+                let wait = self.sandbox_retry.map_or(FIRST_RETRY, |(_, wait)| (wait * 2).min(LONGEST_RETRY));
+                self.sandbox_retry = Some((now + wait, wait));
+                let message = format!("Failed to create pod sandbox: {why}");
+                self.tell(EventType::Warning, "FailedCreatePodSandBox", &message);
+                for slot in self.slots.iter_mut().filter(|s| s.is_due(now)) {
+                    slot.wait("ContainerCreating", message.clone());
+                }
+                false
+            }
+        }
+    }
+
+    /// Starts a container, or says why it waits.
+    pub(super) async fn start(&mut self, index: usize) {
+        let Some(sandbox) = self.sandbox.clone() else {
+            return;
+        };
+        let container = self.slots[index].container.clone();
+        let name = container.image.clone().unwrap_or_default();
+        let Some(image) = self.shared.images.image(&name) else {
+            let message = format!("image {name:?} is not built here: devenv.toml must say how it is built and run; it starts when that is done");
+            if self.slots[index].wait("ErrImageNeverPull", message.clone()) {
+                self.tell(EventType::Warning, "ErrImageNeverPull", &message);
+            }
+            return;
+        };
+        let configs = StoredConfigs { store: &self.shared.store, namespace: self.object.namespace() };
+        let policy = HostPolicy {
+            volumes_dir: self.shared.pods_dir.join(&self.uid).join("volumes"),
+            allowed: self.shared.host_paths.clone(),
+            owner: self.shared.around.owner,
+        };
+        let spec = match start_spec(&self.pod, &container, &image, &configs, &self.facts(), &policy, &self.shared.around) {
+            Ok(spec) => spec,
+            Err(error) => {
+                if self.slots[index].wait(error.reason, error.message.clone()) {
+                    self.tell(EventType::Warning, "Failed", &format!("Error: {}", error.message));
+                }
+                return;
+            }
+        };
+        let started = match sandbox.start(spec.clone()).await {
+            Ok(started) => started,
+            Err(error) => {
+                let why = error.full();
+                self.tell(EventType::Warning, "Failed", &format!("Error: failed to start container {:?}: {why}", container.name));
+                self.ended(index, Ended::Code(START_ERROR), Some("StartError"), Some(why));
+                return;
+            }
+        };
+        debug!(pod = self.object.name(), container = container.name, pid = started.pid, "a container started");
+        let run = self.slots[index].run;
+        if let Err(error) = self.shared.logs.begin(&self.uid, &container.name, run, started) {
+            // Its pipes are closed with that: it will notice when it prints. Said, since it may end for it.
+            self.tell(EventType::Warning, "Failed", &format!("the log of container {:?} cannot be written: {error}", container.name));
+        }
+        let plans = plans(&container, &spec.env);
+        self.slots[index].began(spec, plans);
+        self.start_probes(index);
+        self.tell(EventType::Normal, "Started", &format!("Started container {}", container.name));
+    }
+}

@@ -1,0 +1,139 @@
+//! What runs pods: a seam with processes behind it today and containers later.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::io::AsyncRead;
+
+use super::volumes::{BindMount, File};
+
+/// A pod to be made.
+#[derive(Debug, Clone)]
+pub struct SandboxSpec {
+    /// Host name inside the pod.
+    pub hostname: String,
+    /// The pod's address.
+    pub ip: Ipv4Addr,
+    /// Files that all its containers see (`/etc/resolv.conf`, `/etc/hosts`).
+    pub files: Vec<File>,
+}
+
+/// A container to be started.
+#[derive(Clone)]
+pub struct StartSpec {
+    /// Its name in the pod.
+    pub name: String,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory in the container.
+    pub cwd: PathBuf,
+    /// Host paths that it sees.
+    pub binds: Vec<BindMount>,
+    /// Files that are made in it.
+    pub files: Vec<File>,
+    /// User and group; the owner of the checkout when not given.
+    pub run_as: Option<(u32, u32)>,
+}
+
+impl std::fmt::Debug for StartSpec {
+    /// Without the environment: it may hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StartSpec").field("name", &self.name).field("argv", &self.argv).finish_non_exhaustive()
+    }
+}
+
+/// Where a container's output comes from.
+pub type Output = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A container that was started.
+pub struct Started {
+    /// Process id on the host, for people; 0 where there is none.
+    pub pid: u32,
+    /// Its standard output.
+    pub stdout: Output,
+    /// Its standard error.
+    pub stderr: Output,
+}
+
+impl std::fmt::Debug for Started {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Started").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It returned this code.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// What happens in a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SandboxEvent {
+    /// A container ended.
+    Exited {
+        /// Its name.
+        container: String,
+        /// How.
+        ended: Ended,
+    },
+    /// Everything in the pod is gone.
+    Gone,
+}
+
+/// Why the runtime could not do something. The message stands in the pod's status.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The sandbox refused.
+    #[error(transparent)]
+    Sandbox(#[from] devenv_sandbox::SandboxError),
+    /// A handle of the operating system could not be used.
+    #[error("cannot read the pod's output or events")]
+    Io(#[from] std::io::Error),
+    /// Anything else, said in a sentence.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl RuntimeError {
+    /// The whole chain of causes in one line, for a status.
+    pub fn full(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text
+    }
+}
+
+/// Makes pods.
+#[async_trait]
+pub trait PodRuntime: Send + Sync + std::fmt::Debug {
+    /// Makes a pod's namespaces and network; nothing runs in it yet.
+    async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn PodSandbox>, RuntimeError>;
+}
+
+/// One pod. Dropping the last handle kills everything in it.
+#[async_trait]
+pub trait PodSandbox: Send + Sync + std::fmt::Debug {
+    /// Starts a container; again after it ended, under the same name.
+    async fn start(&self, spec: StartSpec) -> Result<Started, RuntimeError>;
+    /// Runs a short command beside the containers and waits for its end (exec probes).
+    async fn exec(&self, spec: StartSpec) -> Result<Ended, RuntimeError>;
+    /// Sends a signal to a container's processes.
+    async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError>;
+    /// The next event; dropping the future loses nothing.
+    async fn next_event(&self) -> SandboxEvent;
+    /// Kills everything in the pod; [`SandboxEvent::Gone`] follows.
+    fn kill(&self);
+}

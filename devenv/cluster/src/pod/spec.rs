@@ -1,0 +1,222 @@
+//! How one container is started: its object, its image and its pod brought together.
+
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use nix::unistd::{Gid, Uid, User};
+
+use super::configs::Configs;
+use super::env::{Facts, command_line, environment};
+use super::runtime::StartSpec;
+use super::volumes::{BindMount, HostPolicy, mounts};
+use crate::image::Image;
+
+/// Annotation that gives a container further variables, set before its own: used for what a Cloud
+/// Run service is told about its surroundings.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What every container of this machine shares.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// `PATH` of containers whose image sets none: this machine's, since its programs run.
+    pub path: String,
+    /// Who containers run as when the manifest does not say.
+    pub owner: (u32, u32),
+}
+
+impl Surroundings {
+    /// Those of this process.
+    pub fn of_this_machine(owner: (u32, u32)) -> Surroundings {
+        let path = std::env::var("PATH").ok().filter(|p| !p.is_empty());
+        Surroundings { path: path.unwrap_or_else(|| DEFAULT_PATH.to_owned()), owner }
+    }
+}
+
+/// Why a container cannot be started: both become its waiting state, and it starts when mended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ConfigError {
+    /// `CreateContainerConfigError` and the like.
+    pub reason: &'static str,
+    /// What is missing, for people.
+    pub message: String,
+}
+
+impl ConfigError {
+    fn new(message: String) -> ConfigError {
+        ConfigError { reason: "CreateContainerConfigError", message }
+    }
+}
+
+/// Everything that is needed to start `container`.
+///
+/// # Errors
+/// What is missing or not supported.
+pub(crate) fn start_spec(
+    pod: &Pod,
+    container: &Container,
+    image: &Image,
+    configs: &dyn Configs,
+    facts: &Facts,
+    policy: &HostPolicy,
+    around: &Surroundings,
+) -> Result<StartSpec, ConfigError> {
+    let own = environment(pod, container, configs, facts, &[]).map_err(|e| ConfigError::new(e.0))?;
+    let mounts = mounts(pod, container, configs, facts, policy, &own).map_err(|e| ConfigError::new(e.0))?;
+    let argv = command_line(container, image, &own);
+    if argv.is_empty() {
+        return Err(ConfigError::new(format!(
+            "container {:?}: neither its command nor image {:?} says which program to run",
+            container.name,
+            container.image.as_deref().unwrap_or_default()
+        )));
+    }
+    let run_as = run_as(pod, container, around)?;
+    let run = &image.run;
+    let mut binds = vec![BindMount { source: run.cwd.clone(), target: run.cwd.clone(), read_only: false }];
+    if let Some(workdir) = run.workdir.as_ref().filter(|w| **w != run.cwd) {
+        binds.push(BindMount { source: run.cwd.clone(), target: workdir.clone(), read_only: false });
+    }
+    binds.extend(run.binds.iter().map(|(source, target, read_only)| BindMount {
+        source: source.clone(),
+        target: target.clone(),
+        read_only: *read_only,
+    }));
+    binds.extend(mounts.binds);
+    binds.retain(|bind| bind.source.as_os_str() != "/" && !bind.source.as_os_str().is_empty());
+    let cwd = container
+        .working_dir
+        .as_ref()
+        .filter(|d| !d.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| run.workdir.clone())
+        .unwrap_or_else(|| run.cwd.clone());
+    let cwd = if cwd.as_os_str().is_empty() { PathBuf::from("/") } else { cwd };
+    Ok(StartSpec {
+        name: container.name.clone(),
+        argv,
+        env: whole_environment(pod, image, own, run_as.unwrap_or(around.owner).0, around),
+        cwd,
+        binds,
+        files: mounts.files,
+        run_as,
+    })
+}
+
+/// The machine's defaults, the image's variables over them, the container's over those.
+fn whole_environment(
+    pod: &Pod,
+    image: &Image,
+    own: Vec<(String, String)>,
+    uid: u32,
+    around: &Surroundings,
+) -> Vec<(String, String)> {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let home = user.map_or_else(|| "/".to_owned(), |u| u.dir.display().to_string());
+    let host = pod.metadata.name.clone().unwrap_or_default();
+    let mut all: Vec<(String, String)> =
+        vec![("PATH".into(), around.path.clone()), ("HOSTNAME".into(), host), ("HOME".into(), home)];
+    for (name, value) in image.run.env.iter().cloned().chain(own) {
+        match all.iter_mut().find(|(n, _)| *n == name) {
+            Some(known) => known.1 = value,
+            None => all.push((name, value)),
+        }
+    }
+    all
+}
+
+fn run_as(pod: &Pod, container: &Container, around: &Surroundings) -> Result<Option<(u32, u32)>, ConfigError> {
+    let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+    let of_container = container.security_context.as_ref();
+    let pick = |own: Option<i64>, pods: Option<i64>| own.or(pods);
+    let user = pick(of_container.and_then(|c| c.run_as_user), of_pod.and_then(|c| c.run_as_user));
+    let group = pick(of_container.and_then(|c| c.run_as_group), of_pod.and_then(|c| c.run_as_group));
+    let id = |what: &str, value: i64| {
+        u32::try_from(value).map_err(|_| ConfigError::new(format!("{what} {value} is not a valid id")))
+    };
+    let non_root = of_container
+        .and_then(|c| c.run_as_non_root)
+        .or_else(|| of_pod.and_then(|c| c.run_as_non_root))
+        .unwrap_or(false);
+    let ids = match (user, group) {
+        (None, None) => None,
+        (user, group) => {
+            let uid = user.map_or(Ok(around.owner.0), |u| id("runAsUser", u))?;
+            let own_group = || {
+                let known = User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|u| u.gid);
+                known.unwrap_or_else(|| if user.is_some() { Gid::from_raw(0) } else { Gid::from_raw(around.owner.1) }).as_raw()
+            };
+            let gid = group.map_or_else(|| Ok(own_group()), |g| id("runAsGroup", g))?;
+            Some((uid, gid))
+        }
+    };
+    if non_root && ids.unwrap_or(around.owner).0 == 0 {
+        return Err(ConfigError::new(format!(
+            "container {:?} has runAsNonRoot and would run as root: set runAsUser",
+            container.name
+        )));
+    }
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::image::RunSpec;
+    use crate::pod::configs::tests::Fixed;
+
+    fn make(container: Value, owner: (u32, u32)) -> Result<StartSpec, ConfigError> {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "web-1", "namespace": "ns"},
+            "spec": {"containers": [], "securityContext": {"runAsUser": 1234}},
+        }))
+        .expect("a pod");
+        let mut value = json!({"name": "c", "image": "web"});
+        for (key, field) in container.as_object().into_iter().flatten() {
+            value[key] = field.clone();
+        }
+        let container: Container = serde_json::from_value(value).expect("a container");
+        let run = RunSpec {
+            argv: vec!["serve".into()],
+            cwd: "/src/web".into(),
+            workdir: Some("/app".into()),
+            env: vec![("MODE".into(), "image".into()), ("PATH".into(), "/opt/bin".into())],
+            binds: vec![("/a".into(), "/b".into(), true)],
+        };
+        let image = Image { run: Arc::new(run), entrypoint: 0 };
+        let policy = HostPolicy { volumes_dir: "/nowhere".into(), allowed: vec![], owner };
+        let around = Surroundings { path: "/bin".into(), owner };
+        start_spec(&pod, &container, &image, &Fixed::default(), &Facts::default(), &policy, &around)
+    }
+
+    #[test]
+    fn image_and_container_come_together() {
+        let env = json!({"env": [{"name": "MODE", "value": "mine"}, {"name": "X", "value": "y"}]});
+        let spec = make(env, (0, 0)).expect("complete");
+        assert_eq!(spec.argv, ["serve"]);
+        assert_eq!(spec.cwd, PathBuf::from("/app"));
+        let get = |name: &str| spec.env.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect::<Vec<_>>();
+        assert_eq!((get("PATH"), get("MODE"), get("X"), get("HOSTNAME")), (vec!["/opt/bin"], vec!["mine"], vec!["y"], vec!["web-1"]));
+        let binds: Vec<(String, bool)> = spec.binds.iter().map(|b| (b.target.display().to_string(), b.read_only)).collect();
+        assert_eq!(binds, [("/src/web".into(), false), ("/app".into(), false), ("/b".into(), true)]);
+        assert_eq!(spec.run_as, Some((1234, 0)));
+    }
+
+    #[rstest]
+    #[case(json!({"workingDir": "/x", "securityContext": {"runAsUser": 5, "runAsGroup": 6}}), "/x", (5, 6))]
+    fn the_container_wins(#[case] container: Value, #[case] cwd: &str, #[case] ids: (u32, u32)) {
+        let spec = make(container, (0, 0)).expect("complete");
+        assert_eq!((spec.cwd, spec.run_as), (PathBuf::from(cwd), Some(ids)));
+    }
+
+    #[test]
+    fn non_root_is_taken_at_its_word() {
+        let error = make(json!({"securityContext": {"runAsNonRoot": true, "runAsUser": 0}}), (0, 0)).expect_err("refused");
+        assert!(error.message.contains("runAsNonRoot"), "{error}");
+    }
+}
