@@ -13,6 +13,8 @@ export interface View {
   /** Top of the scale, for what is visible. */
   scale: (visible: readonly Reading[]) => number;
   format: (value: number) => string;
+  /** As `format`, for the round values of the axis. */
+  axis: (value: number) => string;
   /** For those who do not see the drawing. */
   label: (now: string, low: string, high: string) => string;
   empty: string;
@@ -70,7 +72,7 @@ export class Chart {
     if (!view || width < 40 || height < 40) return;
     const shown = visible(view.readings, view.from, view.to);
     const top = view.scale(shown);
-    const labels = [0, 0.25, 0.5, 0.75, 1].map((part) => ({ part, text: view.format(top * part) }));
+    const labels = [0, 0.25, 0.5, 0.75, 1].map((part) => ({ part, text: shown.length > 0 ? view.axis(top * part) : "" }));
     // Digits of the labels' font are about 6.6 pixels wide.
     const left = Math.ceil(Math.max(...labels.map(({ text }) => text.length)) * 6.6) + 12;
     const x = (at: number) => left + ((at - view.from) / (view.to - view.from)) * (width - left - RIGHT);

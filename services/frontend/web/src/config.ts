@@ -3,6 +3,8 @@
 export interface Config {
   /** Base URL of api3; empty: where the page comes from. */
   api3Url: string;
+  /** Base URL of the Ingress, for people; empty: unknown. */
+  ingressUrl: string;
   /** Cloud Run's names of what serves this page; empty elsewhere. */
   service: string;
   revision: string;
@@ -15,6 +17,7 @@ export function parseConfig(value: unknown): Config {
   };
   return {
     api3Url: text("api3_url").replace(/\/+$/, ""),
+    ingressUrl: text("ingress_url").replace(/\/+$/, ""),
     service: text("k_service"),
     revision: text("k_revision"),
   };

@@ -6,6 +6,7 @@ export class Format {
   readonly #one: Intl.NumberFormat;
   readonly #two: Intl.NumberFormat;
   readonly #whole: Intl.NumberFormat;
+  readonly #short: Intl.NumberFormat;
 
   constructor(language: Language) {
     const digits = (n: number) =>
@@ -13,6 +14,7 @@ export class Format {
     this.#one = digits(1);
     this.#two = digits(2);
     this.#whole = digits(0);
+    this.#short = new Intl.NumberFormat(language, { maximumFractionDigits: 1 });
   }
 
   /** 12.3 % */
@@ -23,6 +25,17 @@ export class Format {
   /** Megabytes, as gigabytes from 1,024 on. */
   megabytes(value: number): string {
     return value >= 1024 ? `${this.#two.format(value / 1024)}\u00a0GB` : `${this.#whole.format(value)}\u00a0MB`;
+  }
+
+  /** Megabytes on an axis, where the steps are round. */
+  axisMegabytes(value: number): string {
+    const [shown, unit] = value >= 1024 ? [value / 1024, "GB"] : [value, "MB"];
+    return value === 0 ? "0" : `${this.#short.format(shown)}\u00a0${unit}`;
+  }
+
+  /** Percent on an axis, where the steps are whole. */
+  axisPercent(value: number): string {
+    return `${this.#short.format(value)}\u00a0%`;
   }
 
   /** Few digits, however large or small. */

@@ -6,7 +6,7 @@ import { byId } from "./dom.js";
 import { connect } from "./feed.js";
 import { pickLanguage, type Language } from "./i18n.js";
 import type { Metrics, Reading, Split } from "./model.js";
-import { percentScale, Series } from "./series.js";
+import { memoryScale, percentScale, Series } from "./series.js";
 import { Rate } from "./split.js";
 import { View } from "./view.js";
 
@@ -17,7 +17,7 @@ const ram = new Chart(byId("chart-ram"));
 const cpu = new Chart(byId("chart-cpu"));
 
 let connection: Connection = start;
-let config: Config = { api3Url: "", service: "", revision: "" };
+let config: Config = { api3Url: "", ingressUrl: "", service: "", revision: "" };
 let metrics: Metrics | null = null;
 let split: Split | null = null;
 let perSecond: number | null = null;
@@ -29,8 +29,9 @@ function charts(): void {
   ram.show({
     ...common,
     value: (reading: Reading) => reading.usedRam,
-    scale: (shown) => Math.max(1, ...shown.map((reading) => reading.totalRam)),
+    scale: (shown) => memoryScale(Math.max(1, ...shown.map((reading) => reading.totalRam))),
     format: (value) => view.format.megabytes(value),
+    axis: (value) => view.format.axisMegabytes(value),
     label: (now, low, high) => view.t("chartLabel", { what: view.t("ramOverTime"), now, low, high }),
   });
   cpu.show({
@@ -38,6 +39,7 @@ function charts(): void {
     value: (reading: Reading) => reading.cpuPercent,
     scale: (shown) => percentScale(Math.max(0, ...shown.map((reading) => reading.cpuPercent))),
     format: (value) => view.format.percent(value),
+    axis: (value) => view.format.axisPercent(value),
     label: (now, low, high) => view.t("chartLabel", { what: view.t("cpuOverTime"), now, low, high }),
   });
 }
@@ -51,7 +53,7 @@ function figures(): void {
 
 function everything(): void {
   view.connection(connection, Date.now());
-  view.revision(config);
+  view.configured(config);
   figures();
   view.recent(series.all);
   charts();
@@ -99,7 +101,7 @@ async function run(): Promise<void> {
     happened({ kind: "misconfigured", reason: error instanceof Error ? error.message : String(error) });
     return;
   }
-  view.revision(config);
+  view.configured(config);
   connect(config.api3Url, {
     happened,
     metrics(update) {
@@ -109,12 +111,11 @@ async function run(): Promise<void> {
       const first = metrics === null;
       metrics = update;
       perSecond = rate.update(update.total, now);
-      if (update.reading) {
-        // The first one may be old and tells nothing about the server's clock.
-        const fresh = first ? series.add([update.reading]) : series.addLive(update.reading, now);
-        if (fresh) view.recent(series.all);
-      }
+      // The first one may be old and tells nothing about the server's clock.
+      const { reading } = update;
+      const fresh = reading !== null && (first ? series.add([reading]) : series.addLive(reading, now));
       figures();
+      if (fresh) view.recent(series.all);
       charts();
     },
     split(update) {

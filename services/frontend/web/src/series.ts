@@ -109,9 +109,18 @@ export function decimate(points: readonly Point[], columns: number, from: number
   return result;
 }
 
-/** The least of a few comfortable scales that holds a percentage. */
+/** The least of a few comfortable scales that holds a percentage; its quarters are whole. */
 export function percentScale(highest: number): number {
-  return [10, 25, 50, 100].find((scale) => highest <= scale * 0.95) ?? 100;
+  return [8, 20, 40, 100].find((scale) => highest <= scale * 0.95) ?? 100;
+}
+
+/** The least scale that holds so many megabytes and whose quarters are round in the unit shown. */
+export function memoryScale(megabytes: number): number {
+  const unit = megabytes > 1024 ? 1024 : 1;
+  const quarter = Math.max(megabytes / unit / 4, 0.25);
+  const power = 10 ** Math.floor(Math.log10(quarter));
+  const round = [1, 2, 2.5, 3, 4, 5, 7.5, 10].find((step) => quarter <= step * power + 1e-9) ?? 10;
+  return round * power * 4 * unit;
 }
 
 /** Round times for the axis: from..to in steps that leave `gap` pixels between labels. */

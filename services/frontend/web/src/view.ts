@@ -53,7 +53,8 @@ export class View {
     setText(byId("connection-detail"), detail);
   }
 
-  revision(config: Config): void {
+  configured(config: Config): void {
+    setText(byId("last-empty"), this.t("noRecords", { url: config.ingressUrl || config.api3Url }));
     const place = byId("revision");
     place.hidden = config.service === "";
     setText(place, config.revision || config.service);

@@ -81,8 +81,9 @@ test("history is a list, and an error is none", () => {
 test("configuration: missing means empty, a closing slash goes", () => {
   assert.deepEqual(parseConfig({ api3_url: "http://a:1/", k_service: "frontend" }), {
     api3Url: "http://a:1",
+    ingressUrl: "",
     service: "frontend",
     revision: "",
   });
-  assert.deepEqual(parseConfig(null), { api3Url: "", service: "", revision: "" });
+  assert.deepEqual(parseConfig(null), { api3Url: "", ingressUrl: "", service: "", revision: "" });
 });

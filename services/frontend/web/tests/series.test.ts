@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseReading, type Reading } from "../src/model.js";
-import { decimate, KEEP_MS, nearest, percentScale, Series, timeTicks, visible } from "../src/series.js";
+import { decimate, KEEP_MS, memoryScale, nearest, percentScale, Series, timeTicks, visible } from "../src/series.js";
 
 const reading = (id: number, at: number): Reading => ({ ...parseReading({ id })!, at });
 const ids = (readings: readonly Reading[]) => readings.map(({ id }) => id);
@@ -59,7 +59,12 @@ test("decimating keeps peaks, ends and order, and bounds the number", () => {
 });
 
 test("a scale holds its values with room above", () => {
-  assert.deepEqual([0, 9, 9.6, 23, 24, 47, 48, 100].map(percentScale), [10, 10, 25, 25, 50, 50, 100, 100]);
+  assert.deepEqual([0, 7, 8, 19, 20, 38, 39, 100].map(percentScale), [8, 8, 20, 20, 40, 40, 100, 100]);
+});
+
+test("a scale of memory has round quarters", () => {
+  assert.deepEqual([15_990, 7_900, 32_000, 64_200].map((mb) => memoryScale(mb) / 1024), [16, 8, 40, 80]);
+  assert.deepEqual([512, 900, 0].map(memoryScale), [800, 1000, 1]);
 });
 
 test("ticks are round and far enough apart", () => {
