@@ -71,6 +71,9 @@ fn what_cannot_be_started_is_named() {
             other => panic!("{other:?}"),
         }
     }
+    // Lets an ordinary user remove it.
+    fs::set_permissions(dir.join("closed"), Permissions::from_mode(0o700)).unwrap();
+
     let mut spec = shell("true");
     spec.binds.push(Bind {
         source: "/no/source".into(),

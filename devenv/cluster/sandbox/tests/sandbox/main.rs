@@ -48,7 +48,12 @@ fn main() -> ExitCode {
             trials.push(Trial::test(format!("{name}::user"), move || as_user(name)));
         }
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // A static is not dropped by itself.
+    if let Some(copy) = COPY.get() {
+        let _ = fs::remove_dir_all(copy.path());
+    }
+    conclusion.exit_code()
 }
 
 fn scenarios() -> impl Iterator<Item = Scenario> {
@@ -93,16 +98,17 @@ fn as_user(name: &str) -> Result<(), Failed> {
     Err(format!("as user {USER}: {}\n{said}", output.status).into())
 }
 
+/// A directory with a copy of this program.
+static COPY: OnceLock<TempDir> = OnceLock::new();
+
 /// A copy of this program at a place that every user can read: the checkout
 /// may lie in a home directory.
 fn program_for_all() -> PathBuf {
-    static COPY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = COPY.get_or_init(|| {
+    let path = |dir: &TempDir| dir.path().join("sandbox-test");
+    path(COPY.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let path = dir.path().join("sandbox-test");
-        fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
-        (dir, path)
-    });
-    path.clone()
+        fs::copy(std::env::current_exe().unwrap(), path(&dir)).unwrap();
+        dir
+    }))
 }
