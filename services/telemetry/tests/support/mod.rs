@@ -62,13 +62,12 @@ impl Reply {
     #[track_caller]
     pub fn ids(&self) -> Vec<i64> {
         assert_eq!(self.status, 201, "{self:?}");
-        let ids = self.json()["ids"]
+        self.json()["ids"]
             .as_array()
             .unwrap()
             .iter()
             .map(|v| v.as_i64().unwrap())
-            .collect();
-        ids
+            .collect()
     }
 }
 
