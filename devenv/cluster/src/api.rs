@@ -50,7 +50,9 @@ use crate::store::Store;
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The address cannot be listened on.
-    #[error("the API server cannot listen on {address}: choose another address or stop who listens there")]
+    #[error(
+        "the API server cannot listen on {address}: choose another address or stop who listens there"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -85,6 +87,8 @@ struct Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }

@@ -332,13 +332,20 @@ impl Store {
         f: impl FnOnce(&mut Value) -> Result<(), E>,
     ) -> Result<Arc<Object>, E> {
         let mut state = self.lock_for_writing()?;
-        let current =
-            state.get(kind, ns, name).cloned().ok_or_else(|| StoreError::not_found(kind, name))?;
+        let current = state
+            .get(kind, ns, name)
+            .cloned()
+            .ok_or_else(|| StoreError::not_found(kind, name))?;
         let mut value = current.value().clone();
         f(&mut value)?;
         if !value.is_object() || !value["metadata"].is_object() {
             let reason = "the object or its metadata is not a JSON object".to_owned();
-            return Err(StoreError::Invalid { kind, name: name.to_owned(), reason }.into());
+            return Err(StoreError::Invalid {
+                kind,
+                name: name.to_owned(),
+                reason,
+            }
+            .into());
         }
         object::keep_identity(current.value(), &mut value);
         if &value == current.value() {
@@ -361,7 +368,10 @@ impl Store {
     /// Held by whoever gives out something that no two objects may have, from looking at what is
     /// taken until the object that has it is stored.
     pub(crate) fn allocation(&self) -> MutexGuard<'_, ()> {
-        self.shared.allocation.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .allocation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces `.status` and nothing else; no generation is counted.

@@ -35,7 +35,10 @@ pub(super) fn typed(kind: KindRef, value: &mut Value) -> Result<Vec<String>, Fai
         return Err(wrong_form(kind, "an object is expected"));
     }
     for map in ["metadata", "spec", "status"] {
-        if value.get(map).is_some_and(|m| !m.is_object() && !m.is_null()) {
+        if value
+            .get(map)
+            .is_some_and(|m| !m.is_object() && !m.is_null())
+        {
             return Err(wrong_form(kind, &format!("{map}: an object is expected")));
         }
     }
@@ -47,7 +50,9 @@ pub(super) fn typed(kind: KindRef, value: &mut Value) -> Result<Vec<String>, Fai
 
 fn wrong_form(kind: KindRef, why: &str) -> Failure {
     let (kind, version) = (kind.kind, kind.api_version());
-    Failure::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+    Failure::bad_request(format!(
+        "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+    ))
 }
 
 /// A namespaced object needs a namespace that is there and stays.
@@ -62,7 +67,9 @@ pub(super) fn check_namespace(store: &Store, kind: KindRef, value: &Value) -> Re
     };
     if namespace.is_deleting() {
         let name = metadata["name"].as_str().unwrap_or_default();
-        let why = format!("unable to create new content in namespace {ns} because it is being terminated");
+        let why = format!(
+            "unable to create new content in namespace {ns} because it is being terminated"
+        );
         let cause = Cause {
             reason: "NamespaceTerminating",
             message: format!("namespace {ns} is being terminated"),
@@ -102,14 +109,21 @@ fn remove(value: &mut Value, field: &str) {
 }
 
 /// Stores a prepared object, a Service with an address of its own.
-pub(super) fn store_new(store: &Store, kind: KindRef, mut value: Value) -> Result<Arc<Object>, Failure> {
+pub(super) fn store_new(
+    store: &Store,
+    kind: KindRef,
+    mut value: Value,
+) -> Result<Arc<Object>, Failure> {
     if kind != &kinds::SERVICE {
         return Ok(store.create(kind, value)?);
     }
     let _one_at_a_time = store.allocation();
     let (services, _) = store.list(kind, None);
     clusterip::assign(&services, &mut value).map_err(|cause| {
-        let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let name = value["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         Failure::invalid(kind, &name, &[cause])
     })?;
     Ok(store.create(kind, value)?)
@@ -178,8 +192,10 @@ fn qos_class(spec: &Value) -> &'static str {
     let mut guaranteed = true;
     for list in ["initContainers", "containers"] {
         for container in spec[list].as_array().into_iter().flatten() {
-            let (limits, requests) =
-                (&container["resources"]["limits"], &container["resources"]["requests"]);
+            let (limits, requests) = (
+                &container["resources"]["limits"],
+                &container["resources"]["requests"],
+            );
             for resource in ["cpu", "memory"] {
                 any |= limits[resource].is_string() || requests[resource].is_string();
                 guaranteed &=
@@ -207,10 +223,18 @@ mod tests {
         let pod = create(&store, &POD, pod).unwrap();
         assert!(pod.name().starts_with("web-") && pod.name().len() == 9);
         assert_eq!(pod.value()["spec"]["restartPolicy"], "Always");
-        assert_eq!(pod.value()["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
+        assert_eq!(
+            pod.value()["status"],
+            json!({"phase": "Pending", "qosClass": "BestEffort"})
+        );
         let service = json!({"metadata": {"name": "s", "namespace": "default"}, "spec": {"ports": [{"port": 80}]}});
         let service = create(&store, &SERVICE, service).unwrap();
-        assert!(service.value()["spec"]["clusterIP"].as_str().unwrap().starts_with("10.96."));
+        assert!(
+            service.value()["spec"]["clusterIP"]
+                .as_str()
+                .unwrap()
+                .starts_with("10.96.")
+        );
     }
 
     #[test]
@@ -219,20 +243,34 @@ mod tests {
         let config = |ns: &str| json!({"metadata": {"name": "a", "namespace": ns}});
         let refused = create(&store, &kinds::CONFIG_MAP, config("nope")).unwrap_err();
         assert_eq!(refused.message, "namespaces \"nope\" not found");
-        create(&store, &kinds::NAMESPACE, json!({"metadata": {"name": "x"}})).unwrap();
+        create(
+            &store,
+            &kinds::NAMESPACE,
+            json!({"metadata": {"name": "x"}}),
+        )
+        .unwrap();
         create(&store, &kinds::CONFIG_MAP, config("x")).unwrap();
         store.mark_deleted(&kinds::NAMESPACE, "", "x", 0).unwrap();
-        let refused = create(&store, &kinds::CONFIG_MAP, json!({"metadata": {"name": "b", "namespace": "x"}}));
+        let refused = create(
+            &store,
+            &kinds::CONFIG_MAP,
+            json!({"metadata": {"name": "b", "namespace": "x"}}),
+        );
         let refused = refused.unwrap_err();
         assert_eq!((refused.code, refused.reason), (403, "Forbidden"));
     }
 
     #[test]
     fn updates_leave_the_other_half_alone() {
-        let old = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
-        let mut new = json!({"metadata": {"name": "d"}, "spec": {"replicas": 9}, "status": {"replicas": 7}});
+        let old =
+            json!({"metadata": {"name": "d"}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
+        let mut new =
+            json!({"metadata": {"name": "d"}, "spec": {"replicas": 9}, "status": {"replicas": 7}});
         prepare_update(&DEPLOYMENT, &old, &mut new, Scope::Status, &[]).unwrap();
-        assert_eq!(new, json!({"metadata": {"name": "d"}, "spec": {"replicas": 1}, "status": {"replicas": 7}}));
+        assert_eq!(
+            new,
+            json!({"metadata": {"name": "d"}, "spec": {"replicas": 1}, "status": {"replicas": 7}})
+        );
         let mut service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 1}]}, "status": {"x": 1}});
         let was = json!({"metadata": {"name": "s"}, "spec": {"type": "ClusterIP", "clusterIP": "10.96.3.3",
             "clusterIPs": ["10.96.3.3"], "ports": [{"port": 2}]}, "status": {"loadBalancer": {}}});
@@ -243,10 +281,14 @@ mod tests {
 
     #[test]
     fn classes_of_service() {
-        let class = |resources: Value| qos_class(&json!({"containers": [{"resources": resources}]}));
+        let class =
+            |resources: Value| qos_class(&json!({"containers": [{"resources": resources}]}));
         assert_eq!(class(json!({})), "BestEffort");
         assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
         let both = json!({"cpu": "1", "memory": "1Gi"});
-        assert_eq!(class(json!({"requests": both, "limits": both})), "Guaranteed");
+        assert_eq!(
+            class(json!({"requests": both, "limits": both})),
+            "Guaranteed"
+        );
     }
 }

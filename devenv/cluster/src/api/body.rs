@@ -14,7 +14,9 @@ pub type ApiBody = UnsyncBoxBody<Bytes, Infallible>;
 fn response(code: StatusCode, content_type: &'static str, body: ApiBody) -> Response<ApiBody> {
     let mut response = Response::new(body);
     *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -31,12 +33,20 @@ pub(super) fn json_as(
 ) -> Response<ApiBody> {
     // What we answer with is JSON in memory: it always has a JSON form.
     let bytes = serde_json::to_vec(value).unwrap_or_default();
-    response(code, content_type, Full::new(Bytes::from(bytes)).boxed_unsync())
+    response(
+        code,
+        content_type,
+        Full::new(Bytes::from(bytes)).boxed_unsync(),
+    )
 }
 
 /// A plain text answer.
 pub(super) fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<ApiBody> {
-    response(code, "text/plain; charset=utf-8", Full::new(text.into()).boxed_unsync())
+    response(
+        code,
+        "text/plain; charset=utf-8",
+        Full::new(text.into()).boxed_unsync(),
+    )
 }
 
 /// An answer that goes on as long as the stream does.
@@ -45,5 +55,9 @@ pub(super) fn stream(
     chunks: impl Stream<Item = Bytes> + Send + 'static,
 ) -> Response<ApiBody> {
     let frames = chunks.map(|chunk| Ok(Frame::data(chunk)));
-    response(StatusCode::OK, content_type, StreamBody::new(frames).boxed_unsync())
+    response(
+        StatusCode::OK,
+        content_type,
+        StreamBody::new(frames).boxed_unsync(),
+    )
 }

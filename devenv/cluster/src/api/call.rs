@@ -24,11 +24,27 @@ pub(super) struct Call {
 impl Call {
     pub fn new(target: Target, query: Query, form: Form, headers: &HeaderMap, body: Bytes) -> Call {
         let text = |name| {
-            headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
+            headers
+                .get(name)
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default()
+                .to_owned()
         };
         let content_type: String = text(header::CONTENT_TYPE);
-        let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
-        Call { target, query, form, content_type, user_agent: text(header::USER_AGENT), body }
+        let content_type = content_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
+        Call {
+            target,
+            query,
+            form,
+            content_type,
+            user_agent: text(header::USER_AGENT),
+            body,
+        }
     }
 
     pub fn kind(&self) -> KindRef {
@@ -90,8 +106,16 @@ impl Call {
         if !given_kind.is_empty() && given_kind != kind.kind
             || !given_version.is_empty() && given_version != version
         {
-            let shown = given_version.rsplit('/').next().unwrap_or_default().to_owned();
-            let group = if kind.group.is_empty() { "core" } else { kind.group };
+            let shown = given_version
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            let group = if kind.group.is_empty() {
+                "core"
+            } else {
+                kind.group
+            };
             let ours = kind.kind;
             return Err(Failure::bad_request(format!(
                 "{given_kind} in version {given_version:?} cannot be handled as a {ours}: converting ({shown}.{given_kind}) to ({group}.{ours}): unknown conversion"
@@ -138,11 +162,10 @@ impl Call {
     /// Who writes: `fieldManager`, or what the User-Agent calls itself.
     pub fn manager(&self) -> Manager {
         let agent = self.user_agent.split('/').next().unwrap_or_default();
-        let name = self.query.get("fieldManager").unwrap_or(if agent.is_empty() {
-            "unknown"
-        } else {
-            agent
-        });
+        let name = self
+            .query
+            .get("fieldManager")
+            .unwrap_or(if agent.is_empty() { "unknown" } else { agent });
         Manager {
             name: name.to_owned(),
             subresource: self.target.subresource.clone().unwrap_or_default(),
@@ -167,8 +190,10 @@ impl Call {
 
     /// Refuses or reports fields that the type does not have, as `fieldValidation` wants it.
     pub fn unknown_fields(&self, unknown: Vec<String>) -> Result<Vec<String>, Failure> {
-        let mut warnings: Vec<String> =
-            unknown.into_iter().map(|f| format!("unknown field {f:?}")).collect();
+        let mut warnings: Vec<String> = unknown
+            .into_iter()
+            .map(|f| format!("unknown field {f:?}"))
+            .collect();
         match self.query.get("fieldValidation") {
             Some("Strict") if !warnings.is_empty() => {
                 let kind = self.kind().kind;

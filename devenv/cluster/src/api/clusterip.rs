@@ -30,13 +30,23 @@ pub(super) fn assign(existing: &[Arc<Object>], service: &mut Value) -> Result<()
         return Ok(());
     }
     let first = spec["clusterIPs"][0].as_str().unwrap_or_default();
-    let asked = spec["clusterIP"].as_str().filter(|ip| !ip.is_empty()).unwrap_or(first).to_owned();
-    let taken: HashSet<&str> =
-        existing.iter().filter_map(|s| s.value()["spec"]["clusterIP"].as_str()).collect();
+    let asked = spec["clusterIP"]
+        .as_str()
+        .filter(|ip| !ip.is_empty())
+        .unwrap_or(first)
+        .to_owned();
+    let taken: HashSet<&str> = existing
+        .iter()
+        .filter_map(|s| s.value()["spec"]["clusterIP"].as_str())
+        .collect();
     let ip = match asked.as_str() {
         "None" => asked,
         "" => free(&taken).ok_or_else(|| {
-            Cause::invalid("spec.clusterIPs", "[]", "failed to allocate a serviceIP: range is full")
+            Cause::invalid(
+                "spec.clusterIPs",
+                "[]",
+                "failed to allocate a serviceIP: range is full",
+            )
         })?,
         _ => {
             let refused = |why: &str| {
@@ -47,7 +57,11 @@ pub(super) fn assign(existing: &[Arc<Object>], service: &mut Value) -> Result<()
             let number = asked.parse::<Ipv4Addr>().map(u32::from);
             match number {
                 Ok(number) if (NETWORK + 1..NETWORK + LAST).contains(&number) => {}
-                _ => return Err(refused("the provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/16")),
+                _ => {
+                    return Err(refused(
+                        "the provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/16",
+                    ));
+                }
             }
             if taken.contains(asked.as_str()) || asked == "10.96.0.1" || asked == "10.96.0.10" {
                 return Err(refused("provided IP is already allocated"));
@@ -92,7 +106,8 @@ mod tests {
     use crate::{kinds::SERVICE, store::Store};
 
     fn service(ip: &str) -> Value {
-        let mut service = json!({"metadata": {"name": "s", "namespace": "x"}, "spec": {"type": "ClusterIP"}});
+        let mut service =
+            json!({"metadata": {"name": "s", "namespace": "x"}, "spec": {"type": "ClusterIP"}});
         if !ip.is_empty() {
             service["spec"]["clusterIP"] = json!(ip);
         }
@@ -108,11 +123,16 @@ mod tests {
             new["metadata"]["name"] = json!(format!("s{i}"));
             assign(&store.list(&SERVICE, None).0, &mut new).unwrap();
             let ip: Ipv4Addr = new["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
-            assert!(u32::from(ip) > NETWORK + RESERVED && u32::from(ip) < NETWORK + LAST, "{ip}");
+            assert!(
+                u32::from(ip) > NETWORK + RESERVED && u32::from(ip) < NETWORK + LAST,
+                "{ip}"
+            );
             assert!(seen.insert(ip));
             store.create(&SERVICE, new).unwrap();
         }
-        let all: HashSet<String> = (RESERVED + 1..LAST).map(|i| Ipv4Addr::from(NETWORK + i).to_string()).collect();
+        let all: HashSet<String> = (RESERVED + 1..LAST)
+            .map(|i| Ipv4Addr::from(NETWORK + i).to_string())
+            .collect();
         let mut all: HashSet<&str> = all.iter().map(String::as_str).collect();
         assert_eq!(free(&all), None);
         all.remove("10.96.200.7");
@@ -127,12 +147,20 @@ mod tests {
             assign(&store.list(&SERVICE, None).0, &mut new).map(|()| new["spec"].clone())
         };
         assert_eq!(assigned("None").unwrap()["clusterIPs"], json!(["None"]));
-        assert_eq!(assigned("10.96.1.2").unwrap()["clusterIPs"], json!(["10.96.1.2"]));
+        assert_eq!(
+            assigned("10.96.1.2").unwrap()["clusterIPs"],
+            json!(["10.96.1.2"])
+        );
         for wrong in ["10.97.0.1", "x", "10.96.0.1", "10.96.0.10", "10.96.255.255"] {
             assert!(assigned(wrong).is_err(), "{wrong}");
         }
         store.create(&SERVICE, service("10.96.1.2")).unwrap();
-        assert!(assigned("10.96.1.2").unwrap_err().message.contains("already allocated"));
+        assert!(
+            assigned("10.96.1.2")
+                .unwrap_err()
+                .message
+                .contains("already allocated")
+        );
         let mut external = json!({"spec": {"type": "ExternalName", "clusterIP": "10.96.1.3"}});
         assign(&[], &mut external).unwrap();
         assert_eq!(external, json!({"spec": {"type": "ExternalName"}}));

@@ -55,7 +55,12 @@ fn default(value: &mut Value, name: &str, to: Value) {
 
 /// The objects of a list; none when it is not there.
 fn items<'a>(value: &'a mut Value, name: &str) -> impl Iterator<Item = &'a mut Value> {
-    value.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten().filter(|v| v.is_object())
+    value
+        .get_mut(name)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter(|v| v.is_object())
 }
 
 fn deployment(spec: &mut Value) {
@@ -98,7 +103,10 @@ pub fn pod_spec(spec: &mut Value) {
         }
     }
     for volume in items(spec, "volumes") {
-        if volume.as_object().is_some_and(|v| v.len() == 1 && v.contains_key("name")) {
+        if volume
+            .as_object()
+            .is_some_and(|v| v.len() == 1 && v.contains_key("name"))
+        {
             volume["emptyDir"] = json!({});
         }
         for source in ["secret", "configMap", "projected", "downwardAPI"] {
@@ -113,10 +121,18 @@ pub fn pod_spec(spec: &mut Value) {
 }
 
 fn container(container: &mut Value) {
-    default(container, "terminationMessagePath", json!("/dev/termination-log"));
+    default(
+        container,
+        "terminationMessagePath",
+        json!("/dev/termination-log"),
+    );
     default(container, "terminationMessagePolicy", json!("File"));
     let image = container["image"].as_str().unwrap_or_default();
-    let policy = if floats(image) { "Always" } else { "IfNotPresent" };
+    let policy = if floats(image) {
+        "Always"
+    } else {
+        "IfNotPresent"
+    };
     default(container, "imagePullPolicy", json!(policy));
     let resources = at(container, "resources");
     if let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned()
@@ -197,10 +213,14 @@ fn service(spec: &mut Value) {
 
 fn secret(secret: &mut Value) {
     default(secret, "type", json!("Opaque"));
-    let Some(map) = secret.as_object_mut() else { return };
+    let Some(map) = secret.as_object_mut() else {
+        return;
+    };
     // Write-only in Kubernetes: it is merged into `data` and never shown.
     if let Some(Value::Object(text)) = map.remove("stringData") {
-        let data = map.entry("data").or_insert_with(|| Value::Object(Map::new()));
+        let data = map
+            .entry("data")
+            .or_insert_with(|| Value::Object(Map::new()));
         for (key, value) in text {
             data[key] = json!(BASE64_STANDARD.encode(value.as_str().unwrap_or_default()));
         }
@@ -273,10 +293,19 @@ mod tests {
                 "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3})
         );
         assert_eq!(container["ports"][0]["protocol"], "TCP");
-        assert_eq!(container["resources"]["requests"], json!({"cpu": "500m", "memory": "1Gi"}));
-        assert_eq!(container["env"][0]["valueFrom"]["fieldRef"]["apiVersion"], "v1");
-        assert_eq!(spec["volumes"], json!([{"name": "v", "emptyDir": {}},
-            {"name": "s", "secret": {"secretName": "s", "defaultMode": 420}}]));
+        assert_eq!(
+            container["resources"]["requests"],
+            json!({"cpu": "500m", "memory": "1Gi"})
+        );
+        assert_eq!(
+            container["env"][0]["valueFrom"]["fieldRef"]["apiVersion"],
+            "v1"
+        );
+        assert_eq!(
+            spec["volumes"],
+            json!([{"name": "v", "emptyDir": {}},
+            {"name": "s", "secret": {"secretName": "s", "defaultMode": 420}}])
+        );
     }
 
     #[rstest]
@@ -292,17 +321,29 @@ mod tests {
 
     #[test]
     fn services_secrets_namespaces() {
-        let s = defaulted(&SERVICE, json!({"spec": {"ports": [{"port": 80}, {"port": 81, "targetPort": "web"}]}}));
+        let s = defaulted(
+            &SERVICE,
+            json!({"spec": {"ports": [{"port": 80}, {"port": 81, "targetPort": "web"}]}}),
+        );
         assert_eq!(s["spec"]["type"], "ClusterIP");
         assert_eq!(
             s["spec"]["ports"],
             json!([{"port": 80, "protocol": "TCP", "targetPort": 80},
                 {"port": 81, "protocol": "TCP", "targetPort": "web"}])
         );
-        let secret = defaulted(&SECRET, json!({"data": {"a": "eA=="}, "stringData": {"b": "y"}}));
-        assert_eq!(secret, json!({"type": "Opaque", "data": {"a": "eA==", "b": "eQ=="}}));
+        let secret = defaulted(
+            &SECRET,
+            json!({"data": {"a": "eA=="}, "stringData": {"b": "y"}}),
+        );
+        assert_eq!(
+            secret,
+            json!({"type": "Opaque", "data": {"a": "eA==", "b": "eQ=="}})
+        );
         let ns = defaulted(&kinds::NAMESPACE, json!({"metadata": {"name": "x"}}));
-        assert_eq!(ns["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "x"}));
+        assert_eq!(
+            ns["metadata"]["labels"],
+            json!({"kubernetes.io/metadata.name": "x"})
+        );
         assert_eq!(ns["status"]["phase"], "Active");
     }
 }

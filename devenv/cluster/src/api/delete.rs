@@ -32,7 +32,11 @@ impl Options {
             _ if call.body.is_empty() => Value::Null,
             "" | "application/json" => call.json()?,
             "application/yaml" => call.yaml()?,
-            _ => return Err(Failure::unsupported_media_type("415: Unsupported Media Type")),
+            _ => {
+                return Err(Failure::unsupported_media_type(
+                    "415: Unsupported Media Type",
+                ));
+            }
         };
         let text = |v: &Value| v.as_str().map(str::to_owned);
         let policy = text(&body["propagationPolicy"])
@@ -62,7 +66,11 @@ impl Options {
     fn check(&self, object: &Object) -> Result<(), Failure> {
         let checks = [
             ("UID", &self.uid, object.uid().to_owned()),
-            ("ResourceVersion", &self.resource_version, object.resource_version().to_string()),
+            (
+                "ResourceVersion",
+                &self.resource_version,
+                object.resource_version().to_string(),
+            ),
         ];
         for (what, wanted, is) in checks {
             if let Some(wanted) = wanted
@@ -88,16 +96,29 @@ pub(super) async fn delete(ctx: &Context, call: &Call) -> Result<Response<ApiBod
         .ok_or_else(|| Failure::not_found(kind, call.name()))?;
     options.check(&object)?;
     if options.dry_run {
-        return Ok(render::object(call.form, StatusCode::OK, kind, object.value()));
+        return Ok(render::object(
+            call.form,
+            StatusCode::OK,
+            kind,
+            object.value(),
+        ));
     }
     let (last, gone) = delete_one(ctx, &object, &options)?;
     ctx.store.durable(last.resource_version()).await?;
     // Kubernetes shows an object that is only marked, and answers a plain success for one that is
     // gone; except pods, which it always shows.
     if gone && kind != &kinds::POD {
-        return Ok(body::json(StatusCode::OK, &status::deleted(kind, last.name(), last.uid())));
+        return Ok(body::json(
+            StatusCode::OK,
+            &status::deleted(kind, last.name(), last.uid()),
+        ));
     }
-    Ok(render::object(call.form, StatusCode::OK, kind, last.value()))
+    Ok(render::object(
+        call.form,
+        StatusCode::OK,
+        kind,
+        last.value(),
+    ))
 }
 
 /// DELETE of a collection.
@@ -120,7 +141,10 @@ pub(super) async fn delete_many(ctx: &Context, call: &Call) -> Result<Response<A
         }
         ctx.store.durable(newest).await?;
     }
-    let meta = ListMeta { resource_version: newest.to_string(), ..ListMeta::default() };
+    let meta = ListMeta {
+        resource_version: newest.to_string(),
+        ..ListMeta::default()
+    };
     Ok(render::list(call.form, kind, &objects, &meta))
 }
 
@@ -132,7 +156,12 @@ fn delete_one(
 ) -> Result<(std::sync::Arc<Object>, bool), Failure> {
     let (kind, ns, name) = (object.kind(), object.namespace(), object.name());
     if kind == &kinds::NAMESPACE && name == "default" {
-        return Err(Failure::forbidden(kind, name, "this namespace may not be deleted", None));
+        return Err(Failure::forbidden(
+            kind,
+            name,
+            "this namespace may not be deleted",
+            None,
+        ));
     }
     if options.orphan {
         orphan(ctx, object)?;
@@ -146,8 +175,14 @@ fn delete_one(
         })?;
         return Ok((marked, false));
     }
-    let grace = if kind == &kinds::POD { pod_grace(object.value(), options) } else { 0 };
-    let finalizers = object.value()["metadata"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+    let grace = if kind == &kinds::POD {
+        pod_grace(object.value(), options)
+    } else {
+        0
+    };
+    let finalizers = object.value()["metadata"]["finalizers"]
+        .as_array()
+        .is_some_and(|f| !f.is_empty());
     if grace > 0 || finalizers {
         return Ok((ctx.store.mark_deleted(kind, ns, name, grace)?, false));
     }
@@ -157,8 +192,13 @@ fn delete_one(
 /// How long a pod may take to end: as asked, else as its spec says; nothing runs in a pod that was
 /// never placed or has ended.
 fn pod_grace(pod: &Value, options: &Options) -> i64 {
-    let placed = pod["spec"]["nodeName"].as_str().is_some_and(|n| !n.is_empty());
-    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let placed = pod["spec"]["nodeName"]
+        .as_str()
+        .is_some_and(|n| !n.is_empty());
+    let ended = matches!(
+        pod["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    );
     if !placed || ended {
         return 0;
     }
@@ -176,17 +216,23 @@ fn orphan(ctx: &Context, owner: &Object) -> Result<(), Failure> {
             .as_array()
             .is_some_and(|refs| refs.iter().any(|r| r["uid"] == owner.uid()))
     };
-    for kind in kinds::ALL.iter().copied().filter(|k: &KindRef| k.namespaced) {
+    for kind in kinds::ALL
+        .iter()
+        .copied()
+        .filter(|k: &KindRef| k.namespaced)
+    {
         for object in ctx.store.list(kind, Some(owner.namespace())).0 {
             if !owned(object.value()) {
                 continue;
             }
-            let freed = ctx.store.update(kind, object.namespace(), object.name(), |value| {
-                if let Some(refs) = value["metadata"]["ownerReferences"].as_array_mut() {
-                    refs.retain(|r| r["uid"] != owner.uid());
-                }
-                Ok(())
-            });
+            let freed = ctx
+                .store
+                .update(kind, object.namespace(), object.name(), |value| {
+                    if let Some(refs) = value["metadata"]["ownerReferences"].as_array_mut() {
+                        refs.retain(|r| r["uid"] != owner.uid());
+                    }
+                    Ok(())
+                });
             match freed {
                 Ok(_) | Err(StoreError::NotFound { .. }) => {}
                 Err(e) => return Err(e.into()),

@@ -9,11 +9,18 @@ use super::{
 };
 use crate::kinds::{self, Kind, KindRef};
 
-const VERBS: [&str; 8] =
-    ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const VERBS: [&str; 8] = [
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 const SUB_VERBS: [&str; 3] = ["get", "patch", "update"];
-const AGGREGATED: &str =
-    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 fn of_group(group: &str) -> impl Iterator<Item = KindRef> {
     kinds::ALL.into_iter().filter(move |k| k.group == group)
@@ -43,7 +50,11 @@ pub(super) fn aggregated(core: bool) -> Response<ApiBody> {
         .filter(|(group, _)| group.is_empty() == core)
         .map(|(group, version)| {
             let resources: Vec<Value> = of_group(group).map(aggregated_resource).collect();
-            let metadata = if core { json!({}) } else { json!({"name": group}) };
+            let metadata = if core {
+                json!({})
+            } else {
+                json!({"name": group})
+            };
             json!({
                 "metadata": metadata,
                 "versions": [{"version": version, "freshness": "Current", "resources": resources}],
@@ -111,7 +122,10 @@ pub(super) fn groups() -> Response<ApiBody> {
 
 /// `/apis/GROUP`.
 pub(super) fn group(name: &str) -> Response<ApiBody> {
-    let version = group_versions().into_iter().find(|(g, _)| *g == name).map_or("v1", |(_, v)| v);
+    let version = group_versions()
+        .into_iter()
+        .find(|(g, _)| *g == name)
+        .map_or("v1", |(_, v)| v);
     let mut group = group_value(name, version);
     group["kind"] = json!("APIGroup");
     group["apiVersion"] = json!("v1");
@@ -151,8 +165,11 @@ pub(super) fn resources(group: &str, version: &str) -> Response<ApiBody> {
             resources.push(resource);
         }
     }
-    let group_version =
-        if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
     body::json(
         StatusCode::OK,
         &json!({

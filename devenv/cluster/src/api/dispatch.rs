@@ -75,7 +75,11 @@ where
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let is_log = target.kind == &kinds::POD && target.subresource.as_deref() == Some("log");
     // A log is text: it has no form to choose, and clients ask for JSON all the same.
-    let form = if is_log { route::Form::Json } else { route::form(&parts.headers, &query)? };
+    let form = if is_log {
+        route::Form::Json
+    } else {
+        route::form(&parts.headers, &query)?
+    };
     let body = read(body).await?;
     let call = Call::new(target, query, form, &parts.headers, body);
     objects(ctx, &parts.method, call).await
@@ -89,12 +93,19 @@ where
     match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(e) if e.is::<LengthLimitError>() => Err(Failure::too_large(BODY_LIMIT)),
-        Err(e) => Err(Failure::bad_request(format!("the request's body could not be read: {e}"))),
+        Err(e) => Err(Failure::bad_request(format!(
+            "the request's body could not be read: {e}"
+        ))),
     }
 }
 
 async fn objects(ctx: &Context, method: &Method, call: Call) -> Result<Response<ApiBody>, Failure> {
-    let Target { kind, name, subresource, .. } = &call.target;
+    let Target {
+        kind,
+        name,
+        subresource,
+        ..
+    } = &call.target;
     match (method.as_str(), name, subresource.as_deref()) {
         ("GET", None, _) if call.query.flag("watch") => watch::watch(ctx, &call),
         ("GET", None, _) => list::list(ctx, &call),

@@ -5,7 +5,12 @@ use std::net::SocketAddr;
 use super::tls::Identity;
 
 /// The kubeconfig's text: one cluster, one user, one context, which is the current one.
-pub(super) fn text(project: &str, namespace: &str, address: SocketAddr, identity: &Identity) -> String {
+pub(super) fn text(
+    project: &str,
+    namespace: &str,
+    address: SocketAddr,
+    identity: &Identity,
+) -> String {
     let name = quote(&format!("devenv-{project}"));
     format!(
         "# Written by devenv at every start.\n\

@@ -40,7 +40,9 @@ impl Selection {
     }
 
     pub fn matches(&self, object: &Object) -> bool {
-        self.namespace.as_deref().is_none_or(|ns| ns == object.namespace())
+        self.namespace
+            .as_deref()
+            .is_none_or(|ns| ns == object.namespace())
             && self.labels.matches(&object.value()["metadata"]["labels"])
             && self.fields.matches(object.value())
     }
@@ -61,7 +63,12 @@ pub(super) fn get(ctx: &Context, call: &Call) -> Result<Response<ApiBody>, Failu
         .store
         .get(kind, call.namespace(), name)
         .ok_or_else(|| Failure::not_found(kind, name))?;
-    Ok(render::object(call.form, StatusCode::OK, kind, object.value()))
+    Ok(render::object(
+        call.form,
+        StatusCode::OK,
+        kind,
+        object.value(),
+    ))
 }
 
 /// Refuses a resourceVersion from the future (of another cluster, or of a lost store).
@@ -108,7 +115,10 @@ fn chunk(
     limit: Option<usize>,
 ) -> Response<ApiBody> {
     let end = limit.map_or(objects.len(), |l| (skip + l).min(objects.len()));
-    let mut meta = ListMeta { resource_version: rv.to_string(), ..ListMeta::default() };
+    let mut meta = ListMeta {
+        resource_version: rv.to_string(),
+        ..ListMeta::default()
+    };
     let part = objects.get(skip..end).unwrap_or_default().to_vec();
     if end < objects.len() {
         meta.remaining_item_count = Some(objects.len() - end);
@@ -167,7 +177,12 @@ impl Chunks {
         if kept.1.len() == KEPT_LISTS {
             kept.1.pop_front();
         }
-        kept.1.push_back(Kept { id, rv, since: now, objects });
+        kept.1.push_back(Kept {
+            id,
+            rv,
+            since: now,
+            objects,
+        });
         let token = Token {
             v: "meta.k8s.io/v1".to_owned(),
             rv: i64::try_from(rv).unwrap_or(i64::MAX),
@@ -184,8 +199,12 @@ impl Chunks {
         token: &str,
         now: impl FnOnce() -> (Vec<Arc<Object>>, u64),
     ) -> Result<(Vec<Arc<Object>>, u64, usize), Failure> {
-        let invalid = || Failure::bad_request("continue key is not valid: it was not given out by this server");
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
+        let invalid = || {
+            Failure::bad_request("continue key is not valid: it was not given out by this server")
+        };
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(token)
+            .map_err(|_| invalid())?;
         let mut token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
         if token.rv < 0 {
             let (objects, rv) = now();
@@ -195,7 +214,10 @@ impl Chunks {
             return Ok((objects, rv, skip));
         }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.1.iter().position(|k| k.id == token.list && i64::try_from(k.rv) == Ok(token.rv));
+        let at = kept
+            .1
+            .iter()
+            .position(|k| k.id == token.list && i64::try_from(k.rv) == Ok(token.rv));
         match at.and_then(|at| kept.1.remove(at)) {
             Some(found) => Ok((found.objects, found.rv, token.skip)),
             None => {
@@ -245,8 +267,16 @@ mod tests {
         assert_eq!((expired.code, expired.reason), (410, "Expired"));
         store.delete(&CONFIG_MAP, "default", "c1").unwrap();
         let now = || store.list(&CONFIG_MAP, None);
-        let (objects, _, skip) = chunks.resume(&expired.continue_token.unwrap(), now).unwrap();
+        let (objects, _, skip) = chunks
+            .resume(&expired.continue_token.unwrap(), now)
+            .unwrap();
         assert_eq!(objects[skip].name(), "c2");
-        assert_eq!(chunks.resume("nonsense", || unreachable!()).unwrap_err().code, 400);
+        assert_eq!(
+            chunks
+                .resume("nonsense", || unreachable!())
+                .unwrap_err()
+                .code,
+            400
+        );
     }
 }

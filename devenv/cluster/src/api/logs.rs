@@ -88,15 +88,22 @@ impl From<LogError> for Failure {
 /// GET of a pod's `/log`.
 pub(super) async fn get(ctx: &Context, call: &Call) -> Result<Response<ApiBody>, Failure> {
     let (ns, name) = (call.namespace(), call.name());
-    let pod =
-        ctx.store.get(&kinds::POD, ns, name).ok_or_else(|| Failure::not_found(&kinds::POD, name))?;
+    let pod = ctx
+        .store
+        .get(&kinds::POD, ns, name)
+        .ok_or_else(|| Failure::not_found(&kinds::POD, name))?;
     let query = parse(&call.query, pod.value(), name, jiff::Timestamp::now())?;
     let lines = ctx.logs.logs(ns, name, query).await?;
     let closed = ctx.closing.clone().cancelled_owned();
     Ok(body::stream("text/plain", lines.take_until(closed)))
 }
 
-fn parse(query: &Query, pod: &Value, name: &str, now: jiff::Timestamp) -> Result<LogQuery, Failure> {
+fn parse(
+    query: &Query,
+    pod: &Value,
+    name: &str,
+    now: jiff::Timestamp,
+) -> Result<LogQuery, Failure> {
     let containers: Vec<&str> = ["initContainers", "containers"]
         .iter()
         .flat_map(|list| pod["spec"][*list].as_array().into_iter().flatten())
@@ -105,7 +112,9 @@ fn parse(query: &Query, pod: &Value, name: &str, now: jiff::Timestamp) -> Result
     let container = match query.get("container") {
         Some(asked) if containers.contains(&asked) => asked,
         Some(asked) => {
-            return Err(Failure::bad_request(format!("container {asked} is not valid for pod {name}")));
+            return Err(Failure::bad_request(format!(
+                "container {asked} is not valid for pod {name}"
+            )));
         }
         None => match containers.as_slice() {
             [only] => only,
@@ -129,7 +138,9 @@ fn parse(query: &Query, pod: &Value, name: &str, now: jiff::Timestamp) -> Result
     let tail_lines = query.number::<i64>("tailLines")?;
     let limit_bytes = query.number::<u64>("limitBytes")?;
     if since_seconds.is_some() && since_time.is_some() {
-        return invalid("PodLogOptions is invalid: at most one of `sinceTime` or `sinceSeconds` may be specified");
+        return invalid(
+            "PodLogOptions is invalid: at most one of `sinceTime` or `sinceSeconds` may be specified",
+        );
     }
     if since_seconds.is_some_and(|s| s < 1) {
         return invalid("PodLogOptions is invalid: sinceSeconds: must be greater than 0");
@@ -169,7 +180,11 @@ mod tests {
         let one = || json!([{"name": "c"}]);
         let two = || json!([{"name": "a"}, {"name": "b"}]);
         assert_eq!(
-            parsed("follow=true&tailLines=2&sinceSeconds=60&timestamps=true", one()).unwrap(),
+            parsed(
+                "follow=true&tailLines=2&sinceSeconds=60&timestamps=true",
+                one()
+            )
+            .unwrap(),
             LogQuery {
                 container: Some("c".to_owned()),
                 follow: true,
@@ -179,13 +194,28 @@ mod tests {
                 ..LogQuery::default()
             }
         );
-        assert_eq!(parsed("container=zz", one()).unwrap_err(), "container zz is not valid for pod dd");
+        assert_eq!(
+            parsed("container=zz", one()).unwrap_err(),
+            "container zz is not valid for pod dd"
+        );
         assert_eq!(
             parsed("", two()).unwrap_err(),
             "a container name must be specified for pod dd, choose one of: [a b]"
         );
-        assert_eq!(parsed("container=b&previous=true", two()).unwrap().container.as_deref(), Some("b"));
-        for wrong in ["tailLines=-1", "tailLines=x", "sinceSeconds=0", "limitBytes=0", "sinceTime=now"] {
+        assert_eq!(
+            parsed("container=b&previous=true", two())
+                .unwrap()
+                .container
+                .as_deref(),
+            Some("b")
+        );
+        for wrong in [
+            "tailLines=-1",
+            "tailLines=x",
+            "sinceSeconds=0",
+            "limitBytes=0",
+            "sinceTime=now",
+        ] {
             assert!(parsed(wrong, one()).is_err(), "{wrong}");
         }
     }

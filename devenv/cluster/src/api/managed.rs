@@ -59,7 +59,10 @@ impl Entry {
 
 fn read(object: &Value) -> Vec<Entry> {
     let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
-    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let entries = object["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten();
     entries
         .filter(|e| e["fieldsV1"].is_object())
         .map(|e| Entry {
@@ -103,7 +106,9 @@ fn write(object: &mut Value, mut entries: Vec<Entry>) {
 
 fn to_fields_v1(fields: &Fields) -> Value {
     fn insert(at: &mut Map<String, Value>, path: &[String]) {
-        let Some((step, rest)) = path.split_first() else { return };
+        let Some((step, rest)) = path.split_first() else {
+            return;
+        };
         let next = at.entry(step.clone()).or_insert_with(|| json!({}));
         let Value::Object(next) = next else { return };
         if !rest.is_empty() {
@@ -172,8 +177,10 @@ fn flatten<'a>(object: &'a Value, of: &'static Type) -> BTreeMap<Path, &'a Value
 }
 
 fn item_step(item: &Value, keys: &[(&str, &str)]) -> String {
-    let key: Map<String, Value> =
-        keys.iter().map(|key| (key.0.to_owned(), schema::key_value(item, *key))).collect();
+    let key: Map<String, Value> = keys
+        .iter()
+        .map(|key| (key.0.to_owned(), schema::key_value(item, *key)))
+        .collect();
     format!("k:{}", Value::Object(key))
 }
 
@@ -218,8 +225,10 @@ fn flatten_into<'a>(
 /// Paths of `new` that `old` lacks or has with another value; and paths that only `old` has.
 fn compare(old: &Value, new: &Value, of: &'static Type) -> (Fields, Fields) {
     let (old, new) = (flatten(old, of), flatten(new, of));
-    let changed =
-        new.iter().filter(|(path, value)| old.get(*path) != Some(value)).map(|(p, _)| p.clone());
+    let changed = new
+        .iter()
+        .filter(|(path, value)| old.get(*path) != Some(value))
+        .map(|(p, _)| p.clone());
     let removed = old.keys().filter(|path| !new.contains_key(*path)).cloned();
     (changed.collect(), removed.collect())
 }
@@ -232,7 +241,9 @@ pub(super) fn track(kind: KindRef, old: Option<&Value>, new: &mut Value, manager
     let nothing = Value::Null;
     let before = old.unwrap_or(&nothing);
     match &written {
-        Some(written) if written.len() == 1 && written[0].as_object().is_some_and(Map::is_empty) => {
+        Some(written)
+            if written.len() == 1 && written[0].as_object().is_some_and(Map::is_empty) =>
+        {
             write(new, Vec::new());
             return;
         }
@@ -250,7 +261,9 @@ pub(super) fn track(kind: KindRef, old: Option<&Value>, new: &mut Value, manager
     if !changed.is_empty() || !removed.is_empty() {
         for entry in &mut entries {
             let own = entry.is(manager, false);
-            entry.fields.retain(|f| !removed.contains(f) && (own || !changed.contains(f)));
+            entry
+                .fields
+                .retain(|f| !removed.contains(f) && (own || !changed.contains(f)));
         }
         if !changed.is_empty() {
             match entries.iter_mut().find(|e| e.is(manager, false)) {
@@ -319,8 +332,11 @@ pub(super) fn apply(
         return Err(Failure::apply_conflict(&conflicts));
     }
 
-    let before: Fields =
-        entries.iter().find(|e| e.is(manager, true)).map(|e| e.fields.clone()).unwrap_or_default();
+    let before: Fields = entries
+        .iter()
+        .find(|e| e.is(manager, true))
+        .map(|e| e.fields.clone())
+        .unwrap_or_default();
     let kept = |path: &Path| {
         wanted.iter().any(|f| f.starts_with(path))
             || entries
@@ -366,7 +382,9 @@ fn shown_path(path: &[String]) -> String {
 
 /// Lays `applied` over `target`.
 fn merge(target: &mut Value, applied: &Value, of: &'static Type) {
-    let (Value::Object(target), Value::Object(applied)) = (target, applied) else { return };
+    let (Value::Object(target), Value::Object(applied)) = (target, applied) else {
+        return;
+    };
     for (name, new) in applied {
         let field = of.field(name);
         let old = target.entry(name.clone()).or_insert(Value::Null);
@@ -374,20 +392,27 @@ fn merge(target: &mut Value, applied: &Value, of: &'static Type) {
             (_, _, Some(Field::Atomic)) => *old = new.clone(),
             (Value::Object(_), Value::Object(_), _) => merge(old, new, schema::below(field)),
             (Value::Array(old), Value::Array(new), Some(Field::Set { .. })) => {
-                old.extend(new.iter().filter(|v| !old.contains(v)).cloned().collect::<Vec<_>>());
+                old.extend(
+                    new.iter()
+                        .filter(|v| !old.contains(v))
+                        .cloned()
+                        .collect::<Vec<_>>(),
+                );
             }
             (Value::Array(old), Value::Array(new), Some(Field::Map { keys, item })) => {
                 let items = std::mem::take(old);
                 let wanted = new
                     .iter()
-                    .map(|new| match items.iter().position(|o| schema::same_item(o, new, keys)) {
-                        Some(at) => {
-                            let mut both = items[at].clone();
-                            merge(&mut both, new, item);
-                            (Some(at), both)
-                        }
-                        None => (None, new.clone()),
-                    })
+                    .map(
+                        |new| match items.iter().position(|o| schema::same_item(o, new, keys)) {
+                            Some(at) => {
+                                let mut both = items[at].clone();
+                                merge(&mut both, new, item);
+                                (Some(at), both)
+                            }
+                            None => (None, new.clone()),
+                        },
+                    )
                     .collect();
                 *old = schema::order(items, wanted);
             }
@@ -399,9 +424,15 @@ fn merge(target: &mut Value, applied: &Value, of: &'static Type) {
 /// Takes a path away, and the objects and lists that become empty by it. True when `value` itself
 /// became empty.
 fn remove(value: &mut Value, path: &[String], of: &'static Type) -> bool {
-    let Some((step, rest)) = path.split_first() else { return false };
-    let Some(name) = step.strip_prefix("f:") else { return false };
-    let Value::Object(map) = value else { return false };
+    let Some((step, rest)) = path.split_first() else {
+        return false;
+    };
+    let Some(name) = step.strip_prefix("f:") else {
+        return false;
+    };
+    let Value::Object(map) = value else {
+        return false;
+    };
     let field = of.field(name);
     let gone = match map.get_mut(name) {
         None => return false,
@@ -413,7 +444,9 @@ fn remove(value: &mut Value, path: &[String], of: &'static Type) -> bool {
                 Some(Field::Map { keys, item: of }) => {
                     if rest.len() == 1 {
                         items.retain(|item| item_step(item, keys) != *step);
-                    } else if let Some(item) = items.iter_mut().find(|i| item_step(i, keys) == *step) {
+                    } else if let Some(item) =
+                        items.iter_mut().find(|i| item_step(i, keys) == *step)
+                    {
                         // The keys of an item stay as long as the item does.
                         let key = rest[1].strip_prefix("f:").unwrap_or_default();
                         if rest.len() > 2 || !keys.iter().any(|k| k.0 == key) {

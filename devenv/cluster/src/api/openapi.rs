@@ -14,7 +14,11 @@ use super::{
 use crate::kinds::{self, Kind};
 
 fn base(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
 }
 
 /// `/openapi/v3`: where the documents are.
@@ -35,11 +39,21 @@ pub(super) fn index() -> Response<ApiBody> {
 pub(super) fn document(group: &str, version: &str) -> Response<ApiBody> {
     let mut paths = Map::new();
     let mut schemas = Map::new();
-    for kind in kinds::ALL.into_iter().filter(|k| k.group == group && k.version == version) {
-        let scope = if kind.namespaced { "namespaces/{namespace}/" } else { "" };
+    for kind in kinds::ALL
+        .into_iter()
+        .filter(|k| k.group == group && k.version == version)
+    {
+        let scope = if kind.namespaced {
+            "namespaces/{namespace}/"
+        } else {
+            ""
+        };
         let collection = format!("/{}/{scope}{}", base(group, version), kind.plural);
         paths.insert(format!("{collection}/{{name}}"), object_path(kind));
-        paths.insert(collection, json!({"post": operation(kind, "post", "application/json")}));
+        paths.insert(
+            collection,
+            json!({"post": operation(kind, "post", "application/json")}),
+        );
         schemas.insert(schema_name(kind), schema(kind));
     }
     let document = json!({
@@ -52,7 +66,11 @@ pub(super) fn document(group: &str, version: &str) -> Response<ApiBody> {
 }
 
 fn schema_name(kind: &Kind) -> String {
-    let group = if kind.group.is_empty() { "core" } else { kind.group };
+    let group = if kind.group.is_empty() {
+        "core"
+    } else {
+        kind.group
+    };
     format!("{group}.{}.{}", kind.version, kind.kind)
 }
 
@@ -61,9 +79,9 @@ fn group_version_kind(kind: &Kind) -> Value {
 }
 
 fn operation(kind: &Kind, action: &str, content_type: &str) -> Value {
-    let reference = json!({"schema": {"$ref": format!("#/components/schemas/{}", schema_name(kind))}});
-    let parameter =
-        |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
+    let reference =
+        json!({"schema": {"$ref": format!("#/components/schemas/{}", schema_name(kind))}});
+    let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
     json!({
         "operationId": format!("{action}{}{}", kind.version, kind.kind),
         "x-kubernetes-action": action,
@@ -75,7 +93,8 @@ fn operation(kind: &Kind, action: &str, content_type: &str) -> Value {
 }
 
 fn object_path(kind: &Kind) -> Value {
-    let reference = json!({"schema": {"$ref": format!("#/components/schemas/{}", schema_name(kind))}});
+    let reference =
+        json!({"schema": {"$ref": format!("#/components/schemas/{}", schema_name(kind))}});
     json!({
         "get": {
             "operationId": format!("read{}{}", kind.version, kind.kind),

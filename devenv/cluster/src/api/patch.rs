@@ -46,7 +46,9 @@ pub(super) fn json_patch(target: &mut Value, patch: Value) -> Result<(), Failure
 /// 400 for a directive that is none.
 pub(super) fn strategic(target: &mut Value, patch: &Value, of: &Type) -> Result<(), Failure> {
     let (Value::Object(target), Value::Object(patch)) = (target, patch) else {
-        return Err(Failure::bad_request("error decoding patch: an object is expected"));
+        return Err(Failure::bad_request(
+            "error decoding patch: an object is expected",
+        ));
     };
     strategic_map(target, patch, of)
 }
@@ -78,7 +80,9 @@ fn strategic_map(
     }
     for (key, value) in patch {
         if let Some(list) = key.strip_prefix(DELETE_FROM) {
-            if let (Some(Value::Array(items)), Some(gone)) = (target.get_mut(list), value.as_array()) {
+            if let (Some(Value::Array(items)), Some(gone)) =
+                (target.get_mut(list), value.as_array())
+            {
                 items.retain(|item| !gone.contains(item));
             }
             continue;
@@ -86,11 +90,12 @@ fn strategic_map(
         if let Some(list) = key.strip_prefix(ORDER) {
             // An order without changes to the list itself.
             if !patch.contains_key(list)
-                && let (Some(Value::Array(items)), Some(wanted)) = (target.get_mut(list), value.as_array())
+                && let (Some(Value::Array(items)), Some(wanted)) =
+                    (target.get_mut(list), value.as_array())
             {
                 let field = of.field(list);
                 let old = std::mem::take(items);
-                *items = reorder(old, wanted, strategic_keys(field));
+                *items = reorder(old, Vec::new(), wanted, strategic_keys(field));
             }
             continue;
         }
@@ -119,7 +124,9 @@ fn strategic_map(
                 }
             }
             Value::Array(patch_items) => {
-                let order = patch.get(&format!("{ORDER}{key}")).and_then(Value::as_array);
+                let order = patch
+                    .get(&format!("{ORDER}{key}"))
+                    .and_then(Value::as_array);
                 let old = match target.remove(key) {
                     Some(Value::Array(items)) => items,
                     _ => Vec::new(),
@@ -151,26 +158,37 @@ fn strategic_list(
     field: Option<Field>,
 ) -> Result<Vec<Value>, Failure> {
     if let Some(Field::Set { strategic: true }) = field {
-        let new: Vec<Value> = patch.iter().filter(|item| !old.contains(item)).cloned().collect();
-        old.extend(new);
+        let new: Vec<Value> = patch
+            .iter()
+            .filter(|item| !old.contains(item))
+            .cloned()
+            .collect();
         return Ok(match order {
-            Some(order) => reorder(old, order, None),
-            None => old,
+            Some(order) => reorder(old, new, order, None),
+            None => [old, new].concat(),
         });
     }
     let Some(key) = strategic_keys(field) else {
         return Ok(patch.iter().map(bare).collect());
     };
-    let directive = |item: &Value| item.get("$patch").and_then(Value::as_str).map(str::to_owned);
-    let replace = |item: &Value| {
-        directive(item).as_deref() == Some("replace") && item.get(key).is_none()
+    let directive = |item: &Value| {
+        item.get("$patch")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
     };
+    let replace =
+        |item: &Value| directive(item).as_deref() == Some("replace") && item.get(key).is_none();
     if patch.iter().any(replace) {
-        return Ok(patch.iter().filter(|item| !replace(item)).map(bare).collect());
+        return Ok(patch
+            .iter()
+            .filter(|item| !replace(item))
+            .map(bare)
+            .collect());
     }
     let below = schema::below(field);
-    // In the patch's order, the way Kubernetes places what it has not seen before.
+    // Without an order of its own, the patch's items are the order.
     let mut mentioned = Vec::new();
+    let mut added: Vec<Value> = Vec::new();
     for item in patch {
         let Some(id) = item.get(key) else {
             return Err(Failure::bad_request(format!(
@@ -182,42 +200,57 @@ fn strategic_list(
             continue;
         }
         mentioned.push(id.clone());
-        match old.iter_mut().find(|o| o.get(key) == Some(id)) {
+        match old
+            .iter_mut()
+            .chain(&mut added)
+            .find(|o| o.get(key) == Some(id))
+        {
             Some(existing) => strategic(existing, item, below)?,
             None => {
                 let mut new = json!({});
                 strategic(&mut new, item, below)?;
-                old.push(new);
+                added.push(new);
             }
         }
     }
-    // New items were appended: let the order put them where they belong.
     let order: Vec<Value> = match order {
         Some(order) => order.clone(),
         None => mentioned.into_iter().map(|id| json!({key: id})).collect(),
     };
-    Ok(reorder(old, &order, Some(key)))
+    Ok(reorder(old, added, &order, Some(key)))
 }
 
-/// Orders a list as `wanted` names its items (by key, or themselves).
-fn reorder(items: Vec<Value>, wanted: &[Value], key: Option<&str>) -> Vec<Value> {
+/// Orders a list, of old and added items, as `wanted` names them (by key, or themselves).
+fn reorder(
+    old: Vec<Value>,
+    mut added: Vec<Value>,
+    wanted: &[Value],
+    key: Option<&str>,
+) -> Vec<Value> {
     let id = |v: &Value| match key {
         Some(key) => v.get(key).cloned().unwrap_or(Value::Null),
         None => v.clone(),
     };
-    let ids: Vec<Value> = items.iter().map(id).collect();
-    let wanted: Vec<(Option<usize>, Value)> = wanted
-        .iter()
-        .filter_map(|w| {
-            let at = ids.iter().position(|i| *i == id(w))?;
-            Some((Some(at), items[at].clone()))
-        })
-        .collect();
-    schema::order(items, wanted)
+    let ids: Vec<Value> = old.iter().map(id).collect();
+    let mut ordered = Vec::new();
+    for wanted in wanted {
+        let wanted = id(wanted);
+        if let Some(at) = ids.iter().position(|i| *i == wanted) {
+            ordered.push((Some(at), old[at].clone()));
+        } else if let Some(at) = added.iter().position(|a| id(a) == wanted) {
+            ordered.push((None, added.remove(at)));
+        }
+    }
+    let mut all = schema::order(old, ordered);
+    all.extend(added);
+    all
 }
 
 fn without_directives(map: &Map<String, Value>) -> Map<String, Value> {
-    map.iter().filter(|(k, _)| !k.starts_with('$')).map(|(k, v)| (k.clone(), bare(v))).collect()
+    map.iter()
+        .filter(|(k, _)| !k.starts_with('$'))
+        .map(|(k, v)| (k.clone(), bare(v)))
+        .collect()
 }
 
 fn bare(value: &Value) -> Value {
@@ -238,7 +271,10 @@ mod tests {
     #[test]
     fn merge_patch() {
         let mut value = json!({"a": {"b": 1, "c": 2}, "d": [1]});
-        merge(&mut value, &json!({"a": {"b": null, "e": {"f": null}}, "d": [2]}));
+        merge(
+            &mut value,
+            &json!({"a": {"b": null, "e": {"f": null}}, "d": [2]}),
+        );
         assert_eq!(value, json!({"a": {"c": 2, "e": {}}, "d": [2]}));
     }
 
@@ -250,7 +286,12 @@ mod tests {
         assert_eq!(value["metadata"]["labels"]["p"], "3");
         let patch = json!([{"op": "replace", "path": "/metadata/labels/zzz/y", "value": "1"}]);
         assert_eq!(json_patch(&mut value, patch).unwrap_err().code, 422);
-        assert_eq!(json_patch(&mut value, json!({"op": "add"})).unwrap_err().code, 400);
+        assert_eq!(
+            json_patch(&mut value, json!({"op": "add"}))
+                .unwrap_err()
+                .code,
+            400
+        );
     }
 
     #[rstest]
@@ -307,6 +348,11 @@ mod tests {
         assert_eq!(value["metadata"]["finalizers"], json!(["b", "c"]));
         assert_eq!(value["spec"]["strategy"], json!({"type": "Recreate"}));
         let keyless = json!({"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}});
-        assert_eq!(strategic(&mut value, &keyless, schema::of(&DEPLOYMENT)).unwrap_err().code, 400);
+        assert_eq!(
+            strategic(&mut value, &keyless, schema::of(&DEPLOYMENT))
+                .unwrap_err()
+                .code,
+            400
+        );
     }
 }

@@ -14,13 +14,24 @@ use super::{
 use crate::{kinds::KindRef, store::Object};
 
 /// One object.
-pub(super) fn object(form: Form, code: StatusCode, kind: KindRef, value: &Value) -> Response<ApiBody> {
+pub(super) fn object(
+    form: Form,
+    code: StatusCode,
+    kind: KindRef,
+    value: &Value,
+) -> Response<ApiBody> {
     match form {
         Form::Json => body::json(code, value),
         Form::Metadata => body::json(code, &metadata(value)),
         Form::Table(rows) => {
-            let list = ListMeta { resource_version: text(&value["metadata"]["resourceVersion"]), ..ListMeta::default() };
-            body::json(code, &table(kind, std::iter::once(value), &list, rows, true))
+            let list = ListMeta {
+                resource_version: text(&value["metadata"]["resourceVersion"]),
+                ..ListMeta::default()
+            };
+            body::json(
+                code,
+                &table(kind, std::iter::once(value), &list, rows, true),
+            )
         }
     }
 }
@@ -46,7 +57,12 @@ struct List<'a, T> {
 }
 
 /// Many objects.
-pub(super) fn list(form: Form, kind: KindRef, objects: &[Arc<Object>], meta: &ListMeta) -> Response<ApiBody> {
+pub(super) fn list(
+    form: Form,
+    kind: KindRef,
+    objects: &[Arc<Object>],
+    meta: &ListMeta,
+) -> Response<ApiBody> {
     let values = objects.iter().map(|o| o.value());
     match form {
         Form::Json => body::json(
@@ -121,10 +137,18 @@ pub(super) fn selector_text(selector: &Value) -> String {
         .flatten()
         .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
         .collect();
-    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+    for expression in selector["matchExpressions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
         let key = text(&expression["key"]);
-        let values: Vec<&str> =
-            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let values: Vec<&str> = expression["values"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         let values = values.join(",");
         parts.push(match expression["operator"].as_str() {
             Some("In") => format!("{key} in ({values})"),

@@ -56,12 +56,17 @@ pub(super) fn group_versions() -> Vec<(&'static str, &'static str)> {
 }
 
 fn served(group: &str, version: &str) -> Option<(&'static str, &'static str)> {
-    group_versions().into_iter().find(|gv| *gv == (group, version))
+    group_versions()
+        .into_iter()
+        .find(|gv| *gv == (group, version))
 }
 
 pub(super) fn route(path: &str) -> Route {
-    let parts: Vec<String> =
-        path.split('/').filter(|p| !p.is_empty()).map(percent_decode).collect();
+    let parts: Vec<String> = path
+        .split('/')
+        .filter(|p| !p.is_empty())
+        .map(percent_decode)
+        .collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let group_version = |group, version| match served(group, version) {
         Some((g, v)) => Route::Resources(g, v),
@@ -117,7 +122,9 @@ fn objects(group: &str, version: &str, rest: &[&str]) -> Route {
         [resource, name, subresource] => (*resource, Some(*name), Some(*subresource)),
         _ => return Route::NoSuchResource,
     };
-    let Some(kind) = kinds::by_path(group, version, resource) else { return Route::NoSuchResource };
+    let Some(kind) = kinds::by_path(group, version, resource) else {
+        return Route::NoSuchResource;
+    };
     // A namespaced object cannot be named without its namespace, nor a cluster-scoped one with one.
     if kind.namespaced && name.is_some() && namespace.is_none()
         || !kind.namespaced && namespace.is_some()
@@ -148,12 +155,20 @@ pub(super) struct Query(Vec<(String, String)>);
 impl Query {
     /// Parses the part after the question mark; kube-rs' leading `&` and empty parts are no matter.
     pub fn parse(query: &str) -> Query {
-        Query(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+        Query(
+            form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
     }
 
     /// The value of a parameter; `None` when it is not there or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+        self.0
+            .iter()
+            .find(|(k, _)| k == name)
+            .map(|(_, v)| v.as_str())
+            .filter(|v| !v.is_empty())
     }
 
     /// A parameter that is on when it is there: `watch`, `watch=1`, `watch=true`.
@@ -161,7 +176,9 @@ impl Query {
         self.0
             .iter()
             .find(|(k, _)| k == name)
-            .is_some_and(|(_, v)| !matches!(v.as_str(), "false" | "0" | "f" | "F" | "FALSE" | "False"))
+            .is_some_and(|(_, v)| {
+                !matches!(v.as_str(), "false" | "0" | "f" | "F" | "FALSE" | "False")
+            })
     }
 
     /// A number.
@@ -208,13 +225,19 @@ pub(super) enum RowObject {
 
 /// Chooses the first form of `Accept` that this server has.
 pub(super) fn form(headers: &HeaderMap, query: &Query) -> Result<Form, Failure> {
-    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let accept = headers
+        .get(ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     if accept.trim().is_empty() {
         return Ok(Form::Json);
     }
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
-        if !matches!(parts.next(), Some("application/json" | "application/*" | "*/*")) {
+        if !matches!(
+            parts.next(),
+            Some("application/json" | "application/*" | "*/*")
+        ) {
             continue;
         }
         let parameters: Vec<(&str, &str)> = parts.filter_map(|p| p.split_once('=')).collect();
@@ -228,7 +251,11 @@ pub(super) fn form(headers: &HeaderMap, query: &Query) -> Result<Form, Failure> 
                     _ => RowObject::Metadata,
                 }));
             }
-            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), Some("v1")) => {
+            (
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList"),
+                Some("meta.k8s.io"),
+                Some("v1"),
+            ) => {
                 return Ok(Form::Metadata);
             }
             _ => {}
@@ -239,10 +266,15 @@ pub(super) fn form(headers: &HeaderMap, query: &Query) -> Result<Form, Failure> 
 
 /// Whether discovery is wanted in one piece (the aggregated form, v2).
 pub(super) fn wants_aggregated(headers: &HeaderMap) -> bool {
-    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let accept = headers
+        .get(ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     accept.split(',').any(|range| {
         let parts: Vec<&str> = range.split(';').map(str::trim).collect();
-        ["g=apidiscovery.k8s.io", "v=v2", "as=APIGroupDiscoveryList"].iter().all(|p| parts.contains(p))
+        ["g=apidiscovery.k8s.io", "v=v2", "as=APIGroupDiscoveryList"]
+            .iter()
+            .all(|p| parts.contains(p))
     })
 }
 
@@ -286,10 +318,22 @@ mod tests {
     #[rstest]
     #[case("", Some(Form::Json))]
     #[case("application/json, */*", Some(Form::Json))]
-    #[case("application/vnd.kubernetes.protobuf,application/json", Some(Form::Json))]
-    #[case("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some(Form::Table(RowObject::Metadata)))]
-    #[case("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Some(Form::Json))]
-    #[case("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some(Form::Metadata))]
+    #[case(
+        "application/vnd.kubernetes.protobuf,application/json",
+        Some(Form::Json)
+    )]
+    #[case(
+        "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+        Some(Form::Table(RowObject::Metadata))
+    )]
+    #[case(
+        "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+        Some(Form::Json)
+    )]
+    #[case(
+        "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+        Some(Form::Metadata)
+    )]
     #[case("application/vnd.kubernetes.protobuf", None)]
     fn accept(#[case] header: &str, #[case] wanted: Option<Form>) {
         let mut headers = HeaderMap::new();

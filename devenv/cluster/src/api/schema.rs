@@ -20,7 +20,10 @@ pub(super) enum Field {
     Set { strategic: bool },
     /// A list of objects that are told apart by these fields (with their defaults); the first is
     /// the key of strategic merge patches.
-    Map { keys: &'static [(&'static str, &'static str)], item: &'static Type },
+    Map {
+        keys: &'static [(&'static str, &'static str)],
+        item: &'static Type,
+    },
     /// A list of objects that is one value for apply, but merged by key in strategic merge patches.
     StrategicOnly { key: &'static str },
     /// A list of objects that is one value, whose items have a type for what lies deeper.
@@ -30,7 +33,10 @@ pub(super) enum Field {
 impl Type {
     /// How `field` is merged; `None` for the rule.
     pub fn field(&self, field: &str) -> Option<Field> {
-        self.0.iter().find(|(name, _)| *name == field).map(|(_, f)| *f)
+        self.0
+            .iter()
+            .find(|(name, _)| *name == field)
+            .map(|(_, f)| *f)
     }
 }
 
@@ -39,11 +45,23 @@ pub(super) static BY_RULE: Type = Type(&[]);
 
 const BY_NAME: &[(&str, &str)] = &[("name", "")];
 const BY_TYPE: &[(&str, &str)] = &[("type", "")];
-const CONDITIONS: (&str, Field) = ("conditions", Field::Map { keys: BY_TYPE, item: &BY_RULE });
+const CONDITIONS: (&str, Field) = (
+    "conditions",
+    Field::Map {
+        keys: BY_TYPE,
+        item: &BY_RULE,
+    },
+);
 
 static METADATA: Type = Type(&[
     ("finalizers", Field::Set { strategic: true }),
-    ("ownerReferences", Field::Map { keys: &[("uid", "")], item: &BY_RULE }),
+    (
+        "ownerReferences",
+        Field::Map {
+            keys: &[("uid", "")],
+            item: &BY_RULE,
+        },
+    ),
 ]);
 
 static ENV_SOURCE: Type = Type(&[
@@ -55,36 +73,116 @@ static ENV_SOURCE: Type = Type(&[
 
 static ENV: Type = Type(&[("valueFrom", Field::Object(&ENV_SOURCE))]);
 
-static RESOURCES: Type = Type(&[("claims", Field::Map { keys: BY_NAME, item: &BY_RULE })]);
+static RESOURCES: Type = Type(&[(
+    "claims",
+    Field::Map {
+        keys: BY_NAME,
+        item: &BY_RULE,
+    },
+)]);
 
 static CONTAINER: Type = Type(&[
-    ("env", Field::Map { keys: BY_NAME, item: &ENV }),
+    (
+        "env",
+        Field::Map {
+            keys: BY_NAME,
+            item: &ENV,
+        },
+    ),
     (
         "ports",
-        Field::Map { keys: &[("containerPort", ""), ("protocol", "TCP")], item: &BY_RULE },
+        Field::Map {
+            keys: &[("containerPort", ""), ("protocol", "TCP")],
+            item: &BY_RULE,
+        },
     ),
-    ("volumeMounts", Field::Map { keys: &[("mountPath", "")], item: &BY_RULE }),
-    ("volumeDevices", Field::Map { keys: &[("devicePath", "")], item: &BY_RULE }),
+    (
+        "volumeMounts",
+        Field::Map {
+            keys: &[("mountPath", "")],
+            item: &BY_RULE,
+        },
+    ),
+    (
+        "volumeDevices",
+        Field::Map {
+            keys: &[("devicePath", "")],
+            item: &BY_RULE,
+        },
+    ),
     ("resources", Field::Object(&RESOURCES)),
 ]);
 
-static NODE_AFFINITY: Type =
-    Type(&[("requiredDuringSchedulingIgnoredDuringExecution", Field::Atomic)]);
+static NODE_AFFINITY: Type = Type(&[(
+    "requiredDuringSchedulingIgnoredDuringExecution",
+    Field::Atomic,
+)]);
 
 static AFFINITY: Type = Type(&[("nodeAffinity", Field::Object(&NODE_AFFINITY))]);
 
 static POD_SPEC: Type = Type(&[
-    ("containers", Field::Map { keys: BY_NAME, item: &CONTAINER }),
-    ("initContainers", Field::Map { keys: BY_NAME, item: &CONTAINER }),
-    ("ephemeralContainers", Field::Map { keys: BY_NAME, item: &CONTAINER }),
-    ("volumes", Field::Map { keys: BY_NAME, item: &BY_RULE }),
-    ("imagePullSecrets", Field::Map { keys: BY_NAME, item: &BY_RULE }),
-    ("hostAliases", Field::Map { keys: &[("ip", "")], item: &BY_RULE }),
-    ("resourceClaims", Field::Map { keys: BY_NAME, item: &BY_RULE }),
-    ("schedulingGates", Field::Map { keys: BY_NAME, item: &BY_RULE }),
+    (
+        "containers",
+        Field::Map {
+            keys: BY_NAME,
+            item: &CONTAINER,
+        },
+    ),
+    (
+        "initContainers",
+        Field::Map {
+            keys: BY_NAME,
+            item: &CONTAINER,
+        },
+    ),
+    (
+        "ephemeralContainers",
+        Field::Map {
+            keys: BY_NAME,
+            item: &CONTAINER,
+        },
+    ),
+    (
+        "volumes",
+        Field::Map {
+            keys: BY_NAME,
+            item: &BY_RULE,
+        },
+    ),
+    (
+        "imagePullSecrets",
+        Field::Map {
+            keys: BY_NAME,
+            item: &BY_RULE,
+        },
+    ),
+    (
+        "hostAliases",
+        Field::Map {
+            keys: &[("ip", "")],
+            item: &BY_RULE,
+        },
+    ),
+    (
+        "resourceClaims",
+        Field::Map {
+            keys: BY_NAME,
+            item: &BY_RULE,
+        },
+    ),
+    (
+        "schedulingGates",
+        Field::Map {
+            keys: BY_NAME,
+            item: &BY_RULE,
+        },
+    ),
     (
         "topologySpreadConstraints",
-        Field::Map { keys: &[("topologyKey", ""), ("whenUnsatisfiable", "")], item: &BY_RULE },
+        Field::Map {
+            keys: &[("topologyKey", ""), ("whenUnsatisfiable", "")],
+            item: &BY_RULE,
+        },
     ),
     ("nodeSelector", Field::Atomic),
     ("affinity", Field::Object(&AFFINITY)),
@@ -92,7 +190,13 @@ static POD_SPEC: Type = Type(&[
 
 static POD_STATUS: Type = Type(&[
     CONDITIONS,
-    ("podIPs", Field::Map { keys: &[("ip", "")], item: &BY_RULE }),
+    (
+        "podIPs",
+        Field::Map {
+            keys: &[("ip", "")],
+            item: &BY_RULE,
+        },
+    ),
     ("hostIPs", Field::StrategicOnly { key: "ip" }),
 ]);
 
@@ -102,11 +206,15 @@ static POD: Type = Type(&[
     ("status", Field::Object(&POD_STATUS)),
 ]);
 
-static TEMPLATE: Type =
-    Type(&[("metadata", Field::Object(&METADATA)), ("spec", Field::Object(&POD_SPEC))]);
+static TEMPLATE: Type = Type(&[
+    ("metadata", Field::Object(&METADATA)),
+    ("spec", Field::Object(&POD_SPEC)),
+]);
 
-static WORKLOAD_SPEC: Type =
-    Type(&[("selector", Field::Atomic), ("template", Field::Object(&TEMPLATE))]);
+static WORKLOAD_SPEC: Type = Type(&[
+    ("selector", Field::Atomic),
+    ("template", Field::Object(&TEMPLATE)),
+]);
 
 static CONDITIONED: Type = Type(&[CONDITIONS]);
 
@@ -118,7 +226,13 @@ static WORKLOAD: Type = Type(&[
 
 static SERVICE_SPEC: Type = Type(&[
     ("selector", Field::Atomic),
-    ("ports", Field::Map { keys: &[("port", ""), ("protocol", "TCP")], item: &BY_RULE }),
+    (
+        "ports",
+        Field::Map {
+            keys: &[("port", ""), ("protocol", "TCP")],
+            item: &BY_RULE,
+        },
+    ),
 ]);
 
 static SERVICE: Type = Type(&[
@@ -127,20 +241,37 @@ static SERVICE: Type = Type(&[
     ("status", Field::Object(&CONDITIONED)),
 ]);
 
-static NODE_STATUS: Type =
-    Type(&[CONDITIONS, ("addresses", Field::Map { keys: BY_TYPE, item: &BY_RULE })]);
+static NODE_STATUS: Type = Type(&[
+    CONDITIONS,
+    (
+        "addresses",
+        Field::Map {
+            keys: BY_TYPE,
+            item: &BY_RULE,
+        },
+    ),
+]);
 
-static NODE: Type =
-    Type(&[("metadata", Field::Object(&METADATA)), ("status", Field::Object(&NODE_STATUS))]);
+static NODE: Type = Type(&[
+    ("metadata", Field::Object(&METADATA)),
+    ("status", Field::Object(&NODE_STATUS)),
+]);
 
-static INGRESS_SPEC: Type =
-    Type(&[("rules", Field::Plain), ("tls", Field::Plain), ("defaultBackend", Field::Object(&BY_RULE))]);
+static INGRESS_SPEC: Type = Type(&[
+    ("rules", Field::Plain),
+    ("tls", Field::Plain),
+    ("defaultBackend", Field::Object(&BY_RULE)),
+]);
 
-static INGRESS: Type =
-    Type(&[("metadata", Field::Object(&METADATA)), ("spec", Field::Object(&INGRESS_SPEC))]);
+static INGRESS: Type = Type(&[
+    ("metadata", Field::Object(&METADATA)),
+    ("spec", Field::Object(&INGRESS_SPEC)),
+]);
 
-static NAMESPACE: Type =
-    Type(&[("metadata", Field::Object(&METADATA)), ("status", Field::Object(&CONDITIONED))]);
+static NAMESPACE: Type = Type(&[
+    ("metadata", Field::Object(&METADATA)),
+    ("status", Field::Object(&CONDITIONED)),
+]);
 
 static OTHER: Type = Type(&[("metadata", Field::Object(&METADATA))]);
 
@@ -180,7 +311,8 @@ pub(super) fn same_item(
     b: &serde_json::Value,
     keys: &[(&str, &str)],
 ) -> bool {
-    keys.iter().all(|key| key_value(a, *key) == key_value(b, *key))
+    keys.iter()
+        .all(|key| key_value(a, *key) == key_value(b, *key))
 }
 
 /// Puts a merged list into order: items named in `wanted` in its order, the others where they stood
@@ -197,7 +329,11 @@ pub(super) fn order<T>(old: Vec<T>, wanted: Vec<(Option<usize>, T)>) -> Vec<T> {
         }
         taken
     };
-    let mut rest = old.into_iter().enumerate().filter(|(i, _)| !taken[*i]).peekable();
+    let mut rest = old
+        .into_iter()
+        .enumerate()
+        .filter(|(i, _)| !taken[*i])
+        .peekable();
     let mut out = Vec::new();
     for (at, item) in wanted {
         if let Some(at) = at {
@@ -217,8 +353,14 @@ mod tests {
 
     #[test]
     fn items_keep_their_neighbours() {
-        assert_eq!(order(vec!["a", "b", "c"], vec![(Some(2), "C"), (None, "n")]), ["a", "b", "C", "n"]);
+        assert_eq!(
+            order(vec!["a", "b", "c"], vec![(Some(2), "C"), (None, "n")]),
+            ["a", "b", "C", "n"]
+        );
         assert_eq!(order(vec!["a", "b"], vec![(None, "n")]), ["n", "a", "b"]);
-        assert_eq!(order(vec!["a", "b", "c"], vec![(Some(2), "C"), (Some(0), "A")]), ["b", "C", "A"]);
+        assert_eq!(
+            order(vec!["a", "b", "c"], vec![(Some(2), "C"), (Some(0), "A")]),
+            ["b", "C", "A"]
+        );
     }
 }

@@ -45,7 +45,11 @@ impl LabelSelector {
     /// # Errors
     /// The operator that is none.
     pub fn from_object(selector: &Value, plain: bool) -> Result<LabelSelector, String> {
-        let labels = if plain { selector } else { &selector["matchLabels"] };
+        let labels = if plain {
+            selector
+        } else {
+            &selector["matchLabels"]
+        };
         let mut all: Vec<Requirement> = labels
             .as_object()
             .into_iter()
@@ -55,11 +59,18 @@ impl LabelSelector {
                 test: Test::In([value.as_str().unwrap_or_default().to_owned()].into()),
             })
             .collect();
-        let expressions = if plain { None } else { selector["matchExpressions"].as_array() };
+        let expressions = if plain {
+            None
+        } else {
+            selector["matchExpressions"].as_array()
+        };
         for expression in expressions.into_iter().flatten() {
             let values = || -> BTreeSet<String> {
                 let values = expression["values"].as_array().into_iter().flatten();
-                values.filter_map(Value::as_str).map(str::to_owned).collect()
+                values
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
             };
             let test = match expression["operator"].as_str().unwrap_or_default() {
                 "In" => Test::In(values()),
@@ -88,8 +99,12 @@ impl LabelSelector {
                 Test::NotIn(set) => value.is_none_or(|v| !set.contains(v)),
                 Test::Exists => value.is_some(),
                 Test::DoesNotExist => value.is_none(),
-                Test::Greater(n) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v > *n),
-                Test::Less(n) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v < *n),
+                Test::Greater(n) => value
+                    .and_then(|v| v.parse::<i64>().ok())
+                    .is_some_and(|v| v > *n),
+                Test::Less(n) => value
+                    .and_then(|v| v.parse::<i64>().ok())
+                    .is_some_and(|v| v < *n),
             }
         })
     }
@@ -111,10 +126,15 @@ impl Parser {
             } else if "=!(),<>".contains(c) {
                 chars.next();
                 let double = matches!(c, '=' | '!') && chars.next_if_eq(&'=').is_some();
-                tokens.push(if double { format!("{c}=") } else { c.to_string() });
+                tokens.push(if double {
+                    format!("{c}=")
+                } else {
+                    c.to_string()
+                });
             } else {
                 let mut word = String::new();
-                while let Some(c) = chars.next_if(|c| !c.is_whitespace() && !"=!(),<>".contains(*c)) {
+                while let Some(c) = chars.next_if(|c| !c.is_whitespace() && !"=!(),<>".contains(*c))
+                {
                     word.push(c);
                 }
                 tokens.push(word);
@@ -158,7 +178,10 @@ impl Parser {
     fn requirement(&mut self) -> Result<Requirement, String> {
         if self.peek() == "!" {
             self.take();
-            return Ok(Requirement { key: self.word("identifier")?, test: Test::DoesNotExist });
+            return Ok(Requirement {
+                key: self.word("identifier")?,
+                test: Test::DoesNotExist,
+            });
         }
         let key = self.word("identifier")?;
         let test = match self.peek() {
@@ -186,10 +209,16 @@ impl Parser {
                 let number = value.parse().map_err(|_| {
                     format!("values[0][{key}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer")
                 })?;
-                if greater { Test::Greater(number) } else { Test::Less(number) }
+                if greater {
+                    Test::Greater(number)
+                } else {
+                    Test::Less(number)
+                }
             }
             other => {
-                return Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt"));
+                return Err(format!(
+                    "found '{other}', expected: in, notin, =, ==, !=, gt, lt"
+                ));
             }
         };
         Ok(Requirement { key, test })
@@ -197,7 +226,11 @@ impl Parser {
 
     /// A value, which may be empty at the end or before a comma.
     fn value(&mut self) -> Result<String, String> {
-        if matches!(self.peek(), "" | ",") { Ok(String::new()) } else { self.word("identifier") }
+        if matches!(self.peek(), "" | ",") {
+            Ok(String::new())
+        } else {
+            self.word("identifier")
+        }
     }
 
     fn values(&mut self) -> Result<BTreeSet<String>, String> {
@@ -244,7 +277,9 @@ impl FieldSelector {
                 )));
             };
             if !supported(kind, field) {
-                return Err(Failure::bad_request(format!("field label not supported: {field}")));
+                return Err(Failure::bad_request(format!(
+                    "field label not supported: {field}"
+                )));
             }
             all.push((field.to_owned(), value.to_owned(), equal));
         }
@@ -334,11 +369,23 @@ mod tests {
     }
 
     #[rstest]
-    #[case("a===b", "unable to parse requirement: found '=', expected: identifier")]
-    #[case("a=b,", "unable to parse requirement: found '', expected: identifier after ','")]
+    #[case(
+        "a===b",
+        "unable to parse requirement: found '=', expected: identifier"
+    )]
+    #[case(
+        "a=b,",
+        "unable to parse requirement: found '', expected: identifier after ','"
+    )]
     #[case("a in b", "unable to parse requirement: found 'b', expected: '('")]
-    #[case("a in (b", "unable to parse requirement: found '', expected: ',' or ')'")]
-    #[case("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt")]
+    #[case(
+        "a in (b",
+        "unable to parse requirement: found '', expected: ',' or ')'"
+    )]
+    #[case(
+        "a b",
+        "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"
+    )]
     fn label_errors(#[case] text: &str, #[case] wanted: &str) {
         assert_eq!(LabelSelector::parse(text).unwrap_err().message, wanted);
     }
@@ -350,7 +397,10 @@ mod tests {
         let selector = LabelSelector::from_object(&selector, false).unwrap();
         assert!(selector.matches(&json!({"app": "web"})));
         assert!(!selector.matches(&json!({"app": "web", "tier": "db"})));
-        assert!(LabelSelector::from_object(&json!({"matchExpressions": [{"operator": "Is"}]}), false).is_err());
+        assert!(
+            LabelSelector::from_object(&json!({"matchExpressions": [{"operator": "Is"}]}), false)
+                .is_err()
+        );
         let plain = LabelSelector::from_object(&json!({"app": "web"}), true).unwrap();
         assert!(plain.matches(&json!({"app": "web", "x": "y"})) && !plain.matches(&Value::Null));
     }
@@ -360,15 +410,23 @@ mod tests {
         let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "devenv"}, "status": {"phase": "Running"}});
         let matches = |text| FieldSelector::parse(&POD, text).unwrap().matches(&pod);
         assert!(matches("status.phase=Running,metadata.name==p"));
-        assert!(matches("spec.nodeName=devenv,status.phase!=Succeeded,status.phase!=Failed"));
+        assert!(matches(
+            "spec.nodeName=devenv,status.phase!=Succeeded,status.phase!=Failed"
+        ));
         assert!(!matches("status.phase=Pending"));
         assert!(matches("status.podIP="));
         assert_eq!(
-            FieldSelector::parse(&POD, "spec.foo=b").unwrap_err().message,
+            FieldSelector::parse(&POD, "spec.foo=b")
+                .unwrap_err()
+                .message,
             "field label not supported: spec.foo"
         );
         let event = json!({"involvedObject": {"kind": "Node", "name": "devenv"}});
         let selector = "involvedObject.kind=Node,involvedObject.namespace=";
-        assert!(FieldSelector::parse(&EVENT, selector).unwrap().matches(&event));
+        assert!(
+            FieldSelector::parse(&EVENT, selector)
+                .unwrap()
+                .matches(&event)
+        );
     }
 }

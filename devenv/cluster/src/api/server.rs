@@ -78,12 +78,17 @@ impl ApiServer {
     /// # Errors
     /// The address is taken, or a file cannot be written.
     pub async fn start(store: Store, options: ApiOptions) -> Result<ApiServer, ApiError> {
-        let listener = TcpListener::bind(options.listen)
-            .await
-            .map_err(|source| ApiError::Listen { address: options.listen, source })?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| ApiError::Listen { address: options.listen, source })?;
+        let listener =
+            TcpListener::bind(options.listen)
+                .await
+                .map_err(|source| ApiError::Listen {
+                    address: options.listen,
+                    source,
+                })?;
+        let address = listener.local_addr().map_err(|source| ApiError::Listen {
+            address: options.listen,
+            source,
+        })?;
         let identity = Identity::load_or_create(&options.tls_dir, address.ip())?;
         let acceptor = TlsAcceptor::from(identity.server_config()?);
         let text = kubeconfig::text(&options.project, &options.namespace, address, &identity);
@@ -92,17 +97,25 @@ impl ApiServer {
         let context = Arc::new(Context {
             store,
             logs: options.logs,
-            version: options.server_version.unwrap_or_else(|| SERVER_VERSION.to_owned()),
+            version: options
+                .server_version
+                .unwrap_or_else(|| SERVER_VERSION.to_owned()),
             chunks: Chunks::default(),
             closing: CancellationToken::new(),
         });
         let service = Guarded {
             token: format!("Bearer {}", identity.token).into(),
-            inner: ApiService { context: context.clone() },
+            inner: ApiService {
+                context: context.clone(),
+            },
         };
         let accept = tokio::spawn(accept(listener, acceptor, service, context.closing.clone()));
         tracing::debug!(%address, "API server listens");
-        Ok(ApiServer { context, address, accept })
+        Ok(ApiServer {
+            context,
+            address,
+            accept,
+        })
     }
 
     /// Where it listens.
@@ -112,7 +125,9 @@ impl ApiServer {
 
     /// The API without a network and already authenticated, such as `kube::Client::new` takes it.
     pub fn service(&self) -> ApiService {
-        ApiService { context: self.context.clone() }
+        ApiService {
+            context: self.context.clone(),
+        }
     }
 
     /// Ends watches and followed logs, lets other answers finish and closes the connections.
@@ -133,7 +148,9 @@ async fn accept(
 ) {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new());
-    http.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(30)));
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(Duration::from_secs(30)));
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
     loop {
@@ -164,7 +181,9 @@ async fn accept(
                 },
             };
             let service = TowerToHyperService::new(service);
-            let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
+            let connection = http
+                .serve_connection(TokioIo::new(stream), service)
+                .into_owned();
             if let Err(e) = watcher.watch(connection).await {
                 tracing::debug!(error = %e, "a connection to the API server broke");
             }
@@ -225,7 +244,10 @@ impl tower::Service<Request<Incoming>> for Guarded {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Answer {
-        let shown = request.headers().get(AUTHORIZATION).map_or(&b""[..], |v| v.as_bytes());
+        let shown = request
+            .headers()
+            .get(AUTHORIZATION)
+            .map_or(&b""[..], |v| v.as_bytes());
         let allowed = tls::same_secret(shown, self.token.as_bytes());
         // Whether the server is there is no secret.
         if allowed || dispatch::is_public(request.uri().path()) {

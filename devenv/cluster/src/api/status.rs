@@ -25,21 +25,35 @@ impl Cause {
         } else {
             format!("Required value: {detail}")
         };
-        Cause { reason: "FieldValueRequired", message, field: field.into() }
+        Cause {
+            reason: "FieldValueRequired",
+            message,
+            field: field.into(),
+        }
     }
 
     /// A field has a value that it may not have; `shown` is the value as Go prints it.
     pub fn invalid(field: impl Into<String>, shown: &str, detail: &str) -> Cause {
         let message = format!("Invalid value: {shown}: {detail}");
-        Cause { reason: "FieldValueInvalid", message, field: field.into() }
+        Cause {
+            reason: "FieldValueInvalid",
+            message,
+            field: field.into(),
+        }
     }
 
     /// A value that is not among the few that are allowed.
     pub fn not_supported(field: impl Into<String>, value: &str, allowed: &[&str]) -> Cause {
         let allowed: Vec<String> = allowed.iter().map(|v| format!("{v:?}")).collect();
-        let message =
-            format!("Unsupported value: {value:?}: supported values: {}", allowed.join(", "));
-        Cause { reason: "FieldValueNotSupported", message, field: field.into() }
+        let message = format!(
+            "Unsupported value: {value:?}: supported values: {}",
+            allowed.join(", ")
+        );
+        Cause {
+            reason: "FieldValueNotSupported",
+            message,
+            field: field.into(),
+        }
     }
 
     /// The same value twice where it must be unique.
@@ -111,8 +125,19 @@ fn of(kind: KindRef, name: &str) -> Option<Value> {
 }
 
 impl Failure {
-    fn new(code: u16, reason: &'static str, message: impl Into<String>, details: Option<Value>) -> Failure {
-        Failure { code, reason, message: message.into(), details, continue_token: None }
+    fn new(
+        code: u16,
+        reason: &'static str,
+        message: impl Into<String>,
+        details: Option<Value>,
+    ) -> Failure {
+        Failure {
+            code,
+            reason,
+            message: message.into(),
+            details,
+            continue_token: None,
+        }
     }
 
     /// 400.
@@ -143,7 +168,12 @@ impl Failure {
 
     /// 404 for a resource that is not served.
     pub fn no_such_resource() -> Failure {
-        Failure::new(404, "NotFound", "the server could not find the requested resource", Some(json!({})))
+        Failure::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+            Some(json!({})),
+        )
     }
 
     /// 405.
@@ -178,14 +208,19 @@ impl Failure {
 
     /// 409 with another reason in words.
     pub fn conflict_because(kind: KindRef, name: &str, why: &str) -> Failure {
-        let message =
-            format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.group_resource());
+        let message = format!(
+            "Operation cannot be fulfilled on {} \"{name}\": {why}",
+            kind.group_resource()
+        );
         Failure::new(409, "Conflict", message, of(kind, name))
     }
 
     /// 409: a deletion's precondition does not hold.
     pub fn precondition(kind: KindRef, name: &str, why: &str) -> Failure {
-        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.kind);
+        let message = format!(
+            "Operation cannot be fulfilled on {} \"{name}\": {why}",
+            kind.kind
+        );
         let details = details(name, "", kind.kind);
         Failure::new(409, "Conflict", message, Some(Value::Object(details)))
     }
@@ -257,9 +292,22 @@ impl Failure {
     }
 
     /// 422 for something that is not a served object, such as the options of a request.
-    pub fn invalid_as(group_kind: &str, group: &str, kind: &str, name: &str, causes: &[Cause]) -> Failure {
-        let all: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
-        let what = if all.len() == 1 { all.concat() } else { format!("[{}]", all.join(", ")) };
+    pub fn invalid_as(
+        group_kind: &str,
+        group: &str,
+        kind: &str,
+        name: &str,
+        causes: &[Cause],
+    ) -> Failure {
+        let all: Vec<String> = causes
+            .iter()
+            .map(|c| format!("{}: {}", c.field, c.message))
+            .collect();
+        let what = if all.len() == 1 {
+            all.concat()
+        } else {
+            format!("[{}]", all.join(", "))
+        };
         let mut details = details(name, group, kind);
         let causes: Vec<Value> = causes.iter().map(Cause::value).collect();
         details.insert("causes".to_owned(), Value::Array(causes));
@@ -294,7 +342,12 @@ impl Failure {
 
     /// 503: shutting down.
     pub fn shutting_down() -> Failure {
-        Failure::new(503, "ServiceUnavailable", "devenv is shutting down", Some(json!({})))
+        Failure::new(
+            503,
+            "ServiceUnavailable",
+            "devenv is shutting down",
+            Some(json!({})),
+        )
     }
 
     /// 504: a resourceVersion from the future.
@@ -342,7 +395,9 @@ impl From<StoreError> for Failure {
             StoreError::NotFound { kind, name } => Failure::not_found(kind, &name),
             StoreError::AlreadyExists { kind, name } => Failure::already_exists(kind, &name),
             StoreError::Conflict { kind, name } => Failure::conflict(kind, &name),
-            StoreError::Invalid { .. } | StoreError::Shape { .. } => Failure::bad_request(with_source(&e)),
+            StoreError::Invalid { .. } | StoreError::Shape { .. } => {
+                Failure::bad_request(with_source(&e))
+            }
             StoreError::Gone { .. } => Failure::expired("watch"),
             StoreError::Closed => Failure::shutting_down(),
             other => Failure::internal(with_source(&other)),
@@ -396,7 +451,10 @@ mod tests {
                 "details": {"causes": [{"reason": "FieldManagerConflict",
                     "message": "conflict with \"m1\"", "field": ".data.k"}]}, "code": 409})
         );
-        let two = [Cause::required("spec.a", ""), Cause::invalid("spec.b", "-1", "too small")];
+        let two = [
+            Cause::required("spec.a", ""),
+            Cause::invalid("spec.b", "-1", "too small"),
+        ];
         let failure = Failure::invalid(&CONFIG_MAP, "c", &two);
         assert_eq!(
             failure.message,

@@ -13,7 +13,10 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 
@@ -23,8 +26,12 @@ use super::ApiError;
 const FILE: &str = "identity.json";
 
 /// Names by which a pod may know the API server.
-const NAMES: [&str; 4] =
-    ["localhost", "kubernetes", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+const NAMES: [&str; 4] = [
+    "localhost",
+    "kubernetes",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
 
 /// Certificates and token of one project's API server.
 #[derive(Serialize, Deserialize)]
@@ -49,7 +56,9 @@ impl Identity {
                     return Ok(found);
                 }
                 Ok(_) => {}
-                Err(e) => tracing::warn!(path = %path.display(), error = %e, "a damaged identity is made anew"),
+                Err(e) => {
+                    tracing::warn!(path = %path.display(), error = %e, "a damaged identity is made anew")
+                }
             },
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(ApiError::File { path, source }),
@@ -59,7 +68,10 @@ impl Identity {
             .recursive(true)
             .mode(0o700)
             .create(dir)
-            .map_err(|source| ApiError::File { path: dir.to_owned(), source })?;
+            .map_err(|source| ApiError::File {
+                path: dir.to_owned(),
+                source,
+            })?;
         // Strings and bytes always have a JSON form.
         let bytes = serde_json::to_vec(&identity).unwrap_or_default();
         write_private(&path, &bytes)?;
@@ -71,8 +83,13 @@ impl Identity {
         let not_after = rcgen::date_time_ymd(2120, 1, 1);
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        authority.distinguished_name.push(DnType::CommonName, "devenv local cluster");
-        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        authority
+            .distinguished_name
+            .push(DnType::CommonName, "devenv local cluster");
+        authority.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         (authority.not_before, authority.not_after) = (not_before, not_after);
         let authority_key = KeyPair::generate()?;
         let authority_certificate = authority.self_signed(&authority_key)?;
@@ -81,7 +98,8 @@ impl Identity {
         names.dedup();
         names.extend(NAMES.map(str::to_owned));
         let mut leaf = CertificateParams::new(names)?;
-        leaf.distinguished_name.push(DnType::CommonName, "devenv API server");
+        leaf.distinguished_name
+            .push(DnType::CommonName, "devenv API server");
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         leaf.use_authority_key_identifier_extension = true;
@@ -126,9 +144,13 @@ pub(super) fn same_secret(a: &[u8], b: &[u8]) -> bool {
 
 /// Writes a file that only its owner may read; whoever reads it meanwhile sees the old or the new.
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), ApiError> {
-    let failed = |source| ApiError::File { path: path.to_owned(), source };
+    let failed = |source| ApiError::File {
+        path: path.to_owned(),
+        source,
+    };
     let mut new: PathBuf = path.to_owned();
-    new.as_mut_os_string().push(format!(".{}.new", std::process::id()));
+    new.as_mut_os_string()
+        .push(format!(".{}.new", std::process::id()));
     let written = fs::OpenOptions::new()
         .write(true)
         .create(true)

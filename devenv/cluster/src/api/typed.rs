@@ -16,7 +16,10 @@ use crate::kinds::{self, KindRef};
 ///
 /// # Errors
 /// A field has a value of another type than the kind wants.
-pub(super) fn normalize(kind: KindRef, value: &mut Value) -> Result<Vec<String>, serde_json::Error> {
+pub(super) fn normalize(
+    kind: KindRef,
+    value: &mut Value,
+) -> Result<Vec<String>, serde_json::Error> {
     drop_nulls(value);
     quantities(value);
     value["apiVersion"] = kind.api_version().into();
@@ -85,7 +88,11 @@ fn prune(value: &mut Value, known: &Value, path: &str, unknown: &mut Vec<String>
     match (value, known) {
         (Value::Object(map), Value::Object(known)) => {
             map.retain(|key, value| {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
                 match known.get(key) {
                     Some(known) => {
                         prune(value, known, &path, unknown);
@@ -119,7 +126,10 @@ mod tests {
         let mut pod = json!({"metadata": {"name": "p", "creationTimestamp": null},
             "spec": {"containers": [{"name": "c", "image": "i", "imagee": "j",
                 "resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}], "foo": 1}});
-        assert_eq!(normalize(&POD, &mut pod).unwrap(), ["spec.containers[0].imagee", "spec.foo"]);
+        assert_eq!(
+            normalize(&POD, &mut pod).unwrap(),
+            ["spec.containers[0].imagee", "spec.foo"]
+        );
         assert_eq!(
             pod,
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
@@ -136,7 +146,11 @@ mod tests {
         let mut wrong = json!({"metadata": {"name": "d"}, "spec": {"replicas": "two"}});
         assert!(normalize(&DEPLOYMENT, &mut wrong).is_err());
         let mut knative = json!({"metadata": {"name": "k"}, "spec": {"anything": [1]}});
-        assert!(normalize(&KNATIVE_SERVICE, &mut knative).unwrap().is_empty());
+        assert!(
+            normalize(&KNATIVE_SERVICE, &mut knative)
+                .unwrap()
+                .is_empty()
+        );
         assert_eq!(knative["spec"]["anything"], json!([1]));
     }
 }

@@ -51,7 +51,11 @@ fn port_number(value: &Value, field: &str, causes: &mut Vec<Cause>) {
     if let Some(number) = value.as_i64()
         && !(1..=65535).contains(&number)
     {
-        causes.push(Cause::invalid(field, &number.to_string(), "must be between 1 and 65535, inclusive"));
+        causes.push(Cause::invalid(
+            field,
+            &number.to_string(),
+            "must be between 1 and 65535, inclusive",
+        ));
     }
 }
 
@@ -60,8 +64,10 @@ fn go_map(value: &Value) -> String {
     match value.as_object() {
         None => "map[string]string(nil)".to_owned(),
         Some(map) => {
-            let pairs: Vec<String> =
-                map.iter().map(|(k, v)| format!("{k:?}:{:?}", text(v))).collect();
+            let pairs: Vec<String> = map
+                .iter()
+                .map(|(k, v)| format!("{k:?}:{:?}", text(v)))
+                .collect();
             format!("map[string]string{{{}}}", pairs.join(", "))
         }
     }
@@ -71,14 +77,22 @@ fn go_selector(value: &Value) -> String {
     format!(
         "v1.LabelSelector{{MatchLabels:{}, MatchExpressions:[]v1.LabelSelectorRequirement({})}}",
         go_map(&value["matchLabels"]),
-        if value["matchExpressions"].is_array() { "{…}" } else { "nil" }
+        if value["matchExpressions"].is_array() {
+            "{…}"
+        } else {
+            "nil"
+        }
     )
 }
 
 fn strategy(strategy: &Value, causes: &mut Vec<Cause>) {
     let kind = text(&strategy["type"]);
     if !matches!(kind, "RollingUpdate" | "Recreate") {
-        causes.push(Cause::not_supported("spec.strategy.type", kind, &["Recreate", "RollingUpdate"]));
+        causes.push(Cause::not_supported(
+            "spec.strategy.type",
+            kind,
+            &["Recreate", "RollingUpdate"],
+        ));
     }
     let rolling = &strategy["rollingUpdate"];
     let zero = |v: &Value| v == 0 || v == "0" || v == "0%";
@@ -94,7 +108,9 @@ fn strategy(strategy: &Value, causes: &mut Vec<Cause>) {
         let good = match value {
             Value::Null => true,
             Value::Number(n) => n.as_i64().is_some_and(|n| n >= 0),
-            Value::String(s) => s.strip_suffix('%').is_some_and(|n| n.parse::<u32>().is_ok()),
+            Value::String(s) => s
+                .strip_suffix('%')
+                .is_some_and(|n| n.parse::<u32>().is_ok()),
             _ => false,
         };
         if !good {
@@ -114,7 +130,11 @@ fn workload(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         && replicas < 0
     {
         let shown = replicas.to_string();
-        causes.push(Cause::invalid("spec.replicas", &shown, "must be greater than or equal to 0"));
+        causes.push(Cause::invalid(
+            "spec.replicas",
+            &shown,
+            "must be greater than or equal to 0",
+        ));
     }
     let selector = &spec["selector"];
     let labels = &spec["template"]["metadata"]["labels"];
@@ -129,18 +149,30 @@ fn workload(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
             &go_map(labels),
             "`selector` does not match template `labels`",
         )),
-        Err(message) => causes.push(Cause::invalid("spec.selector", &go_selector(selector), &message)),
+        Err(message) => causes.push(Cause::invalid(
+            "spec.selector",
+            &go_selector(selector),
+            &message,
+        )),
     }
     let template = &spec["template"]["spec"];
     pod::spec(template, "spec.template.spec", causes);
     let policy = text(&template["restartPolicy"]);
     if !matches!(policy, "" | "Always") {
-        causes.push(Cause::not_supported("spec.template.spec.restartPolicy", policy, &["Always"]));
+        causes.push(Cause::not_supported(
+            "spec.template.spec.restartPolicy",
+            policy,
+            &["Always"],
+        ));
     }
     if let Some(old) = old
         && old["spec"]["selector"] != *selector
     {
-        causes.push(Cause::invalid("spec.selector", &go_selector(selector), "field is immutable"));
+        causes.push(Cause::invalid(
+            "spec.selector",
+            &go_selector(selector),
+            "field is immutable",
+        ));
     }
 }
 
@@ -169,28 +201,50 @@ fn service(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
                 causes.push(Cause::required(format!("{field}.name"), ""));
             }
         } else if let Some(wrong) = dns_label(name) {
-            causes.push(Cause::invalid(format!("{field}.name"), &format!("{name:?}"), &wrong));
+            causes.push(Cause::invalid(
+                format!("{field}.name"),
+                &format!("{name:?}"),
+                &wrong,
+            ));
         } else if names.contains(&name) {
-            causes.push(Cause::duplicate(format!("{field}.name"), &format!("{name:?}")));
+            causes.push(Cause::duplicate(
+                format!("{field}.name"),
+                &format!("{name:?}"),
+            ));
         }
         names.push(name);
         if port["port"].as_i64().is_none() {
-            causes.push(Cause::invalid(format!("{field}.port"), "0", "must be between 1 and 65535, inclusive"));
+            causes.push(Cause::invalid(
+                format!("{field}.port"),
+                "0",
+                "must be between 1 and 65535, inclusive",
+            ));
         }
         port_number(&port["port"], &format!("{field}.port"), causes);
         let protocol = text(&port["protocol"]);
         if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
-            causes.push(Cause::not_supported(format!("{field}.protocol"), protocol, &["SCTP", "TCP", "UDP"]));
+            causes.push(Cause::not_supported(
+                format!("{field}.protocol"),
+                protocol,
+                &["SCTP", "TCP", "UDP"],
+            ));
         }
         port_number(&port["targetPort"], &format!("{field}.targetPort"), causes);
         if let Some(name) = port["targetPort"].as_str()
             && let Some(wrong) = names::port_name(name)
         {
-            causes.push(Cause::invalid(format!("{field}.targetPort"), &format!("{name:?}"), &wrong));
+            causes.push(Cause::invalid(
+                format!("{field}.targetPort"),
+                &format!("{name:?}"),
+                &wrong,
+            ));
         }
         let key = (&port["port"], &port["protocol"]);
         if numbers.contains(&key) {
-            let shown = format!("core.ServicePort{{Protocol:{protocol:?}, Port:{}}}", port["port"]);
+            let shown = format!(
+                "core.ServicePort{{Protocol:{protocol:?}, Port:{}}}",
+                port["port"]
+            );
             causes.push(Cause::duplicate(field, &shown));
         }
         numbers.push(key);
@@ -200,7 +254,11 @@ fn service(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         let has_ip = |s: &Value| text(&s["spec"]["type"]) != "ExternalName";
         if has_ip(old) && has_ip(new) && !was.is_empty() && was != is {
             let shown = format!("[]string{{{is:?}}}");
-            causes.push(Cause::invalid("spec.clusterIPs[0]", &shown, "may not change once set"));
+            causes.push(Cause::invalid(
+                "spec.clusterIPs[0]",
+                &shown,
+                "may not change once set",
+            ));
         }
     }
 }
@@ -211,7 +269,11 @@ fn data(kind: KindRef, new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>
         for (key, value) in new[map].as_object().into_iter().flatten() {
             bytes += text(value).len();
             if let Some(wrong) = names::data_key(key) {
-                causes.push(Cause::invalid(format!("{map}[{key}]"), &format!("{key:?}"), &wrong));
+                causes.push(Cause::invalid(
+                    format!("{map}[{key}]"),
+                    &format!("{key:?}"),
+                    &wrong,
+                ));
             }
         }
     }
@@ -258,12 +320,22 @@ fn ingress(spec: &Value, causes: &mut Vec<Cause>) {
             let checked = host.strip_prefix("*.").unwrap_or(host);
             if host.parse::<std::net::IpAddr>().is_ok() {
                 let detail = "must be a DNS name, not an IP address";
-                causes.push(Cause::invalid(format!("{field}.host"), &format!("{host:?}"), detail));
+                causes.push(Cause::invalid(
+                    format!("{field}.host"),
+                    &format!("{host:?}"),
+                    detail,
+                ));
             } else if let Some(wrong) = dns_subdomain(checked) {
-                causes.push(Cause::invalid(format!("{field}.host"), &format!("{host:?}"), &wrong));
+                causes.push(Cause::invalid(
+                    format!("{field}.host"),
+                    &format!("{host:?}"),
+                    &wrong,
+                ));
             }
         }
-        let Some(http) = rule.get("http") else { continue };
+        let Some(http) = rule.get("http") else {
+            continue;
+        };
         let paths = list(&http["paths"]);
         if paths.is_empty() {
             causes.push(Cause::required(format!("{field}.http.paths"), ""));
@@ -273,17 +345,32 @@ fn ingress(spec: &Value, causes: &mut Vec<Cause>) {
             const TYPES: [&str; 3] = ["Exact", "ImplementationSpecific", "Prefix"];
             let value = text(&path["path"]);
             match text(&path["pathType"]) {
-                "" => causes.push(Cause::required(format!("{field}.pathType"), "pathType must be specified")),
+                "" => causes.push(Cause::required(
+                    format!("{field}.pathType"),
+                    "pathType must be specified",
+                )),
                 "Exact" | "Prefix" if !value.starts_with('/') => {
                     let detail = "must be an absolute path";
-                    causes.push(Cause::invalid(format!("{field}.path"), &format!("{value:?}"), detail));
+                    causes.push(Cause::invalid(
+                        format!("{field}.path"),
+                        &format!("{value:?}"),
+                        detail,
+                    ));
                 }
                 "ImplementationSpecific" if !value.is_empty() && !value.starts_with('/') => {
                     let detail = "must be an absolute path";
-                    causes.push(Cause::invalid(format!("{field}.path"), &format!("{value:?}"), detail));
+                    causes.push(Cause::invalid(
+                        format!("{field}.path"),
+                        &format!("{value:?}"),
+                        detail,
+                    ));
                 }
                 known if TYPES.contains(&known) => {}
-                other => causes.push(Cause::not_supported(format!("{field}.pathType"), other, &TYPES)),
+                other => causes.push(Cause::not_supported(
+                    format!("{field}.pathType"),
+                    other,
+                    &TYPES,
+                )),
             }
             backend(&path["backend"], &format!("{field}.backend"), causes);
         }
@@ -302,16 +389,34 @@ fn backend(backend: &Value, field: &str, causes: &mut Vec<Cause>) {
     if name.is_empty() {
         causes.push(Cause::required(format!("{field}.service.name"), ""));
     } else if let Some(wrong) = names::dns_1035(name) {
-        causes.push(Cause::invalid(format!("{field}.service.name"), &format!("{name:?}"), &wrong));
+        causes.push(Cause::invalid(
+            format!("{field}.service.name"),
+            &format!("{name:?}"),
+            &wrong,
+        ));
     }
     let port = &service["port"];
-    match (port["name"].as_str().unwrap_or_default(), port["number"].as_i64().unwrap_or(0)) {
-        ("", 0) => causes.push(Cause::required(format!("{field}.service.port"), "port name or number is required")),
-        ("", _) => port_number(&port["number"], &format!("{field}.service.port.number"), causes),
+    match (
+        port["name"].as_str().unwrap_or_default(),
+        port["number"].as_i64().unwrap_or(0),
+    ) {
+        ("", 0) => causes.push(Cause::required(
+            format!("{field}.service.port"),
+            "port name or number is required",
+        )),
+        ("", _) => port_number(
+            &port["number"],
+            &format!("{field}.service.port.number"),
+            causes,
+        ),
         (_, 0) => {}
         _ => {
             let detail = "cannot set both port name & port number";
-            causes.push(Cause::invalid(format!("{field}.service.port"), &port.to_string(), detail));
+            causes.push(Cause::invalid(
+                format!("{field}.service.port"),
+                &port.to_string(),
+                detail,
+            ));
         }
     }
 }
@@ -327,7 +432,10 @@ fn endpoint_slice(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     for (i, endpoint) in list(&new["endpoints"]).iter().enumerate() {
         let addresses = list(&endpoint["addresses"]);
         if addresses.is_empty() {
-            causes.push(Cause::required(format!("endpoints[{i}].addresses"), "must contain at least 1 address"));
+            causes.push(Cause::required(
+                format!("endpoints[{i}].addresses"),
+                "must contain at least 1 address",
+            ));
         }
         for (j, address) in addresses.iter().enumerate() {
             let address = text(address);
@@ -349,7 +457,11 @@ fn endpoint_slice(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     if let Some(old) = old
         && old["addressType"] != new["addressType"]
     {
-        causes.push(Cause::invalid("addressType", &format!("{kind:?}"), "field is immutable"));
+        causes.push(Cause::invalid(
+            "addressType",
+            &format!("{kind:?}"),
+            "field is immutable",
+        ));
     }
 }
 
@@ -361,13 +473,24 @@ fn knative(spec: &Value, causes: &mut Vec<Cause>) {
     }
     for (i, container) in containers.iter().enumerate() {
         if text(&container["image"]).is_empty() {
-            causes.push(Cause::required(format!("spec.template.spec.containers[{i}].image"), ""));
+            causes.push(Cause::required(
+                format!("spec.template.spec.containers[{i}].image"),
+                "",
+            ));
         }
     }
     let empty = Map::new();
     let known = ["template", "traffic"];
-    for key in spec.as_object().unwrap_or(&empty).keys().filter(|k| !known.contains(&k.as_str())) {
-        causes.push(Cause::forbidden(format!("spec.{key}"), "must not set the field(s)"));
+    for key in spec
+        .as_object()
+        .unwrap_or(&empty)
+        .keys()
+        .filter(|k| !known.contains(&k.as_str()))
+    {
+        causes.push(Cause::forbidden(
+            format!("spec.{key}"),
+            "must not set the field(s)",
+        ));
     }
 }
 

@@ -39,7 +39,8 @@ pub(super) fn watch(ctx: &Context, call: &Call) -> Result<Response<ApiBody>, Fai
     }
     let asked = list::check_version(ctx, call)?;
     let bookmarks = call.query.flag("allowWatchBookmarks");
-    let send_initial = call.query.get("sendInitialEvents").is_some() && call.query.flag("sendInitialEvents");
+    let send_initial =
+        call.query.get("sendInitialEvents").is_some() && call.query.flag("sendInitialEvents");
     if send_initial && call.query.get("resourceVersionMatch") != Some("NotOlderThan") {
         return Err(Failure::bad_request(
             "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
@@ -52,7 +53,11 @@ pub(super) fn watch(ctx: &Context, call: &Call) -> Result<Response<ApiBody>, Fai
         .map_or(DEFAULT_TIMEOUT, Duration::from_secs);
 
     let explicit_off = call.query.get("sendInitialEvents").is_some() && !send_initial;
-    let mut lines = Encoder { kind, form: call.form, first: true };
+    let mut lines = Encoder {
+        kind,
+        form: call.form,
+        first: true,
+    };
     let mut ready = VecDeque::new();
     let from = match asked.filter(|rv| *rv > 0) {
         Some(rv) if !send_initial => rv,
@@ -79,7 +84,15 @@ pub(super) fn watch(ctx: &Context, call: &Call) -> Result<Response<ApiBody>, Fai
     let start = Instant::now();
     let mut ticks = interval_at(start + BOOKMARK_EVERY, BOOKMARK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let state = State { ready, watch, selection, lines, bookmarks, ticks, end: start + timeout };
+    let state = State {
+        ready,
+        watch,
+        selection,
+        lines,
+        bookmarks,
+        ticks,
+        end: start + timeout,
+    };
     let closed = ctx.closing.clone().cancelled_owned();
     let lines = stream::unfold(state, State::next).take_until(closed);
     Ok(body::stream("application/json", lines))
@@ -147,10 +160,18 @@ impl Encoder {
             Form::Json => line(change, value),
             Form::Metadata => line(change, &render::metadata(value)),
             Form::Table(rows) => {
-                let rv = value["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-                let meta = ListMeta { resource_version: rv.to_owned(), ..ListMeta::default() };
+                let rv = value["metadata"]["resourceVersion"]
+                    .as_str()
+                    .unwrap_or_default();
+                let meta = ListMeta {
+                    resource_version: rv.to_owned(),
+                    ..ListMeta::default()
+                };
                 let first = std::mem::take(&mut self.first);
-                line(change, &render::table(self.kind, std::iter::once(value), &meta, rows, first))
+                line(
+                    change,
+                    &render::table(self.kind, std::iter::once(value), &meta, rows, first),
+                )
             }
         }
     }
@@ -168,10 +189,18 @@ impl Encoder {
             Form::Json => line("BOOKMARK", &object),
             Form::Metadata => line("BOOKMARK", &render::metadata(&object)),
             Form::Table(_) => {
-                let meta = ListMeta { resource_version: rv.to_string(), ..ListMeta::default() };
+                let meta = ListMeta {
+                    resource_version: rv.to_string(),
+                    ..ListMeta::default()
+                };
                 let first = std::mem::take(&mut self.first);
-                let mut table =
-                    render::table(self.kind, std::iter::empty(), &meta, super::route::RowObject::None, first);
+                let mut table = render::table(
+                    self.kind,
+                    std::iter::empty(),
+                    &meta,
+                    super::route::RowObject::None,
+                    first,
+                );
                 table["rows"] = json!([{"cells": [], "object": render::metadata(&object)}]);
                 line("BOOKMARK", &table)
             }
@@ -182,7 +211,10 @@ impl Encoder {
     /// selection is deleted for them, one that enters is new.
     fn change(&mut self, selection: &Selection, event: &WatchEvent) -> Option<Bytes> {
         let now = event.change != Change::Deleted && selection.matches(&event.object);
-        let before = event.previous.as_ref().is_some_and(|p: &Arc<Object>| selection.matches(p));
+        let before = event
+            .previous
+            .as_ref()
+            .is_some_and(|p: &Arc<Object>| selection.matches(p));
         match (before, now) {
             (false, false) => None,
             (false, true) => Some(self.event("ADDED", event.object.value())),
@@ -192,7 +224,8 @@ impl Encoder {
                     // As it was when it was still selected, but with the number of this change.
                     Some(previous) if event.change != Change::Deleted => {
                         let mut last = previous.value().clone();
-                        last["metadata"]["resourceVersion"] = json!(event.resource_version.to_string());
+                        last["metadata"]["resourceVersion"] =
+                            json!(event.resource_version.to_string());
                         last
                     }
                     _ => event.object.value().clone(),

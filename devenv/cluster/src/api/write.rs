@@ -55,7 +55,11 @@ async fn answer(
 }
 
 fn scope(call: &Call) -> Scope {
-    if call.target.subresource.as_deref() == Some("status") { Scope::Status } else { Scope::Main }
+    if call.target.subresource.as_deref() == Some("status") {
+        Scope::Status
+    } else {
+        Scope::Main
+    }
 }
 
 /// POST to a collection.
@@ -71,8 +75,14 @@ pub(super) async fn create(ctx: &Context, call: &Call) -> Result<Response<ApiBod
         }
         value["metadata"]["namespace"] = json!(call.namespace());
     }
-    if !value["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty() {
-        return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
+    if !value["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap_or_default()
+        .is_empty()
+    {
+        return Err(Failure::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     let outcome = store_new(ctx, call, value, |value| {
         managed::track(kind, None, value, &call.manager());
@@ -93,7 +103,10 @@ fn store_new(
     admit::prepare_new(kind, &mut value)?;
     last(&mut value)?;
     if call.query.dry_run()? {
-        let (ns, name) = (call.namespace(), value["metadata"]["name"].as_str().unwrap_or_default());
+        let (ns, name) = (
+            call.namespace(),
+            value["metadata"]["name"].as_str().unwrap_or_default(),
+        );
         if ctx.store.get(kind, ns, name).is_some() {
             return Err(Failure::already_exists(kind, name));
         }
@@ -114,9 +127,16 @@ fn change(
     let (kind, ns, name) = (call.kind(), call.namespace(), call.name());
     // A Service may need an address: nobody else is given one meanwhile.
     let allocation = (kind == &kinds::SERVICE).then(|| ctx.store.allocation());
-    let services = if allocation.is_some() { ctx.store.list(kind, None).0 } else { Vec::new() };
+    let services = if allocation.is_some() {
+        ctx.store.list(kind, None).0
+    } else {
+        Vec::new()
+    };
     if call.query.dry_run()? {
-        let current = ctx.store.get(kind, ns, name).ok_or_else(|| Failure::not_found(kind, name))?;
+        let current = ctx
+            .store
+            .get(kind, ns, name)
+            .ok_or_else(|| Failure::not_found(kind, name))?;
         return f(current.value(), &services).map(Outcome::Dry);
     }
     ctx.store
@@ -180,10 +200,16 @@ impl Patch {
             "application/merge-patch+json" => Patch::Merge,
             "application/json-patch+json" => Patch::Json,
             // Only Kubernetes' own types have merge keys.
-            "application/strategic-merge-patch+json" if !call.kind().group.ends_with("knative.dev") => {
+            "application/strategic-merge-patch+json"
+                if !call.kind().group.ends_with("knative.dev") =>
+            {
                 Patch::Strategic
             }
-            _ => return Err(Failure::unsupported_media_type("415: Unsupported Media Type")),
+            _ => {
+                return Err(Failure::unsupported_media_type(
+                    "415: Unsupported Media Type",
+                ));
+            }
         };
         let value = serde_json::from_slice(&call.body)
             .map_err(|e| Failure::bad_request(format!("error decoding patch: {e}")))?;
@@ -196,7 +222,9 @@ impl Patch {
                 patch::merge(target, patch);
                 Ok(())
             }
-            Patch::Merge(_) => Err(Failure::bad_request("error decoding patch: an object is expected")),
+            Patch::Merge(_) => Err(Failure::bad_request(
+                "error decoding patch: an object is expected",
+            )),
             Patch::Json(patch) => patch::json_patch(target, patch.clone()),
             Patch::Strategic(patch) => patch::strategic(target, patch, schema::of(kind)),
         }
@@ -206,7 +234,11 @@ impl Patch {
     fn wrong_type(&self, failure: Failure) -> Failure {
         match self {
             Patch::Strategic(patch) => {
-                let cause = Cause::invalid("patch", &format!("{:?}", patch.to_string()), &failure.message);
+                let cause = Cause::invalid(
+                    "patch",
+                    &format!("{:?}", patch.to_string()),
+                    &failure.message,
+                );
                 Failure::invalid_as("", "", "", "", &[cause])
             }
             _ => failure,
@@ -222,7 +254,9 @@ async fn apply(ctx: &Context, call: &Call) -> Result<Response<ApiBody>, Failure>
     let mut applied = call.yaml()?;
     call.check_identity(&applied)?;
     if applied["apiVersion"].is_null() || applied["kind"].is_null() {
-        return Err(Failure::bad_request("invalid object type: apiVersion and kind must be set in an apply patch"));
+        return Err(Failure::bad_request(
+            "invalid object type: apiVersion and kind must be set in an apply patch",
+        ));
     }
     if !applied["metadata"]["managedFields"].is_null() {
         return Err(Failure::bad_request("metadata.managedFields must be nil"));
@@ -232,9 +266,12 @@ async fn apply(ctx: &Context, call: &Call) -> Result<Response<ApiBody>, Failure>
     let scope = scope(call);
     match (scope, applied.as_object_mut()) {
         (Scope::Status, Some(applied)) => {
-            applied.retain(|k, _| matches!(k.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+            applied
+                .retain(|k, _| matches!(k.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
             if let Some(Value::Object(metadata)) = applied.get_mut("metadata") {
-                metadata.retain(|k, _| matches!(k.as_str(), "name" | "namespace" | "uid" | "resourceVersion"));
+                metadata.retain(|k, _| {
+                    matches!(k.as_str(), "name" | "namespace" | "uid" | "resourceVersion")
+                });
             }
         }
         (Scope::Main, Some(applied)) if kind.has_status => {
@@ -289,7 +326,13 @@ fn scale_of(object: &Value) -> Value {
             "selector": render::selector_text(&object["spec"]["selector"]),
         },
     });
-    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ] {
         scale["metadata"][field] = metadata[field].clone();
     }
     scale
@@ -317,18 +360,38 @@ pub(super) async fn scale(
             match call.content_type.as_str() {
                 "application/json-patch+json" => patch::json_patch(&mut scale, call.json()?)?,
                 // A Scale has neither lists nor foreign owners: the three other forms are one.
-                "application/merge-patch+json" | "application/strategic-merge-patch+json" | APPLY => {
+                "application/merge-patch+json"
+                | "application/strategic-merge-patch+json"
+                | APPLY => {
                     patch::merge(&mut scale, &call.yaml()?);
                 }
-                _ => return Err(Failure::unsupported_media_type("415: Unsupported Media Type")),
+                _ => {
+                    return Err(Failure::unsupported_media_type(
+                        "415: Unsupported Media Type",
+                    ));
+                }
             }
             scale
         };
         call.check_version(old, &scale)?;
         let replicas = &scale["spec"]["replicas"];
-        if !replicas.is_null() && replicas.as_i64().is_none_or(|n| !(0..=i64::from(i32::MAX)).contains(&n)) {
-            let cause = Cause::invalid("spec.replicas", &replicas.to_string(), "must be greater than or equal to 0");
-            return Err(Failure::invalid_as("Scale.autoscaling", "autoscaling", "Scale", name, &[cause]));
+        if !replicas.is_null()
+            && replicas
+                .as_i64()
+                .is_none_or(|n| !(0..=i64::from(i32::MAX)).contains(&n))
+        {
+            let cause = Cause::invalid(
+                "spec.replicas",
+                &replicas.to_string(),
+                "must be greater than or equal to 0",
+            );
+            return Err(Failure::invalid_as(
+                "Scale.autoscaling",
+                "autoscaling",
+                "Scale",
+                name,
+                &[cause],
+            ));
         }
         let mut new = old.clone();
         new["spec"]["replicas"] = json!(replicas.as_i64().unwrap_or(0));

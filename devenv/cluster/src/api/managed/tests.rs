@@ -2,7 +2,11 @@ use super::*;
 use crate::kinds::{CONFIG_MAP, DEPLOYMENT, SERVICE};
 
 fn manager(name: &str) -> Manager {
-    Manager { name: name.to_owned(), subresource: String::new(), time: "2026-01-01T00:00:00Z".to_owned() }
+    Manager {
+        name: name.to_owned(),
+        subresource: String::new(),
+        time: "2026-01-01T00:00:00Z".to_owned(),
+    }
 }
 
 fn config(data: Value) -> Value {
@@ -11,7 +15,10 @@ fn config(data: Value) -> Value {
 
 fn bare(value: &Value) -> Value {
     let mut value = value.clone();
-    value["metadata"].as_object_mut().unwrap().remove("managedFields");
+    value["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("managedFields");
     value
 }
 
@@ -35,18 +42,45 @@ fn fields_are_written_as_kubernetes_writes_them() {
                 ".": {}, "f:name": {}, "f:args": {},
                 "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}}}}}}}})
     );
-    let fields: Fields = flatten(&applied, schema::of(&DEPLOYMENT)).into_keys().collect();
+    let fields: Fields = flatten(&applied, schema::of(&DEPLOYMENT))
+        .into_keys()
+        .collect();
     assert_eq!(from_fields_v1(&to_fields_v1(&fields)), fields);
 }
 
 #[test]
 fn what_the_manager_no_longer_applies_is_taken_away() {
     let m = manager("m");
-    let first = apply(&CONFIG_MAP, None, &config(json!({"a": "1", "b": "2"})), &m, false).unwrap();
-    let second = apply(&CONFIG_MAP, Some(&first), &config(json!({"b": "3"})), &m, false).unwrap();
+    let first = apply(
+        &CONFIG_MAP,
+        None,
+        &config(json!({"a": "1", "b": "2"})),
+        &m,
+        false,
+    )
+    .unwrap();
+    let second = apply(
+        &CONFIG_MAP,
+        Some(&first),
+        &config(json!({"b": "3"})),
+        &m,
+        false,
+    )
+    .unwrap();
     assert_eq!(bare(&second), config(json!({"b": "3"})));
-    let third = apply(&CONFIG_MAP, Some(&second), &json!({"metadata": {"name": "c"}}), &m, false).unwrap();
-    assert_eq!(third.get("data"), None, "an object that became empty goes with its last field");
+    let third = apply(
+        &CONFIG_MAP,
+        Some(&second),
+        &json!({"metadata": {"name": "c"}}),
+        &m,
+        false,
+    )
+    .unwrap();
+    assert_eq!(
+        third.get("data"),
+        None,
+        "an object that became empty goes with its last field"
+    );
     assert_eq!(third["metadata"].get("managedFields"), None);
 }
 
@@ -56,41 +90,110 @@ fn what_someone_else_set_stays() {
     let first = apply(&CONFIG_MAP, None, &config(json!({"a": "1"})), &m, false).unwrap();
     let mut edited = first.clone();
     edited["data"]["by-hand"] = json!("x");
-    track(&CONFIG_MAP, Some(&first), &mut edited, &manager("kubectl-edit"));
-    let second = apply(&CONFIG_MAP, Some(&edited), &config(json!({"b": "2"})), &m, false).unwrap();
+    track(
+        &CONFIG_MAP,
+        Some(&first),
+        &mut edited,
+        &manager("kubectl-edit"),
+    );
+    let second = apply(
+        &CONFIG_MAP,
+        Some(&edited),
+        &config(json!({"b": "2"})),
+        &m,
+        false,
+    )
+    .unwrap();
     assert_eq!(second["data"], json!({"b": "2", "by-hand": "x"}));
 }
 
 #[test]
 fn two_managers_conflict_only_where_values_differ() {
-    let first = apply(&CONFIG_MAP, None, &config(json!({"k": "1"})), &manager("m1"), false).unwrap();
-    let same = apply(&CONFIG_MAP, Some(&first), &config(json!({"k": "1"})), &manager("m2"), false).unwrap();
-    assert_eq!(same["metadata"]["managedFields"].as_array().unwrap().len(), 2);
-    let refused = apply(&CONFIG_MAP, Some(&first), &config(json!({"k": "2"})), &manager("m2"), false).unwrap_err();
-    assert_eq!(refused.message, "Apply failed with 1 conflict: conflict with \"m1\": .data.k");
-    let forced = apply(&CONFIG_MAP, Some(&first), &config(json!({"k": "2"})), &manager("m2"), true).unwrap();
+    let first = apply(
+        &CONFIG_MAP,
+        None,
+        &config(json!({"k": "1"})),
+        &manager("m1"),
+        false,
+    )
+    .unwrap();
+    let same = apply(
+        &CONFIG_MAP,
+        Some(&first),
+        &config(json!({"k": "1"})),
+        &manager("m2"),
+        false,
+    )
+    .unwrap();
+    assert_eq!(
+        same["metadata"]["managedFields"].as_array().unwrap().len(),
+        2
+    );
+    let refused = apply(
+        &CONFIG_MAP,
+        Some(&first),
+        &config(json!({"k": "2"})),
+        &manager("m2"),
+        false,
+    )
+    .unwrap_err();
+    assert_eq!(
+        refused.message,
+        "Apply failed with 1 conflict: conflict with \"m1\": .data.k"
+    );
+    let forced = apply(
+        &CONFIG_MAP,
+        Some(&first),
+        &config(json!({"k": "2"})),
+        &manager("m2"),
+        true,
+    )
+    .unwrap();
     assert_eq!(forced["data"]["k"], "2");
-    assert_eq!(forced["metadata"]["managedFields"].as_array().unwrap().len(), 1, "m1 owns nothing any more");
+    assert_eq!(
+        forced["metadata"]["managedFields"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1,
+        "m1 owns nothing any more"
+    );
     // Shared and dropped by one: the other still holds it.
-    let dropped = apply(&CONFIG_MAP, Some(&same), &json!({"metadata": {"name": "c"}}), &manager("m1"), false).unwrap();
+    let dropped = apply(
+        &CONFIG_MAP,
+        Some(&same),
+        &json!({"metadata": {"name": "c"}}),
+        &manager("m1"),
+        false,
+    )
+    .unwrap();
     assert_eq!(dropped["data"]["k"], "1");
 }
 
 #[test]
 fn applying_the_same_again_changes_nothing() {
-    let applied = deployment(json!([{"name": "a", "image": "1", "ports": [{"containerPort": 80}]}]));
+    let applied =
+        deployment(json!([{"name": "a", "image": "1", "ports": [{"containerPort": 80}]}]));
     let m = manager("m");
     let mut live = apply(&DEPLOYMENT, None, &applied, &m, false).unwrap();
     live["spec"]["template"]["spec"]["containers"][0]["ports"][0]["protocol"] = json!("TCP");
     live["spec"]["replicas"] = json!(1);
-    let later = Manager { time: "2027-01-01T00:00:00Z".to_owned(), ..m };
-    assert_eq!(apply(&DEPLOYMENT, Some(&live), &applied, &later, false).unwrap(), live);
+    let later = Manager {
+        time: "2027-01-01T00:00:00Z".to_owned(),
+        ..m
+    };
+    assert_eq!(
+        apply(&DEPLOYMENT, Some(&live), &applied, &later, false).unwrap(),
+        live
+    );
 }
 
 #[test]
 fn items_of_keyed_lists_come_change_and_go() {
     let m = manager("m");
-    let first = deployment(json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}]));
+    let first = deployment(
+        json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}]),
+    );
     let mut live = apply(&DEPLOYMENT, None, &first, &m, false).unwrap();
     live["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = json!("Always");
     live["spec"]["template"]["spec"]["containers"][1]["imagePullPolicy"] = json!("Always");
@@ -116,22 +219,38 @@ fn an_ordinary_write_takes_over_what_it_changes() {
     let live = apply(&DEPLOYMENT, None, &applied, &m, false).unwrap();
     let mut scaled = live.clone();
     scaled["spec"]["replicas"] = json!(3);
-    let kubectl = Manager { subresource: "scale".to_owned(), ..manager("kubectl") };
+    let kubectl = Manager {
+        subresource: "scale".to_owned(),
+        ..manager("kubectl")
+    };
     track(&DEPLOYMENT, Some(&live), &mut scaled, &kubectl);
     let without = json!({"metadata": {"name": "d", "labels": {"x": "y"}}});
     let result = apply(&DEPLOYMENT, Some(&scaled), &without, &m, false).unwrap();
-    assert_eq!(result["spec"]["replicas"], 3, "what kubectl scaled is kubectl's");
+    assert_eq!(
+        result["spec"]["replicas"], 3,
+        "what kubectl scaled is kubectl's"
+    );
     let refused = apply(&DEPLOYMENT, Some(&scaled), &applied, &m, false).unwrap_err();
     assert_eq!(
         refused.message,
         "Apply failed with 1 conflict: conflict with \"kubectl\" with subresource \"scale\" using apps/v1: .spec.replicas"
     );
-    assert_eq!(apply(&DEPLOYMENT, Some(&scaled), &applied, &m, true).unwrap()["spec"]["replicas"], 2);
+    assert_eq!(
+        apply(&DEPLOYMENT, Some(&scaled), &applied, &m, true).unwrap()["spec"]["replicas"],
+        2
+    );
 }
 
 #[test]
 fn managed_fields_can_be_written_and_reset() {
-    let live = apply(&CONFIG_MAP, None, &config(json!({"a": "1"})), &manager("m"), false).unwrap();
+    let live = apply(
+        &CONFIG_MAP,
+        None,
+        &config(json!({"a": "1"})),
+        &manager("m"),
+        false,
+    )
+    .unwrap();
     let mut reset = live.clone();
     reset["metadata"]["managedFields"] = json!([{}]);
     track(&CONFIG_MAP, Some(&live), &mut reset, &manager("x"));

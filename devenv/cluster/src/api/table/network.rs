@@ -123,17 +123,34 @@ pub fn ingress(ingress: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-pub const INGRESS_CLASS: &[Column] =
-    &[NAME, ("Controller", "string", "", 0), ("Parameters", "string", "", 0), AGE];
+pub const INGRESS_CLASS: &[Column] = &[
+    NAME,
+    ("Controller", "string", "", 0),
+    ("Parameters", "string", "", 0),
+    AGE,
+];
 
 pub fn ingress_class(class: &Value, now: Timestamp) -> Vec<Value> {
     let parameters = &class["spec"]["parameters"];
     let shown = match (str_of(&parameters["apiGroup"]), parameters.is_object()) {
         (_, false) => NONE.to_owned(),
-        ("", _) => format!("{}/{}", str_of(&parameters["kind"]), str_of(&parameters["name"])),
+        ("", _) => format!(
+            "{}/{}",
+            str_of(&parameters["kind"]),
+            str_of(&parameters["name"])
+        ),
         (group, _) => {
-            format!("{}.{group}/{}", str_of(&parameters["kind"]), str_of(&parameters["name"]))
+            format!(
+                "{}.{group}/{}",
+                str_of(&parameters["kind"]),
+                str_of(&parameters["name"])
+            )
         }
     };
-    vec![name(class), json!(str_of(&class["spec"]["controller"])), json!(shown), age(class, now)]
+    vec![
+        name(class),
+        json!(str_of(&class["spec"]["controller"])),
+        json!(shown),
+        age(class, now),
+    ]
 }

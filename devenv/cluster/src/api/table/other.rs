@@ -19,10 +19,19 @@ fn entries(value: &Value) -> usize {
 pub const CONFIG_MAP: &[Column] = &[NAME, ("Data", "string", "", 0), AGE];
 
 pub fn config_map(map: &Value, now: Timestamp) -> Vec<Value> {
-    vec![name(map), json!(entries(&map["data"]) + entries(&map["binaryData"])), age(map, now)]
+    vec![
+        name(map),
+        json!(entries(&map["data"]) + entries(&map["binaryData"])),
+        age(map, now),
+    ]
 }
 
-pub const SECRET: &[Column] = &[NAME, ("Type", "string", "", 0), ("Data", "string", "", 0), AGE];
+pub const SECRET: &[Column] = &[
+    NAME,
+    ("Type", "string", "", 0),
+    ("Data", "string", "", 0),
+    AGE,
+];
 
 pub fn secret(secret: &Value, now: Timestamp) -> Vec<Value> {
     vec![
@@ -36,7 +45,11 @@ pub fn secret(secret: &Value, now: Timestamp) -> Vec<Value> {
 pub const NAMESPACE: &[Column] = &[NAME, ("Status", "string", "", 0), AGE];
 
 pub fn namespace(namespace: &Value, now: Timestamp) -> Vec<Value> {
-    vec![name(namespace), json!(str_of(&namespace["status"]["phase"])), age(namespace, now)]
+    vec![
+        name(namespace),
+        json!(str_of(&namespace["status"]["phase"])),
+        age(namespace, now),
+    ]
 }
 
 pub const NODE: &[Column] = &[
@@ -54,7 +67,9 @@ pub const NODE: &[Column] = &[
 
 pub fn node(node: &Value, now: Timestamp) -> Vec<Value> {
     let status = &node["status"];
-    let ready = list(&status["conditions"]).iter().find(|c| c["type"] == "Ready");
+    let ready = list(&status["conditions"])
+        .iter()
+        .find(|c| c["type"] == "Ready");
     let mut shown = match ready.map(|c| str_of(&c["status"])) {
         Some("True") => "Ready",
         Some("Unknown") | None => "Unknown",
@@ -71,8 +86,14 @@ pub fn node(node: &Value, now: Timestamp) -> Vec<Value> {
         .filter_map(|(label, _)| label.strip_prefix("node-role.kubernetes.io/"))
         .collect();
     let address = |kind: &str| {
-        let found = list(&status["addresses"]).iter().find(|a| a["type"] == kind);
-        or(found.map(|a| str_of(&a["address"])).unwrap_or_default(), NONE).to_owned()
+        let found = list(&status["addresses"])
+            .iter()
+            .find(|a| a["type"] == kind);
+        or(
+            found.map(|a| str_of(&a["address"])).unwrap_or_default(),
+            NONE,
+        )
+        .to_owned()
     };
     let info = &status["nodeInfo"];
     vec![
@@ -120,8 +141,11 @@ pub fn event(event: &Value, now: Timestamp) -> Vec<Value> {
     };
     let about = &event["involvedObject"];
     let source = &event["source"];
-    let component =
-        or(str_of(&source["component"]), str_of(&event["reportingComponent"])).to_owned();
+    let component = or(
+        str_of(&source["component"]),
+        str_of(&event["reportingComponent"]),
+    )
+    .to_owned();
     let source = match str_of(&source["host"]) {
         "" => component,
         host => format!("{component}, {host}"),
@@ -130,7 +154,11 @@ pub fn event(event: &Value, now: Timestamp) -> Vec<Value> {
         json!(last),
         json!(str_of(&event["type"])),
         json!(str_of(&event["reason"])),
-        json!(format!("{}/{}", str_of(&about["kind"]).to_lowercase(), str_of(&about["name"]))),
+        json!(format!(
+            "{}/{}",
+            str_of(&about["kind"]).to_lowercase(),
+            str_of(&about["name"])
+        )),
         json!(str_of(&about["fieldPath"])),
         json!(source),
         json!(str_of(&event["message"]).trim()),

@@ -26,7 +26,10 @@ pub fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
     if summary.restarts > 0
         && let Some(last) = summary.last_restart
     {
-        restarts = format!("{restarts} ({} ago)", human(now.as_second() - last.as_second()));
+        restarts = format!(
+            "{restarts} ({} ago)",
+            human(now.as_second() - last.as_second())
+        );
     }
     let (spec, status) = (&pod["spec"], &pod["status"]);
     let ip = match str_of(&status["podIP"]) {
@@ -55,7 +58,9 @@ struct Summary {
 }
 
 fn condition(status: &Value, kind: &str) -> bool {
-    list(&status["conditions"]).iter().any(|c| c["type"] == kind && c["status"] == "True")
+    list(&status["conditions"])
+        .iter()
+        .any(|c| c["type"] == kind && c["status"] == "True")
 }
 
 /// How a terminated container ended.
@@ -86,9 +91,14 @@ fn summarize(pod: &Value) -> Summary {
     }
     let inits = list(&spec["initContainers"]);
     let sidecar = |name: &Value| {
-        inits.iter().any(|c| c["name"] == *name && c["restartPolicy"] == "Always")
+        inits
+            .iter()
+            .any(|c| c["name"] == *name && c["restartPolicy"] == "Always")
     };
-    summary.total += inits.iter().filter(|c| c["restartPolicy"] == "Always").count();
+    summary.total += inits
+        .iter()
+        .filter(|c| c["restartPolicy"] == "Always")
+        .count();
 
     let mut initializing = false;
     for (i, container) in list(&status["initContainerStatuses"]).iter().enumerate() {
@@ -117,7 +127,9 @@ fn summarize(pod: &Value) -> Summary {
     if !initializing || condition(status, "Initialized") {
         let mut running = false;
         // Only the restarts of what runs now count, those of sidecars among them.
-        let sidecars = list(&status["initContainerStatuses"]).iter().filter(|c| sidecar(&c["name"]));
+        let sidecars = list(&status["initContainerStatuses"])
+            .iter()
+            .filter(|c| sidecar(&c["name"]));
         (summary.restarts, summary.last_restart) = (0, None);
         for container in sidecars {
             count_restarts(container, &mut summary);
@@ -153,7 +165,9 @@ fn summarize(pod: &Value) -> Summary {
 
 fn count_restarts(container: &Value, summary: &mut Summary) {
     summary.restarts += int(&container["restartCount"]);
-    let finished = str_of(&container["lastState"]["terminated"]["finishedAt"]).parse().ok();
+    let finished = str_of(&container["lastState"]["terminated"]["finishedAt"])
+        .parse()
+        .ok();
     summary.last_restart = summary.last_restart.max(finished);
 }
 

@@ -1,7 +1,9 @@
 use rstest::rstest;
 
 use super::*;
-use crate::kinds::{self, DEPLOYMENT, ENDPOINT_SLICE, EVENT, INGRESS, KNATIVE_SERVICE, NODE, POD, SERVICE};
+use crate::kinds::{
+    self, DEPLOYMENT, ENDPOINT_SLICE, EVENT, INGRESS, KNATIVE_SERVICE, NODE, POD, SERVICE,
+};
 
 fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().unwrap()
@@ -34,7 +36,11 @@ fn durations(#[case] seconds: i64, #[case] wanted: &str) {
 fn every_row_has_as_many_cells_as_there_are_columns() {
     for kind in kinds::ALL {
         let columns = definitions(kind).as_array().unwrap().len();
-        assert_eq!(row(kind, json!({"metadata": {}})).len(), columns, "{kind:?}");
+        assert_eq!(
+            row(kind, json!({"metadata": {}})).len(),
+            columns,
+            "{kind:?}"
+        );
     }
 }
 
@@ -57,7 +63,10 @@ fn running(ready: bool) -> Value {
     [{"state": {"terminated": {"reason": "Completed"}}}, running(true)]}), "1/2", "Running", "0")]
 fn pods(#[case] status: Value, #[case] ready: &str, #[case] reason: &str, #[case] restarts: &str) {
     let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}, "status": status});
-    assert_eq!(row(&POD, pod)[1..5], [ready, reason, restarts, "5m3s"].map(|s| json!(s)));
+    assert_eq!(
+        row(&POD, pod)[1..5],
+        [ready, reason, restarts, "5m3s"].map(|s| json!(s))
+    );
 }
 
 #[test]
@@ -69,13 +78,22 @@ fn pods_that_begin_and_end() {
         row(&POD, pod)[2].clone()
     };
     assert_eq!(init(json!({"running": {}})), "Init:1/2");
-    assert_eq!(init(json!({"waiting": {"reason": "ErrImagePull"}})), "Init:ErrImagePull");
-    assert_eq!(init(json!({"terminated": {"exitCode": 2}})), "Init:ExitCode:2");
+    assert_eq!(
+        init(json!({"waiting": {"reason": "ErrImagePull"}})),
+        "Init:ErrImagePull"
+    );
+    assert_eq!(
+        init(json!({"terminated": {"exitCode": 2}})),
+        "Init:ExitCode:2"
+    );
     let mut pod = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"containers": [{}]},
         "status": {"phase": "Running", "containerStatuses": [running(true)], "podIP": "10.244.0.9"}});
     let cells = row(&POD, pod.clone());
     assert_eq!(cells[2], "Terminating");
-    assert_eq!(cells[5..], ["10.244.0.9", "<none>", "<none>", "<none>"].map(|s| json!(s)));
+    assert_eq!(
+        cells[5..],
+        ["10.244.0.9", "<none>", "<none>", "<none>"].map(|s| json!(s))
+    );
     pod["status"]["phase"] = json!("Succeeded");
     assert_ne!(row(&POD, pod)[2], "Terminating");
 }
@@ -86,20 +104,47 @@ fn services_and_ingresses() {
         "ports": [{"port": 80, "protocol": "TCP"}, {"port": 53, "protocol": "UDP", "nodePort": 30053}]}});
     assert_eq!(
         row(&SERVICE, service)[1..],
-        ["ClusterIP", "10.96.77.127", "<none>", "80/TCP,53:30053/UDP", "5m3s", "app=web"].map(|s| json!(s))
+        [
+            "ClusterIP",
+            "10.96.77.127",
+            "<none>",
+            "80/TCP,53:30053/UDP",
+            "5m3s",
+            "app=web"
+        ]
+        .map(|s| json!(s))
     );
     let external = json!({"spec": {"type": "ExternalName", "externalName": "example.com"}});
-    assert_eq!(row(&SERVICE, external)[1..5], ["ExternalName", "<none>", "example.com", "<none>"].map(|s| json!(s)));
-    assert_eq!(row(&SERVICE, json!({"spec": {"type": "LoadBalancer"}}))[3], "<pending>");
+    assert_eq!(
+        row(&SERVICE, external)[1..5],
+        ["ExternalName", "<none>", "example.com", "<none>"].map(|s| json!(s))
+    );
+    assert_eq!(
+        row(&SERVICE, json!({"spec": {"type": "LoadBalancer"}}))[3],
+        "<pending>"
+    );
     let ingress = json!({"spec": {"ingressClassName": "nginx", "rules": [{"host": "a.b"}], "tls": [{}]},
         "status": {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}, {"hostname": "h"}]}}});
-    assert_eq!(row(&INGRESS, ingress)[1..5], ["nginx", "a.b", "127.0.0.1,h", "80, 443"].map(|s| json!(s)));
-    assert_eq!(row(&INGRESS, json!({"spec": {"rules": [{}]}}))[1..5], ["<none>", "*", "", "80"].map(|s| json!(s)));
-    let endpoints: Vec<Value> = (1..6).map(|i| json!({"addresses": [format!("10.244.0.{i}")]})).collect();
+    assert_eq!(
+        row(&INGRESS, ingress)[1..5],
+        ["nginx", "a.b", "127.0.0.1,h", "80, 443"].map(|s| json!(s))
+    );
+    assert_eq!(
+        row(&INGRESS, json!({"spec": {"rules": [{}]}}))[1..5],
+        ["<none>", "*", "", "80"].map(|s| json!(s))
+    );
+    let endpoints: Vec<Value> = (1..6)
+        .map(|i| json!({"addresses": [format!("10.244.0.{i}")]}))
+        .collect();
     let slice = json!({"addressType": "IPv4", "ports": [{"port": 5000}], "endpoints": endpoints});
     assert_eq!(
         row(&ENDPOINT_SLICE, slice)[1..4],
-        ["IPv4", "5000", "10.244.0.1,10.244.0.2,10.244.0.3 + 2 more..."].map(|s| json!(s))
+        [
+            "IPv4",
+            "5000",
+            "10.244.0.1,10.244.0.2,10.244.0.3 + 2 more..."
+        ]
+        .map(|s| json!(s))
     );
     assert_eq!(row(&ENDPOINT_SLICE, json!({}))[2], "<unset>");
 }
@@ -111,7 +156,15 @@ fn workloads_nodes_events() {
         "status": {"readyReplicas": 2, "updatedReplicas": 3, "availableReplicas": 1}});
     assert_eq!(
         row(&DEPLOYMENT, deployment)[1..],
-        [json!("2/3"), json!(3), json!(1), json!("5m3s"), json!("c,d"), json!("i:1,j"), json!("app=web")]
+        [
+            json!("2/3"),
+            json!(3),
+            json!(1),
+            json!("5m3s"),
+            json!("c,d"),
+            json!("i:1,j"),
+            json!("app=web")
+        ]
     );
     let knative = json!({"status": {"url": "http://f", "latestCreatedRevisionName": "f-00002",
         "latestReadyRevisionName": "f-00001", "conditions": [{"type": "Ready", "status": "Unknown", "reason": "Deploying"}]}});
@@ -124,7 +177,15 @@ fn workloads_nodes_events() {
             "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}});
     assert_eq!(
         row(&NODE, node)[1..7],
-        ["Ready,SchedulingDisabled", "control-plane", "5m3s", "v1", "127.0.0.1", "<none>"].map(|s| json!(s))
+        [
+            "Ready,SchedulingDisabled",
+            "control-plane",
+            "5m3s",
+            "v1",
+            "127.0.0.1",
+            "<none>"
+        ]
+        .map(|s| json!(s))
     );
     let event = json!({"type": "Normal", "reason": "Pulled", "message": "hi\n", "count": 2,
         "involvedObject": {"kind": "Pod", "name": "p", "fieldPath": "spec.containers{c}"},
@@ -132,7 +193,17 @@ fn workloads_nodes_events() {
         "firstTimestamp": "2026-01-01T00:50:00Z", "lastTimestamp": "2026-01-01T00:59:30Z"});
     assert_eq!(
         row(&EVENT, event),
-        [json!("30s"), json!("Normal"), json!("Pulled"), json!("pod/p"), json!("spec.containers{c}"),
-            json!("kubelet, devenv"), json!("hi"), json!("10m"), json!(2), json!("x")]
+        [
+            json!("30s"),
+            json!("Normal"),
+            json!("Pulled"),
+            json!("pod/p"),
+            json!("spec.containers{c}"),
+            json!("kubelet, devenv"),
+            json!("hi"),
+            json!("10m"),
+            json!(2),
+            json!("x")
+        ]
     );
 }

@@ -42,7 +42,11 @@ pub fn since(timestamp: &Value, now: Timestamp) -> String {
 pub fn human(seconds: i64) -> String {
     const DAY: i64 = 24 * 3600;
     let two = |big: i64, unit: char, small: i64, small_unit: char| {
-        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{small_unit}") }
+        if small == 0 {
+            format!("{big}{unit}")
+        } else {
+            format!("{big}{unit}{small}{small_unit}")
+        }
     };
     match seconds {
         ..-1 => "<invalid>".to_owned(),
@@ -73,7 +77,10 @@ pub fn labels(labels: &Value) -> String {
 /// Names and images of the containers of a pod's spec.
 pub fn containers(spec: &Value) -> [Value; 2] {
     ["name", "image"].map(|field| {
-        let all: Vec<&str> = list(&spec["containers"]).iter().map(|c| str_of(&c[field])).collect();
+        let all: Vec<&str> = list(&spec["containers"])
+            .iter()
+            .map(|c| str_of(&c[field]))
+            .collect();
         json!(all.join(","))
     })
 }

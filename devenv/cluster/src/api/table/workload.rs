@@ -33,7 +33,11 @@ pub fn deployment(deployment: &Value, now: Timestamp) -> Vec<Value> {
     let [names, images] = containers(&spec["template"]["spec"]);
     vec![
         name(deployment),
-        json!(format!("{}/{}", int(&status["readyReplicas"]), int(&spec["replicas"]))),
+        json!(format!(
+            "{}/{}",
+            int(&status["readyReplicas"]),
+            int(&spec["replicas"])
+        )),
         json!(int(&status["updatedReplicas"])),
         json!(int(&status["availableReplicas"])),
         age(deployment, now),
@@ -81,7 +85,9 @@ pub const KNATIVE: &[Column] = &[
 
 pub fn knative(service: &Value, _now: Timestamp) -> Vec<Value> {
     let status = &service["status"];
-    let ready = list(&status["conditions"]).iter().find(|c| c["type"] == "Ready");
+    let ready = list(&status["conditions"])
+        .iter()
+        .find(|c| c["type"] == "Ready");
     let of = |field: &str| ready.map(|c| str_of(&c[field])).unwrap_or_default();
     vec![
         name(service),

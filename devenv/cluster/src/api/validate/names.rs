@@ -49,7 +49,9 @@ pub fn port_name(name: &str) -> Option<String> {
         return Some("must be no more than 15 characters".to_owned());
     }
     if !is_label(name) || name.contains("--") {
-        return Some("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+        return Some(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
     }
     (!name.contains(|c: char| c.is_ascii_lowercase()))
         .then(|| "must contain at least one letter (a-z)".to_owned())
@@ -70,7 +72,9 @@ pub fn data_key(key: &str) -> Option<String> {
 fn is_qualified(part: &str) -> bool {
     part.starts_with(|c: char| c.is_ascii_alphanumeric())
         && part.ends_with(|c: char| c.is_ascii_alphanumeric())
-        && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        && part
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 fn label_key(key: &str) -> Option<String> {
@@ -106,26 +110,54 @@ pub fn metadata(kind: KindRef, metadata: &Value, causes: &mut Vec<Cause>) {
     let name = text(&metadata["name"]);
     let base = text(&metadata["generateName"]);
     if name.is_empty() && base.is_empty() {
-        causes.push(Cause::required("metadata.name", "name or generateName is required"));
+        causes.push(Cause::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
     } else if !name.is_empty() {
         if let Some(wrong) = check(name) {
-            causes.push(Cause::invalid("metadata.name", &format!("{name:?}"), &wrong));
+            causes.push(Cause::invalid(
+                "metadata.name",
+                &format!("{name:?}"),
+                &wrong,
+            ));
         }
     } else if let Some(wrong) = check(base.trim_end_matches(['-', '.'])) {
-        causes.push(Cause::invalid("metadata.generateName", &format!("{base:?}"), &wrong));
+        causes.push(Cause::invalid(
+            "metadata.generateName",
+            &format!("{base:?}"),
+            &wrong,
+        ));
     }
     for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
         if let Some(wrong) = label_key(key) {
-            causes.push(Cause::invalid("metadata.labels", &format!("{key:?}"), &wrong));
+            causes.push(Cause::invalid(
+                "metadata.labels",
+                &format!("{key:?}"),
+                &wrong,
+            ));
         }
         let value = text(value);
         if let Some(wrong) = label_value(value) {
-            causes.push(Cause::invalid("metadata.labels", &format!("{value:?}"), &wrong));
+            causes.push(Cause::invalid(
+                "metadata.labels",
+                &format!("{value:?}"),
+                &wrong,
+            ));
         }
     }
-    for key in metadata["annotations"].as_object().into_iter().flatten().map(|(k, _)| k) {
+    for key in metadata["annotations"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(k, _)| k)
+    {
         if let Some(wrong) = label_key(&key.to_lowercase()) {
-            causes.push(Cause::invalid("metadata.annotations", &format!("{key:?}"), &wrong));
+            causes.push(Cause::invalid(
+                "metadata.annotations",
+                &format!("{key:?}"),
+                &wrong,
+            ));
         }
     }
 }

@@ -29,7 +29,10 @@ pub fn spec(spec: &Value, field: &str, causes: &mut Vec<Cause>) {
             let field = format!("{field}.{which}[{i}]");
             let name = text(&container["name"]);
             if seen.contains(&name) && !name.is_empty() {
-                causes.push(Cause::duplicate(format!("{field}.name"), &format!("{name:?}")));
+                causes.push(Cause::duplicate(
+                    format!("{field}.name"),
+                    &format!("{name:?}"),
+                ));
             }
             seen.push(name);
             self::container(container, &field, &volumes, causes);
@@ -57,7 +60,11 @@ fn container(container: &Value, field: &str, volumes: &[&str], causes: &mut Vec<
     if name.is_empty() {
         causes.push(Cause::required(format!("{field}.name"), ""));
     } else if let Some(wrong) = names::dns_label(name) {
-        causes.push(Cause::invalid(format!("{field}.name"), &format!("{name:?}"), &wrong));
+        causes.push(Cause::invalid(
+            format!("{field}.name"),
+            &format!("{name:?}"),
+            &wrong,
+        ));
     }
     if text(&container["image"]).trim().is_empty() {
         causes.push(Cause::required(format!("{field}.image"), ""));
@@ -68,13 +75,24 @@ fn container(container: &Value, field: &str, volumes: &[&str], causes: &mut Vec<
         if port["containerPort"].as_i64().is_none() {
             causes.push(Cause::required(format!("{field}.containerPort"), ""));
         }
-        port_number(&port["containerPort"], &format!("{field}.containerPort"), causes);
+        port_number(
+            &port["containerPort"],
+            &format!("{field}.containerPort"),
+            causes,
+        );
         let name = text(&port["name"]);
         if !name.is_empty() {
             if let Some(wrong) = names::port_name(name) {
-                causes.push(Cause::invalid(format!("{field}.name"), &format!("{name:?}"), &wrong));
+                causes.push(Cause::invalid(
+                    format!("{field}.name"),
+                    &format!("{name:?}"),
+                    &wrong,
+                ));
             } else if port_names.contains(&name) {
-                causes.push(Cause::duplicate(format!("{field}.name"), &format!("{name:?}")));
+                causes.push(Cause::duplicate(
+                    format!("{field}.name"),
+                    &format!("{name:?}"),
+                ));
             }
             port_names.push(name);
         }
@@ -86,7 +104,11 @@ fn container(container: &Value, field: &str, volumes: &[&str], causes: &mut Vec<
             causes.push(Cause::required(format!("{field}.name"), ""));
         } else if name.contains('=') || !name.chars().all(|c| (' '..='~').contains(&c)) {
             let detail = "a valid environment variable name must consist only of printable ASCII characters other than '='";
-            causes.push(Cause::invalid(format!("{field}.name"), &format!("{name:?}"), detail));
+            causes.push(Cause::invalid(
+                format!("{field}.name"),
+                &format!("{name:?}"),
+                detail,
+            ));
         }
         let both = !text(&env["value"]).is_empty() && !env["valueFrom"].is_null();
         if both {
@@ -107,7 +129,11 @@ fn container(container: &Value, field: &str, volumes: &[&str], causes: &mut Vec<
             causes.push(Cause::required(format!("{field}.mountPath"), ""));
         } else if paths.contains(&path) {
             let field = format!("{field}.mountPath");
-            causes.push(Cause::invalid(field, &format!("{path:?}"), "must be unique"));
+            causes.push(Cause::invalid(
+                field,
+                &format!("{path:?}"),
+                "must be unique",
+            ));
         }
         paths.push(path);
     }
@@ -121,22 +147,43 @@ fn container(container: &Value, field: &str, volumes: &[&str], causes: &mut Vec<
         match handlers.iter().filter(|h| !value[**h].is_null()).count() {
             0 => causes.push(Cause::required(&field, "must specify a handler type")),
             1 => {}
-            _ => causes.push(Cause::forbidden(&field, "may not specify more than 1 handler type")),
+            _ => causes.push(Cause::forbidden(
+                &field,
+                "may not specify more than 1 handler type",
+            )),
         }
         for action in ["httpGet", "tcpSocket"] {
-            port_number(&value[action]["port"], &format!("{field}.{action}.port"), causes);
+            port_number(
+                &value[action]["port"],
+                &format!("{field}.{action}.port"),
+                causes,
+            );
         }
-        for number in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "failureThreshold", "successThreshold"] {
+        for number in [
+            "initialDelaySeconds",
+            "timeoutSeconds",
+            "periodSeconds",
+            "failureThreshold",
+            "successThreshold",
+        ] {
             if let Some(n) = value[number].as_i64()
                 && n < 0
             {
                 let detail = "must be greater than or equal to 0";
-                causes.push(Cause::invalid(format!("{field}.{number}"), &n.to_string(), detail));
+                causes.push(Cause::invalid(
+                    format!("{field}.{number}"),
+                    &n.to_string(),
+                    detail,
+                ));
             }
         }
         if probe != "readinessProbe" && value["successThreshold"].as_i64().is_some_and(|n| n != 1) {
             let shown = value["successThreshold"].to_string();
-            causes.push(Cause::invalid(format!("{field}.successThreshold"), &shown, "must be 1"));
+            causes.push(Cause::invalid(
+                format!("{field}.successThreshold"),
+                &shown,
+                "must be 1",
+            ));
         }
     }
 }
@@ -146,11 +193,21 @@ pub fn unchanged(old: &Value, new: &Value, causes: &mut Vec<Cause>) {
     let core = |spec: &Value| {
         let mut spec = spec.clone();
         for which in ["containers", "initContainers"] {
-            for container in spec.get_mut(which).and_then(Value::as_array_mut).into_iter().flatten() {
+            for container in spec
+                .get_mut(which)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 container["image"] = json!("");
             }
         }
-        for free in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "nodeName"] {
+        for free in [
+            "activeDeadlineSeconds",
+            "tolerations",
+            "terminationGracePeriodSeconds",
+            "nodeName",
+        ] {
             if let Some(spec) = spec.as_object_mut() {
                 spec.remove(free);
             }

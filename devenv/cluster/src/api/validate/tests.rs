@@ -4,7 +4,10 @@ use serde_json::json;
 use super::*;
 use crate::{
     api::{defaults, status::Failure},
-    kinds::{CONFIG_MAP, DEPLOYMENT, ENDPOINT_SLICE, INGRESS, KNATIVE_SERVICE, NAMESPACE, POD, SECRET, SERVICE},
+    kinds::{
+        CONFIG_MAP, DEPLOYMENT, ENDPOINT_SLICE, INGRESS, KNATIVE_SERVICE, NAMESPACE, POD, SECRET,
+        SERVICE,
+    },
 };
 
 fn message(kind: KindRef, mut value: Value, old: Option<Value>) -> String {
@@ -17,7 +20,12 @@ fn message(kind: KindRef, mut value: Value, old: Option<Value>) -> String {
     if causes.is_empty() {
         return String::new();
     }
-    Failure::invalid(kind, value["metadata"]["name"].as_str().unwrap_or_default(), &causes).message
+    Failure::invalid(
+        kind,
+        value["metadata"]["name"].as_str().unwrap_or_default(),
+        &causes,
+    )
+    .message
 }
 
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
@@ -26,7 +34,9 @@ const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alpha
 fn the_words_of_a_real_server() {
     assert_eq!(
         message(&NAMESPACE, json!({"metadata": {"name": "so1_fase2"}}), None),
-        format!("Namespace \"so1_fase2\" is invalid: metadata.name: Invalid value: \"so1_fase2\": {LABEL}")
+        format!(
+            "Namespace \"so1_fase2\" is invalid: metadata.name: Invalid value: \"so1_fase2\": {LABEL}"
+        )
     );
     assert_eq!(
         message(&CONFIG_MAP, json!({"metadata": {"name": "A_b"}}), None),
@@ -36,14 +46,24 @@ fn the_words_of_a_real_server() {
         "template": {"metadata": {"labels": {"a": "c"}}, "spec": {"containers": [{"name": "C_", "image": ""}]}}}});
     assert_eq!(
         message(&DEPLOYMENT, three, None),
-        format!("Deployment.apps \"d\" is invalid: [spec.replicas: Invalid value: -1: must be greater than or equal to 0, spec.template.metadata.labels: Invalid value: map[string]string{{\"a\":\"c\"}}: `selector` does not match template `labels`, spec.template.spec.containers[0].name: Invalid value: \"C_\": {LABEL}, spec.template.spec.containers[0].image: Required value]")
+        format!(
+            "Deployment.apps \"d\" is invalid: [spec.replicas: Invalid value: -1: must be greater than or equal to 0, spec.template.metadata.labels: Invalid value: map[string]string{{\"a\":\"c\"}}: `selector` does not match template `labels`, spec.template.spec.containers[0].name: Invalid value: \"C_\": {LABEL}, spec.template.spec.containers[0].image: Required value]"
+        )
     );
     assert_eq!(
-        message(&DEPLOYMENT, json!({"metadata": {"name": "d"}, "spec": {}}), None),
+        message(
+            &DEPLOYMENT,
+            json!({"metadata": {"name": "d"}, "spec": {}}),
+            None
+        ),
         "Deployment.apps \"d\" is invalid: [spec.selector: Required value, spec.template.metadata.labels: Invalid value: map[string]string(nil): `selector` does not match template `labels`, spec.template.spec.containers: Required value]"
     );
     assert_eq!(
-        message(&SERVICE, json!({"metadata": {"name": "s9"}, "spec": {"ports": [{"port": 99999}, {"port": 80}]}}), None),
+        message(
+            &SERVICE,
+            json!({"metadata": {"name": "s9"}, "spec": {"ports": [{"port": 99999}, {"port": 80}]}}),
+            None
+        ),
         "Service \"s9\" is invalid: [spec.ports[0].name: Required value, spec.ports[0].port: Invalid value: 99999: must be between 1 and 65535, inclusive, spec.ports[0].targetPort: Invalid value: 99999: must be between 1 and 65535, inclusive, spec.ports[1].name: Required value]"
     );
 }
@@ -66,7 +86,10 @@ fn fields(kind: KindRef, value: Value, old: Option<Value>) -> Vec<String> {
     let mut value = value;
     value["metadata"] = json!({"name": "x"});
     defaults::apply(kind, &mut value);
-    validate(kind, &value, old.as_ref()).into_iter().map(|c| format!("{} {}", c.field, c.reason)).collect()
+    validate(kind, &value, old.as_ref())
+        .into_iter()
+        .map(|c| format!("{} {}", c.field, c.reason))
+        .collect()
 }
 
 #[rstest]
@@ -99,26 +122,57 @@ fn pods(#[case] spec: Value, #[case] wanted: &[&str]) {
 fn the_rest() {
     let old = json!({"metadata": {"name": "x"}, "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.7", "ports": [{"port": 1}]}});
     let moved = json!({"spec": {"clusterIP": "10.96.0.8", "ports": [{"port": 1}]}});
-    assert_eq!(fields(&SERVICE, moved, Some(old)), ["spec.clusterIPs[0] FieldValueInvalid"]);
-    assert_eq!(fields(&SERVICE, json!({"spec": {"type": "ExternalName"}}), None), ["spec.externalName FieldValueRequired"]);
+    assert_eq!(
+        fields(&SERVICE, moved, Some(old)),
+        ["spec.clusterIPs[0] FieldValueInvalid"]
+    );
+    assert_eq!(
+        fields(&SERVICE, json!({"spec": {"type": "ExternalName"}}), None),
+        ["spec.externalName FieldValueRequired"]
+    );
     let frozen = json!({"immutable": true, "data": {"a": "1"}});
     assert_eq!(
-        fields(&CONFIG_MAP, json!({"data": {"a": "2", "b c": ""}}), Some(frozen)),
-        ["data[b c] FieldValueInvalid", "immutable FieldValueForbidden", "data FieldValueForbidden"]
+        fields(
+            &CONFIG_MAP,
+            json!({"data": {"a": "2", "b c": ""}}),
+            Some(frozen)
+        ),
+        [
+            "data[b c] FieldValueInvalid",
+            "immutable FieldValueForbidden",
+            "data FieldValueForbidden"
+        ]
     );
-    assert_eq!(fields(&SECRET, json!({"type": "a"}), Some(json!({"type": "b"}))), ["type FieldValueInvalid"]);
-    let slice = json!({"addressType": "IPv4", "endpoints": [{"addresses": ["::1"]}], "ports": [{"port": 0}]});
-    assert_eq!(fields(&ENDPOINT_SLICE, slice, None), ["endpoints[0].addresses[0] FieldValueInvalid", "ports[0].port FieldValueInvalid"]);
     assert_eq!(
-        fields(&KNATIVE_SERVICE, json!({"spec": {"foo": 1, "template": {"spec": {"containers": [{}]}}}}), None),
-        ["spec.template.spec.containers[0].image FieldValueRequired", "spec.foo FieldValueForbidden"]
+        fields(&SECRET, json!({"type": "a"}), Some(json!({"type": "b"}))),
+        ["type FieldValueInvalid"]
+    );
+    let slice = json!({"addressType": "IPv4", "endpoints": [{"addresses": ["::1"]}], "ports": [{"port": 0}]});
+    assert_eq!(
+        fields(&ENDPOINT_SLICE, slice, None),
+        [
+            "endpoints[0].addresses[0] FieldValueInvalid",
+            "ports[0].port FieldValueInvalid"
+        ]
+    );
+    assert_eq!(
+        fields(
+            &KNATIVE_SERVICE,
+            json!({"spec": {"foo": 1, "template": {"spec": {"containers": [{}]}}}}),
+            None
+        ),
+        [
+            "spec.template.spec.containers[0].image FieldValueRequired",
+            "spec.foo FieldValueForbidden"
+        ]
     );
     let mut wanted = json!({"metadata": {"labels": {"a b": "c", "ok": "-"}, "name": "x"}});
     defaults::apply(&CONFIG_MAP, &mut wanted);
     assert_eq!(validate(&CONFIG_MAP, &wanted, None).len(), 2);
-    let pod = |image: &str, args: &str| {
-        json!({"metadata": {"name": "x"}, "spec": {"containers": [{"name": "c", "image": image, "args": [args], "imagePullPolicy": "Always"}]}})
-    };
+    let pod = |image: &str, args: &str| json!({"metadata": {"name": "x"}, "spec": {"containers": [{"name": "c", "image": image, "args": [args], "imagePullPolicy": "Always"}]}});
     assert_eq!(message(&POD, pod("j", "1"), Some(pod("i", "1"))), "");
-    assert!(message(&POD, pod("i", "2"), Some(pod("i", "1"))).contains("pod updates may not change fields"));
+    assert!(
+        message(&POD, pod("i", "2"), Some(pod("i", "1")))
+            .contains("pod updates may not change fields")
+    );
 }
