@@ -1,7 +1,6 @@
 //! The sender against a real HTTP server in this process.
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -151,8 +150,7 @@ async fn answer<F: Fn(u64) -> Reply>(
     if close {
         response = response.header("connection", "close");
     }
-    let response: Result<_, Infallible> = Ok(response.body(Full::new(Bytes::from(text))).unwrap());
-    Ok(response.unwrap())
+    Ok(response.body(Full::new(Bytes::from(text))).unwrap())
 }
 
 fn records() -> Source {
