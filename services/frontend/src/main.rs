@@ -1,6 +1,7 @@
 //! The page of the reference application and its server, made for Cloud Run's container contract:
 //! listens on `0.0.0.0:$PORT`, logs to standard error, ends within ten seconds of SIGTERM.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
