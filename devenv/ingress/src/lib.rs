@@ -24,6 +24,6 @@ mod table;
 pub use compile::{Compiled, Inputs, Warning, compile};
 pub use proxy::{Connector, Direct, Proxy, ProxyError, ProxyOptions, ServiceStats, Stats};
 pub use table::{
-    CanaryPolicy, Decision, Location, Route, Settings, Share, Splitter, Table, Upstream,
-    UpstreamId, UpstreamKey,
+    CanaryPolicy, Decision, HeaderMatch, Location, Route, Settings, Share, Splitter, Table,
+    Upstream, UpstreamId, UpstreamKey, normalize,
 };

@@ -1,6 +1,8 @@
 //! Canaries: their upstream is appended to the alternatives of the *upstream*
 //! that the matching location points to, not to the location.
 
+use std::collections::HashSet;
+
 use super::model::{Model, shown};
 
 /// Merges every canary, oldest first, if there is any ordinary Ingress at all.
@@ -177,6 +179,13 @@ fn warn_of_borrowed_policy(model: &mut Model<'_>, canary: usize) {
 /// service are split as well, whether the canary names them or not.
 fn warn_of_wider_effect(model: &mut Model<'_>) {
     let mut found = Vec::new();
+    let named: HashSet<(&str, &str, bool)> = model
+        .objects
+        .iter()
+        .filter(|object| object.is_canary())
+        .flat_map(|object| object.paths())
+        .map(|path| (path.host, path.path, path.exact))
+        .collect();
     for primary in &model.upstreams {
         let Some(alternative) = primary.alternatives.first().copied() else {
             continue;
@@ -185,20 +194,13 @@ fn warn_of_wider_effect(model: &mut Model<'_>) {
         if draft.deleted || draft.policy.is_none() {
             continue;
         }
-        let named: Vec<(&str, &str, bool)> = model
-            .objects
-            .iter()
-            .filter(|object| object.is_canary())
-            .flat_map(|object| object.paths())
-            .map(|path| (path.host, path.path, path.exact))
-            .collect();
         for server in &model.servers {
             for location in &server.locations {
                 let points_here = location
                     .upstream
                     .is_some_and(|id| model.upstreams[id].key == primary.key);
                 let is_named =
-                    named.contains(&(server.host.as_str(), &location.path, location.exact));
+                    named.contains(&(server.host.as_str(), location.path.as_str(), location.exact));
                 let by_default_backend = server.host.is_empty()
                     && model.objects[draft.creator].default_backend().is_some();
                 if points_here && !is_named && !by_default_backend {

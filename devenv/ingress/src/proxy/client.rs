@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::headers::Peer;
+use super::write::poll_write_pieces;
 
 /// nginx's `client_header_timeout`, `client_body_timeout` and `send_timeout`.
 const PATIENCE: u32 = 60;
@@ -198,7 +199,7 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let result = poll_write_pieces(Pin::new(&mut self.stream), cx, bufs);
         self.state.wrote(&result);
         result
     }
@@ -234,5 +235,57 @@ impl AsyncWrite for ClientStream {
                 Ok(()) | Err(_) => return Poll::Ready(Ok(())),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::HeaderValue;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn state(clock: &Arc<AtomicU32>) -> ClientState {
+        let peer = Peer {
+            address: HeaderValue::from_static("192.0.2.1"),
+            port: HeaderValue::from_static("80"),
+        };
+        ClientState::new(peer, clock.clone())
+    }
+
+    /// nginx's patience with silent and deaf clients, in seconds.
+    #[rstest]
+    #[case::first_request(|_: &ClientState| {}, Some(60))]
+    #[case::further_request(|s: &ClientState| { s.busy(); s.idle(); }, Some(75))]
+    #[case::body(|s: &ClientState| { s.busy(); s.waits_for_body(); }, Some(60))]
+    #[case::deaf(|s: &ClientState| { s.busy(); s.wrote::<usize>(&Poll::Pending); }, Some(60))]
+    #[case::ours_to_answer(|s: &ClientState| s.busy(), None)]
+    #[case::deaf_no_more(|s: &ClientState| {
+        s.busy();
+        s.wrote::<usize>(&Poll::Pending);
+        s.wrote(&Poll::Ready(Ok(1)));
+    }, None)]
+    #[case::never_asked_and_we_go(|s: &ClientState| s.order(Order::Finish), Some(0))]
+    fn overdue(#[case] happens: fn(&ClientState), #[case] limit: Option<u32>) {
+        let clock = Arc::new(AtomicU32::new(1000));
+        let state = state(&clock);
+        happens(&state);
+        let Some(limit) = limit else {
+            clock.store(100_000, Ordering::Relaxed);
+            assert!(!state.overdue());
+            return;
+        };
+        clock.store(1000 + limit, Ordering::Relaxed);
+        assert!(!state.overdue());
+        clock.store(1001 + limit, Ordering::Relaxed);
+        assert!(state.overdue());
+    }
+
+    #[test]
+    fn an_order_is_never_taken_back() {
+        let state = state(&Arc::default());
+        state.order(Order::Abort);
+        state.order(Order::Finish);
+        assert_eq!(state.ordered(), Order::Abort);
     }
 }

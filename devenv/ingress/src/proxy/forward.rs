@@ -262,7 +262,7 @@ impl Attempt<'_> {
                 break;
             };
             let reused = if pooled {
-                self.worker.pool.take(address)
+                self.worker.pool.take(address, template.is_none())
             } else {
                 None
             };
@@ -296,7 +296,7 @@ impl Attempt<'_> {
                 Ok(response) => return Ok((response, connection)),
                 Err(Failure::Unsent(request)) => {
                     if template.is_none() {
-                        once = Some(request);
+                        once = Some(*request);
                     }
                     failure = StatusCode::BAD_GATEWAY;
                     true

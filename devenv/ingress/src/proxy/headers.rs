@@ -35,6 +35,8 @@ pub(super) fn to_upstream(
     upgrade: bool,
     request_id: impl FnOnce() -> HeaderValue,
 ) {
+    // Room for what is added below, at once.
+    headers.reserve(10);
     let mut refused: Vec<HeaderName> = Vec::new();
     for name in headers.keys() {
         let gone = match name.as_str() {
@@ -106,18 +108,25 @@ pub(super) fn to_client(headers: &mut HeaderMap, upgrade: bool) {
 /// Removes `Connection` and what it names (RFC 9110 section 7.6.1), except
 /// what the message could not do without.
 fn remove_named_by_connection(headers: &mut HeaderMap) {
-    if !headers.contains_key(CONNECTION) {
-        return;
-    }
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        .filter(|name| ![HOST, CONTENT_LENGTH, UPGRADE].contains(name))
-        .collect();
-    for name in named {
-        headers.remove(name);
+    let mut lines = headers.get_all(CONNECTION).iter();
+    let plain = match (lines.next(), lines.next()) {
+        (None, _) => return,
+        (Some(only), None) => ["keep-alive", "close", "upgrade"]
+            .iter()
+            .any(|word| only.as_bytes().eq_ignore_ascii_case(word.as_bytes())),
+        (Some(_), Some(_)) => false,
+    };
+    if !plain {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|b| *b == b','))
+            .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+            .filter(|name| ![HOST, CONTENT_LENGTH, UPGRADE].contains(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
     }
     headers.remove(CONNECTION);
 }

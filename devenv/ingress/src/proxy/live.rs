@@ -33,29 +33,29 @@ impl Live {
     /// in the round robin and in the block of the split, so that shares stay
     /// exact across changes of endpoints.
     pub fn new(table: Table, old: Option<&Live>, registry: &Registry, seed: u64) -> Self {
-        let before: HashMap<&UpstreamKey, &State> = old.map_or_else(HashMap::new, |old| {
-            old.table
-                .upstreams
-                .iter()
-                .map(|upstream| &upstream.key)
-                .zip(old.states.iter())
-                .collect()
-        });
-        let canary_before = |key: &UpstreamKey| {
-            let old = old?;
-            let upstream = old.table.upstreams.iter().find(|u| u.key == *key)?;
-            Some(&old.table.upstream(upstream.alternative?).key)
-        };
+        // By name, the state and the name of the canary.
+        let before: HashMap<&UpstreamKey, (&State, Option<&UpstreamKey>)> = old
+            .into_iter()
+            .flat_map(|old| {
+                let upstreams = old.table.upstreams.iter();
+                upstreams.zip(old.states.iter()).map(|(upstream, state)| {
+                    let canary = upstream.alternative.map(|id| &old.table.upstream(id).key);
+                    (&upstream.key, (state, canary))
+                })
+            })
+            .collect();
         let states = table
             .upstreams
             .iter()
             .map(|upstream| {
                 let key = &upstream.key;
-                let kept = before.get(key);
+                let (kept, canary_before) = before
+                    .get(key)
+                    .map_or((None, None), |(state, canary)| (Some(*state), *canary));
                 let canary = upstream.alternative.map(|id| table.upstream(id));
                 let splitter = canary.and_then(|canary| {
                     let share = canary.policy.as_ref()?.share;
-                    let same_canary = canary_before(key) == Some(&canary.key);
+                    let same_canary = canary_before == Some(&canary.key);
                     kept.and_then(|state| state.splitter.clone())
                         .filter(|splitter| same_canary && splitter.deals(share))
                         .or_else(|| Splitter::new(share, seed ^ digest(key)).map(Arc::new))

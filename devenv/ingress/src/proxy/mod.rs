@@ -12,6 +12,7 @@ mod stats;
 mod tunnel;
 mod upstream;
 mod worker;
+mod write;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

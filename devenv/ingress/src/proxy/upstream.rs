@@ -24,9 +24,8 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::request_body::RequestBody;
+use super::write::poll_write_pieces;
 
-/// A connection idle for longer is looked at before it is used again.
-const PROBE_AFTER: Duration = Duration::from_millis(1);
 /// After the end of a connection that gave no answer, this often and at this
 /// distance it is looked whether a reset follows.
 const RESET_LOOKS: u8 = 20;
@@ -171,7 +170,7 @@ impl AsyncWrite for EndpointStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let result = poll_write_pieces(Pin::new(&mut self.stream), cx, bufs);
         self.wrote(&result);
         result
     }
@@ -205,7 +204,7 @@ pub(super) struct Conn {
 /// Why a request got no response.
 pub(super) enum Failure {
     /// Nothing of it was written; here it is again.
-    Unsent(Request<RequestBody>),
+    Unsent(Box<Request<RequestBody>>),
     /// The endpoint was silent for too long.
     TimedOut,
     /// The connection broke. `unread`: the endpoint provably did not read the
@@ -273,12 +272,14 @@ impl Conn {
     }
 
     /// To be called before a connection that was at rest is used again.
-    pub fn wake_up(&mut self) {
+    /// `probe`: ask the kernel whether the peer has closed it, for a request
+    /// that cannot be sent a second time. Others do without the system call:
+    /// the event loop knows of a close soon enough, and the rare request in
+    /// between is refused with a reset and sent again.
+    pub fn wake_up(&mut self, probe: bool) {
         self.flow.asked.store(false, Ordering::Relaxed);
         self.flow.answered.store(false, Ordering::Relaxed);
-        if self.idle_for() > PROBE_AFTER {
-            self.flow.probe.store(true, Ordering::Relaxed);
-        }
+        self.flow.probe.store(probe, Ordering::Relaxed);
     }
 
     /// Sends a request and waits for the response's head.
@@ -326,7 +327,7 @@ impl Conn {
             Some(Ok(response)) => Ok(response),
             None => Err(Failure::TimedOut),
             Some(Err(mut failure)) => Err(match failure.take_message() {
-                Some(request) => Failure::Unsent(request),
+                Some(request) => Failure::Unsent(Box::new(request)),
                 None => Failure::Broken {
                     unread: self.flow.refused.load(Ordering::Relaxed)
                         && !self.flow.answered.load(Ordering::Relaxed),

@@ -186,12 +186,12 @@ fn objects<T: DeserializeOwned>(values: Vec<Value>) -> Vec<T> {
         .collect()
 }
 
+/// A service's endpoints and its Ingress's annotations.
+pub type Annotated<'a> = (&'a [SocketAddr], &'a [(&'a str, &'a str)]);
+
 /// `/` to `main`, with annotations by their short names; `canary` gets the
 /// same path with annotations of its own.
-pub fn routes(
-    main: (&[SocketAddr], &[(&str, &str)]),
-    canary: Option<(&[SocketAddr], &[(&str, &str)])>,
-) -> Table {
+pub fn routes(main: Annotated<'_>, canary: Option<Annotated<'_>>) -> Table {
     let annotated = |pairs: &[(&str, &str)]| -> Value {
         pairs
             .iter()
