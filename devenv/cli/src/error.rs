@@ -74,9 +74,6 @@ pub enum CliError {
     /// Installing packages.
     #[error(transparent)]
     Install(#[from] devenv_platform::doctor::InstallError),
-    /// A value on the command line that clap can't judge.
-    #[error("{0}")]
-    Usage(String),
     /// A check that the user asked for did not hold.
     #[error("{0}")]
     Check(String),
@@ -98,7 +95,7 @@ impl CliError {
     /// The exit code that goes with it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoProject(_) | Self::Directory { .. } | Self::Usage(_) => exit::USAGE,
+            Self::NoProject(_) | Self::Directory { .. } => exit::USAGE,
             Self::Missing(_) | Self::NotUp => exit::MISSING,
             Self::Up(e) => e.report().exit_code,
             Self::Reported(r) => r.exit_code,

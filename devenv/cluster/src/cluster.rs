@@ -104,6 +104,11 @@ pub enum ClusterError {
 }
 
 impl ClusterError {
+    /// Whether the machine has to allow something first, as the message says.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, ClusterError::Sandbox(SandboxError::NamespacesForbidden { .. }))
+    }
+
     fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> ClusterError {
         let what = what.into();
         move |source| ClusterError::Io { what, source }

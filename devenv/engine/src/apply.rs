@@ -75,16 +75,16 @@ impl Applier {
     }
 
     fn api(&self, object: &Object) -> Result<Api<DynamicObject>, ApplyError> {
-        let key = (object.api_version.clone(), object.kind.clone());
+        let key = (object.api_version().to_owned(), object.kind().to_owned());
         let Some((resource, namespaced)) = self.kinds.get(&key) else {
             return Err(ApplyError::UnknownKind {
-                origin: object.origin.to_string(),
-                api_version: object.api_version.clone(),
-                kind: object.kind.clone(),
+                origin: object.origin().to_string(),
+                api_version: object.api_version().to_owned(),
+                kind: object.kind().to_owned(),
             });
         };
         Ok(if *namespaced {
-            let namespace = object.namespace.as_deref().unwrap_or(&self.namespace);
+            let namespace = object.namespace().unwrap_or(&self.namespace);
             Api::namespaced_with(self.client.clone(), namespace, resource)
         } else {
             Api::all_with(self.client.clone(), resource)
@@ -101,12 +101,12 @@ impl Applier {
         let api = self.api(object)?;
         let body = with_origin(object);
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        match api.patch(&object.name, &params, &Patch::Apply(&body)).await {
+        match api.patch(object.name(), &params, &Patch::Apply(&body)).await {
             Ok(_) => Ok(()),
             Err(source) => Err(ApplyError::Refused {
-                origin: object.origin.to_string(),
-                kind: object.kind.clone(),
-                name: object.name.clone(),
+                origin: object.origin().to_string(),
+                kind: object.kind().to_owned(),
+                name: object.name().to_owned(),
                 source: Box::new(source),
             }),
         }
@@ -118,7 +118,7 @@ impl Applier {
         let wanted: BTreeSet<(&str, &str, &str)> = objects
             .iter()
             .map(|o| {
-                (o.kind.as_str(), o.namespace.as_deref().unwrap_or(&self.namespace), o.name.as_str())
+                (o.kind(), o.namespace().unwrap_or(&self.namespace), o.name())
             })
             .collect();
         let mut gone = Vec::new();
@@ -151,14 +151,14 @@ impl Applier {
 }
 
 fn with_origin(object: &Object) -> Value {
-    let mut body = object.value.clone();
+    let mut body = object.value().clone();
     if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
         let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
         if annotations.is_null() {
             *annotations = json!({});
         }
         if let Some(map) = annotations.as_object_mut() {
-            map.insert(ORIGIN.to_owned(), json!(object.origin.to_string()));
+            map.insert(ORIGIN.to_owned(), json!(object.origin().to_string()));
         }
     }
     body

@@ -88,7 +88,7 @@ pub async fn build_all(
     let mut ran = Vec::new();
     // An install is a build's precondition, so all of them come first.
     for stage in [Stage::Install, Stage::Build] {
-        let runs = jobs(root, images, stage)
+        let runs = jobs(images, stage)
             .into_iter()
             .map(|job| run_if_changed(root, job, stage, owner, ledger, bus));
         for done in futures_util::future::join_all(runs).await {
@@ -96,7 +96,7 @@ pub async fn build_all(
         }
     }
     for image in images {
-        check_program(root, image)?;
+        check_program(image)?;
     }
     Ok(ran)
 }
@@ -107,7 +107,7 @@ enum Stage {
     Build,
 }
 
-fn jobs<'a>(root: &Path, images: &[&'a ImageSource], stage: Stage) -> Vec<Job<'a>> {
+fn jobs<'a>(images: &[&'a ImageSource], stage: Stage) -> Vec<Job<'a>> {
     let mut jobs: BTreeMap<(PathBuf, String), Job<'a>> = BTreeMap::new();
     for image in images {
         let command = match stage {
@@ -115,7 +115,7 @@ fn jobs<'a>(root: &Path, images: &[&'a ImageSource], stage: Stage) -> Vec<Job<'a
             Stage::Build => image.build.as_ref(),
         };
         let Some(command) = command else { continue };
-        let dir = root.join(&image.workdir);
+        let dir = image.workdir.clone();
         jobs.entry((dir.clone(), command.to_string()))
             .or_insert_with(|| Job { command, dir, images: Vec::new() })
             .images
@@ -136,10 +136,10 @@ async fn run_if_changed(
     let names = names.join(", ");
     let command = job.command.to_string();
     let key = format!("{stage:?} {command}");
-    let inputs: Vec<PathBuf> = job.images.iter().flat_map(|i| i.inputs()).collect();
+    let inputs: Vec<PathBuf> = job.images.iter().flat_map(|i| i.watch.iter().cloned()).collect();
     let print = fingerprint::of(root, &command, &inputs)
         .map_err(|source| BuildError::Sources { image: names.clone(), source })?;
-    let made = || job.images.iter().all(|i| check_program(root, i).is_ok());
+    let made = || job.images.iter().all(|i| check_program(i).is_ok());
     if ledger.knows(&key, &print) && (stage == Stage::Install || made()) {
         return Ok(None);
     }
@@ -162,9 +162,6 @@ async fn run(job: &Job<'_>, names: &str, owner: (u32, u32), bus: &Bus) -> Result
         // A group of its own, so that what it started ends with it.
         .process_group(0)
         .kill_on_drop(true);
-    for image in &job.images {
-        command.envs(image.build_env());
-    }
     forget_outer_cargo(&mut command);
     if nix::unistd::geteuid().is_root() && owner.0 != 0 {
         command.uid(owner.0).gid(owner.1);
@@ -251,10 +248,10 @@ async fn lines(from: Option<impl AsyncRead + Unpin>, source: &str, bus: &Bus) ->
     }
 }
 
-fn check_program(root: &Path, image: &ImageSource) -> Result<(), BuildError> {
+fn check_program(image: &ImageSource) -> Result<(), BuildError> {
     let argv = image.run.argv();
     let Some(program) = argv.first().filter(|p| p.contains('/')) else { return Ok(()) };
-    let program = root.join(&image.workdir).join(program);
+    let program = image.workdir.join(program);
     if program.exists() {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use devenv_model::ImageSource;
 /// The process runtime's view of an image: its program in the project's folder,
 /// which the pod sees at its own path.
 pub fn run_spec(root: &Path, image: &ImageSource) -> RunSpec {
-    let cwd = root.join(&image.workdir);
+    let cwd = image.workdir.clone();
     let mut argv = image.run.argv();
     if let Some(program) = argv.first_mut().filter(|p| p.contains('/')) {
         *program = cwd.join(&*program).display().to_string();

@@ -66,7 +66,7 @@ impl Status {
         let supervisor = state.holder();
         let endpoints = supervisor.as_ref().and_then(|_| state.endpoints());
         let workloads = match client {
-            Some(client) => workloads(client, topology.namespace()).await?,
+            Some(client) => workloads(client, &topology.project().namespace).await?,
             None => Vec::new(),
         };
         let database = endpoints.as_ref().and_then(|e| e.database.clone()).map(|facts| {
@@ -74,8 +74,8 @@ impl Status {
             DatabaseStatus { facts, pid: cloudsql::server_pid(&data) }
         });
         Ok(Self {
-            project: topology.project().to_owned(),
-            namespace: topology.namespace().to_owned(),
+            project: topology.project().name.clone(),
+            namespace: topology.project().namespace.clone(),
             state: match (&supervisor, &endpoints) {
                 (None, _) => "down",
                 (Some(_), None) => "starting",

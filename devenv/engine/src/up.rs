@@ -83,8 +83,8 @@ pub fn needs(topology: &Topology) -> Needs {
         .flat_map(|i| [i.install.as_ref(), i.build.as_ref(), Some(&i.run)])
         .flatten();
     Needs {
-        database: topology.cloudsql().is_some(),
-        programs: commands.filter_map(|c| c.program().map(str::to_owned)).collect(),
+        database: topology.cloud_sql().is_some(),
+        programs: commands.filter_map(|c| c.argv().into_iter().next()).collect(),
     }
 }
 
@@ -152,12 +152,12 @@ impl Running {
 
     async fn bring_up(&self, options: &UpOptions, topology: &Topology) -> Result<(), UpError> {
         let bus = &self.bus;
-        let applier = Applier::new(self.target.client(), topology.namespace()).await?;
+        let applier = Applier::new(self.target.client(), &topology.project().namespace).await?;
         let (workloads, others): (Vec<&Object>, Vec<&Object>) =
             topology.objects().iter().partition(|o| is_workload(o));
         timed(bus, Step::Apply, async {
             let (namespaces, others): (Vec<&Object>, Vec<&Object>) =
-                others.into_iter().partition(|o| o.kind == "Namespace");
+                others.into_iter().partition(|o| o.kind() == "Namespace");
             applier.apply(&namespaces).await?;
             applier.apply(&others).await?;
             let gone = applier.prune(topology.objects()).await?;
@@ -177,7 +177,7 @@ impl Running {
             applier.apply(&workloads).await?;
             let ready = wait::until_ready(
                 self.target.client(),
-                topology.namespace(),
+                &topology.project().namespace,
                 topology.objects(),
                 options.timeout,
                 bus,
@@ -191,7 +191,14 @@ impl Running {
     }
 
     async fn build(&self, root: &Path, topology: &Topology) -> Result<(), UpError> {
-        let used: Vec<&ImageSource> = topology.images_used().collect();
+        // By the names that manifests use, which may carry a registry and a tag.
+        let used: Vec<(&str, &ImageSource)> = topology
+            .workload_images()
+            .into_keys()
+            .filter_map(|image| Some((image, topology.image_source(image)?)))
+            .collect();
+        let mut sources: Vec<&ImageSource> = used.iter().map(|(_, source)| *source).collect();
+        sources.dedup_by_key(|s| &s.name);
         let owner = address::owner_of(root).map_err(|source| TargetError::Io {
             what: "read the owner of",
             path: root.to_owned(),
@@ -199,20 +206,20 @@ impl Running {
         })?;
         timed(&self.bus, Step::Build, async {
             let ledger = Ledger::open(self.state.path());
-            let ran = build::build_all(root, &used, owner, &ledger, &self.bus).await?;
+            let ran = build::build_all(root, &sources, owner, &ledger, &self.bus).await?;
             let detail = if ran.is_empty() { "nothing changed".to_owned() } else { ran.join(", ") };
             Ok::<_, UpError>(((), detail))
         })
         .await?;
-        for image in used {
-            let run = run_spec(root, image);
-            self.target.deliver(&BuiltImage { name: image.name.clone(), run }).await?;
+        for (name, source) in used {
+            let run = run_spec(root, source);
+            self.target.deliver(&BuiltImage { name: name.to_owned(), run }).await?;
         }
         Ok(())
     }
 
     async fn database(&self, root: &Path, topology: &Topology) -> Result<(), UpError> {
-        let Some(config) = topology.cloudsql() else { return Ok(()) };
+        let Some(config) = topology.cloud_sql() else { return Ok(()) };
         let database = timed(&self.bus, Step::Database, async {
             let database = self.target.database(topology).await?;
             let detail = database.as_ref().map(describe).unwrap_or_default();
@@ -223,6 +230,8 @@ impl Running {
             return Ok(());
         };
         timed(&self.bus, Step::Migrate, async {
+            // Messages name files as people write them, from the project's folder.
+            let folder = folder.strip_prefix(root).unwrap_or(folder);
             let done = migrate::run(&database.connect, root, folder).await?;
             let detail = match done.applied.len() {
                 0 => format!("{} applied already", done.before),
@@ -244,17 +253,16 @@ fn local_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> 
     LocalOptions {
         root: options.root.clone(),
         state_dir: state.path().to_owned(),
-        project: topology.project().to_owned(),
-        namespace: topology.namespace().to_owned(),
-        http_port: topology.http_port(),
-        cloud_run: topology.cloud_run().map(|o| o.name.clone()).collect(),
+        project: topology.project().name.clone(),
+        namespace: topology.project().namespace.clone(),
+        http_port: topology.ingress().http_port,
+        cloud_run: topology.cloud_run().map(|o| o.name().to_owned()).collect(),
     }
 }
 
 /// What runs pods waits for the database and the builds; everything else does not.
 fn is_workload(o: &Object) -> bool {
-    matches!(o.kind.as_str(), "Deployment" | "Pod" | "ReplicaSet")
-        || o.api_version.starts_with("serving.knative.dev/")
+    !o.images().is_empty()
 }
 
 async fn timed<T, E>(

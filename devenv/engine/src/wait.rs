@@ -97,14 +97,14 @@ pub async fn until_ready(
 ) -> Result<(), Vec<NotReady>> {
     let mut wanted: BTreeMap<String, (&Object, Option<Seen>)> = objects
         .iter()
-        .filter(|o| o.kind == "Deployment" || is_knative(o))
-        .map(|o| (key(&o.kind, o.namespace.as_deref().unwrap_or(namespace), &o.name), (o, None)))
+        .filter(|o| o.kind() == "Deployment" || o.is_cloud_run())
+        .map(|o| (key(o.kind(), o.namespace().unwrap_or(namespace), o.name()), (o, None)))
         .collect();
     if wanted.is_empty() {
         return Ok(());
     }
     let mut pods: BTreeMap<String, Pod> = BTreeMap::new();
-    let mut changes = watch(&client, wanted.values().any(|(o, _)| is_knative(o)));
+    let mut changes = watch(&client, wanted.values().any(|(o, _)| o.is_cloud_run()));
     let deadline = tokio::time::sleep(timeout);
     tokio::pin!(deadline);
     loop {
@@ -150,10 +150,6 @@ pub async fn until_ready(
     Err(late)
 }
 
-fn is_knative(o: &Object) -> bool {
-    o.kind == "Service" && o.api_version.starts_with("serving.knative.dev/")
-}
-
 fn key(kind: &str, namespace: &str, name: &str) -> String {
     format!("{kind} {namespace}/{name}")
 }
@@ -173,8 +169,8 @@ fn tell(bus: &Bus, object: &Object, seen: Option<&Seen>, reason: Option<String>)
     };
     let reason = if seen.is_some_and(is_ready) { None } else { reason };
     bus.emit(Event::Workload {
-        kind: object.kind.clone(),
-        name: object.name.clone(),
+        kind: object.kind().to_owned(),
+        name: object.name().to_owned(),
         ready,
         wanted,
         reason,
@@ -247,10 +243,10 @@ fn knative_seen(data: &Value) -> Seen {
 /// gives the pods of a Service.
 fn belongs(object: &Object, pod: &Pod) -> bool {
     let labels = pod.labels();
-    if is_knative(object) {
-        return labels.get("serving.knative.dev/service") == Some(&object.name);
+    if object.is_cloud_run() {
+        return labels.get("serving.knative.dev/service") .map(String::as_str) == Some(object.name());
     }
-    let selector = object.value["spec"]["selector"]["matchLabels"].as_object();
+    let selector = object.value()["spec"]["selector"]["matchLabels"].as_object();
     selector.is_some_and(|s| {
         !s.is_empty() && s.iter().all(|(k, v)| labels.get(k).map(String::as_str) == v.as_str())
     })
@@ -304,8 +300,8 @@ async fn explain(
         None => Vec::new(),
     };
     NotReady {
-        workload: format!("{} {}", object.kind, object.name),
-        origin: object.origin.to_string(),
+        workload: format!("{} {}", object.kind(), object.name()),
+        origin: object.origin().to_string(),
         reason,
         log,
     }

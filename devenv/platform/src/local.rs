@@ -153,7 +153,7 @@ impl LocalTarget {
     /// The account of the application: from the project's own Secret, or made by
     /// devenv once and kept in the state folder.
     fn credentials(&self, topology: &Topology) -> Result<(Credentials, bool), TargetError> {
-        let config = topology.cloudsql().ok_or_else(|| {
+        let config = topology.cloud_sql().ok_or_else(|| {
             TargetError::Unsupported("devenv.toml has no [cloudsql] section".to_owned())
         })?;
         if let Some((user, password)) = secret_of(topology, &config.secret) {
@@ -193,7 +193,7 @@ impl Target for LocalTarget {
     }
 
     async fn database(&self, topology: &Topology) -> Result<Option<Database>, TargetError> {
-        let Some(config) = topology.cloudsql() else { return Ok(None) };
+        let Some(config) = topology.cloud_sql() else { return Ok(None) };
         let (account, made_here) = self.credentials(topology)?;
         let run = self.options.state_dir.join("run");
         let data = self.options.state_dir.join("data").join("cloudsql");
@@ -215,10 +215,10 @@ impl Target for LocalTarget {
         self.deliver(&BuiltImage { name: server.image(), run: server.run_spec(&init) }).await?;
 
         if made_here {
-            let secrets: Api<Secret> = Api::namespaced(self.client(), topology.namespace());
+            let secrets: Api<Secret> = Api::namespaced(self.client(), &topology.project().namespace);
             let object = serde_json::json!({
                 "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
-                "metadata": {"name": config.secret, "namespace": topology.namespace()},
+                "metadata": {"name": config.secret, "namespace": &topology.project().namespace},
                 "stringData": {
                     cloudsql::CREDENTIALS_USER: account.user,
                     cloudsql::CREDENTIALS_PASSWORD: account.password,
@@ -234,15 +234,15 @@ impl Target for LocalTarget {
 
         let ready = follow_database(
             self.client(),
-            topology.namespace().to_owned(),
+            topology.project().namespace.clone(),
             config.service.clone(),
         );
         ready.await?;
         let bound = address::bind(at(self.address, MYSQL), "another devenv has this address")?;
         let (host, port) = (bound.address.ip().to_string(), bound.address.port());
         self.cluster
-            .forward(bound.listener, topology.namespace().to_owned(), config.service.clone(), MYSQL)
-            .await;
+            .forward(bound.listener, topology.project().namespace.clone(), config.service.clone(), MYSQL)
+            .await?;
         let facts = DatabaseFacts {
             engine: server.engine.flavour.to_string(),
             version: server.engine.version.clone(),
@@ -351,12 +351,12 @@ fn stands_in(asked: &str, engine: &Engine) -> bool {
 
 /// User and password of a Secret among the project's own objects.
 fn secret_of(topology: &Topology, name: &str) -> Option<(String, String)> {
-    let secret = topology.objects().iter().find(|o| o.kind == "Secret" && o.name == name)?;
+    let secret = topology.objects().iter().find(|o| o.kind() == "Secret" && o.name() == name)?;
     let key = |key: &str| {
-        if let Some(text) = secret.value["stringData"][key].as_str() {
+        if let Some(text) = secret.value()["stringData"][key].as_str() {
             return Some(text.to_owned());
         }
-        let data = secret.value["data"][key].as_str()?;
+        let data = secret.value()["data"][key].as_str()?;
         let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).ok()?;
         String::from_utf8(bytes).ok()
     };

@@ -1,11 +1,11 @@
 //! `devenv down`.
 
-use std::{process::ExitCode, time::{Duration, Instant}};
+use std::{process::ExitCode, time::Instant};
 
 use clap::Args;
 use devenv_engine::state::StateDir;
 use nix::{sys::signal::{Signal, kill}, unistd::Pid};
-use tokio::io::unix::AsyncFd;
+use rustix::event::{PollFd, PollFlags};
 
 use super::{Context, up::GRACE};
 use crate::{error::CliError, render};
@@ -51,10 +51,17 @@ async fn stop(state: &StateDir) -> Result<bool, CliError> {
         return Ok(true);
     };
     let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
+    let limit = rustix::event::Timespec {
+        tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX),
+        tv_nsec: 0,
+    };
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        rustix::event::poll(&mut fds, Some(&limit))
+    });
     let io = |source| CliError::Io { what: format!("wait for process {pid}"), source };
-    let ended = AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE).map_err(io)?;
-    match tokio::time::timeout(Duration::from_secs(seconds), ended.readable()).await {
-        Ok(readable) => readable.map(|_| true).map_err(io),
-        Err(_) => Err(late),
+    match ended.await.map_err(|e| io(e.into()))?.map_err(|e| io(e.into()))? {
+        0 => Err(late),
+        _ => Ok(true),
     }
 }

@@ -30,7 +30,7 @@ pub async fn logs(args: LogsArgs, context: &Context) -> Result<ExitCode, CliErro
     let client = project.client().await?;
     let namespace = match &context.namespace {
         Some(n) => n.clone(),
-        None => project.load(None)?.namespace().to_owned(),
+        None => project.load(None)?.project().namespace.clone(),
     };
     let query = LogQuery {
         workload: args.workload,

@@ -209,7 +209,7 @@ async fn foreground(
     let running = running?;
     render::endpoints(&running.endpoints(), context.format);
     let query = LogQuery { follow: true, tail: Some(0), ..LogQuery::default() };
-    let mut lines = logs::lines(running.client(), topology.namespace(), query).await?;
+    let mut lines = logs::lines(running.client(), &topology.project().namespace, query).await?;
     loop {
         tokio::select! {
             Some(line) = lines.next() => render::log_line(&line, context.format),

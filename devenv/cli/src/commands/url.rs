@@ -78,8 +78,8 @@ async fn database(project: &Project, context: &Context, e: &Endpoints) -> Result
         return Err(CliError::Check("this project has no database".to_owned()));
     };
     let topology = project.load(context.namespace.as_deref())?;
-    let name = topology.cloudsql().map(|c| c.secret.clone()).unwrap_or_default();
-    let secrets: Api<Secret> = Api::namespaced(project.client().await?, topology.namespace());
+    let name = topology.cloud_sql().map(|c| c.secret.clone()).unwrap_or_default();
+    let secrets: Api<Secret> = Api::namespaced(project.client().await?, &topology.project().namespace);
     let secret = secrets.get(&name).await?;
     let password = secret
         .data
