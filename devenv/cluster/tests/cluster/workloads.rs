@@ -1,0 +1,154 @@
+//! What containers are given and what becomes of them.
+
+use std::time::Instant;
+
+use devenv_cluster::kinds;
+use serde_json::json;
+
+use crate::http::get;
+use crate::rig::Rig;
+
+pub async fn killed() {
+    let rig = Rig::start().await;
+    rig.deployment("web", 1, json!({"readinessProbe": {"tcpSocket": {"port": 5000}}}));
+    rig.until_available("web", 1).await;
+    let pod = rig.pods("web").remove(0);
+    // Kill the container's process from inside its pod: PID 1 there is the pod's own.
+    let pid = std::fs::read_dir("/proc")
+        .expect("there")
+        .filter_map(|e| e.ok()?.file_name().into_string().ok()?.parse::<i32>().ok())
+        .find(|pid| {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            String::from_utf8_lossy(&environ).contains(&format!("HOSTNAME={}\0", pod.name()))
+        })
+        .expect("the container's process");
+    let begin = Instant::now();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("killed");
+    rig.until(&kinds::POD, pod.name(), "restarted and ready", |p| {
+        p.is_some_and(|p| {
+            let status = &p["status"];
+            status["containerStatuses"][0]["restartCount"] == 1
+                && status["containerStatuses"][0]["ready"] == true
+                && status["podIP"] == pod.value()["status"]["podIP"]
+        })
+    })
+    .await;
+    println!("killed, restarted and ready again in {:?}", begin.elapsed());
+    let last = rig.get(&kinds::POD, pod.name()).expect("there");
+    let last = &last.value()["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!((last["exitCode"].as_i64(), last["signal"].as_i64()), (Some(137), Some(9)));
+    rig.stop().await;
+}
+
+pub async fn configured() {
+    let rig = Rig::start().await;
+    rig.create(&kinds::CONFIG_MAP, json!({"metadata": {"name": "cm", "namespace": "default"}, "data": {"KEY": "value", "file.txt": "content"}}));
+    rig.create(&kinds::SECRET, json!({"metadata": {"name": "s", "namespace": "default"}, "stringData": {"PASSWORD": "hunter2"}}));
+    let host = rig.dir.path().join("data");
+    rig.pod(
+        "configured",
+        json!({
+            "restartPolicy": "Never",
+            "volumes": [
+                {"name": "cm", "configMap": {"name": "cm"}},
+                {"name": "secret", "secret": {"secretName": "s", "defaultMode": 256}},
+                {"name": "cache", "emptyDir": {}},
+                {"name": "data", "hostPath": {"path": host, "type": "DirectoryOrCreate"}},
+            ],
+            "initContainers": [{"name": "init", "image": "web", "command": ["sh", "-c", "echo from init > /cache/note"],
+                "volumeMounts": [{"name": "cache", "mountPath": "/cache"}]}],
+            "containers": [{
+                "name": "c", "image": "web",
+                "env": [
+                    {"name": "PW", "valueFrom": {"secretKeyRef": {"name": "s", "key": "PASSWORD"}}},
+                    {"name": "URL", "value": "db://$(PW)@$(IP)"},
+                    {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                ],
+                "envFrom": [{"configMapRef": {"name": "cm"}}],
+                "command": ["sh", "-c"],
+                "args": ["echo $PW $URL $KEY; cat /etc/cm/file.txt /s/PASSWORD; echo; stat -c %a /s/PASSWORD; cat /cache/note; \
+                    hostname; echo kept > /data/kept; grep -c nameserver /etc/resolv.conf; touch /etc/cm/x 2>&1 | head -c0; pwd"],
+                "volumeMounts": [
+                    {"name": "cm", "mountPath": "/etc/cm"}, {"name": "secret", "mountPath": "/s"},
+                    {"name": "cache", "mountPath": "/cache"}, {"name": "data", "mountPath": "/data"},
+                ],
+            }],
+        }),
+    );
+    let log = rig.until_ended("configured").await;
+    let web = rig.web().display().to_string();
+    let expected = ["hunter2 db://hunter2@$(IP) value", "contenthunter2", "400", "from init", "configured", "1", &web];
+    assert_eq!(log.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(std::fs::read_to_string(host.join("kept")).expect("written"), "kept\n");
+    rig.stop().await;
+}
+
+pub async fn probed() {
+    let rig = Rig::start().await;
+    let probe = |action: serde_json::Value| {
+        let mut probe = action;
+        probe["periodSeconds"] = json!(1);
+        json!({"readinessProbe": probe})
+    };
+    rig.deployment("http", 1, probe(json!({"httpGet": {"path": "/index.html", "port": 5000}})));
+    rig.deployment("exec", 1, probe(json!({"exec": {"command": ["sh", "-c", "test -f index.html"]}})));
+    rig.deployment("missing", 1, probe(json!({"httpGet": {"path": "/nope", "port": 5000}})));
+    rig.until_available("http", 1).await;
+    rig.until_available("exec", 1).await;
+    // Not ready, and the event says why once the first hurry is over.
+    assert_eq!(rig.get(&kinds::DEPLOYMENT, "missing").expect("there").value()["status"]["readyReplicas"], json!(null));
+    std::fs::write(rig.web().join("nope"), "now").expect("written");
+    rig.until_available("missing", 1).await;
+    std::fs::remove_file(rig.web().join("nope")).expect("removed");
+    rig.until(&kinds::DEPLOYMENT, "missing", "unavailable again", |d| d.is_some_and(|d| d["status"]["readyReplicas"].is_null())).await;
+    assert!(rig.events().iter().any(|e| e.contains("HTTP probe failed with statuscode: 404")), "{:?}", rig.events());
+    rig.stop().await;
+}
+
+pub async fn knative() {
+    let rig = Rig::start().await;
+    let code = "import os,http.server\nclass H(http.server.BaseHTTPRequestHandler):\n  def do_GET(s):\n    s.send_response(200); s.end_headers(); s.wfile.write(' '.join(os.environ[k] for k in ['K_SERVICE','K_REVISION','API','V']).encode())\nhttp.server.ThreadingHTTPServer(('', int(os.environ['PORT'])), H).serve_forever()";
+    let template = |version: &str| {
+        json!({"spec": {"containers": [{"image": "web", "command": ["python3", "-c", code],
+            "env": [{"name": "API", "value": "$(INGRESS_URL)/api3"}, {"name": "V", "value": version}]}]}})
+    };
+    rig.create(&kinds::KNATIVE_SERVICE, json!({"metadata": {"name": "frontend", "namespace": "default"}, "spec": {"template": template("1")}}));
+    let ready = |revision: &'static str| {
+        move |k: Option<&serde_json::Value>| {
+            k.is_some_and(|k| {
+                let ready = k["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
+                ready && k["status"]["latestReadyRevisionName"] == revision
+            })
+        }
+    };
+    rig.until(&kinds::KNATIVE_SERVICE, "frontend", "ready", ready("frontend-00001")).await;
+    let addr = rig.cluster.knative_addrs()[0];
+    let url = format!("http://{addr}");
+    assert_eq!(rig.get(&kinds::KNATIVE_SERVICE, "frontend").expect("there").value()["status"]["url"], url.as_str());
+    let api = format!("http://{}/api3", rig.ingress);
+    assert_eq!(get(addr, "/").await.expect("an answer"), (200, format!("frontend frontend-00001 {api} 1")));
+    rig.cluster
+        .store()
+        .update(&kinds::KNATIVE_SERVICE, "default", "frontend", |k| {
+            k["spec"]["template"] = template("2");
+            Ok(())
+        })
+        .expect("updated");
+    rig.until(&kinds::KNATIVE_SERVICE, "frontend", "ready", ready("frontend-00002")).await;
+    assert_eq!(get(addr, "/").await.expect("an answer"), (200, format!("frontend frontend-00002 {api} 2")));
+    rig.stop().await;
+}
+
+pub async fn deleted() {
+    let rig = Rig::start().await;
+    rig.deployment("web", 2, json!({}));
+    rig.until_available("web", 2).await;
+    let pods = rig.pods("web");
+    rig.cluster.store().delete(&kinds::DEPLOYMENT, "default", "web").expect("deleted");
+    for pod in pods {
+        rig.until(&kinds::POD, pod.name(), "gone", |p| p.is_none()).await;
+    }
+    assert!(rig.cluster.store().list(&kinds::REPLICA_SET, None).0.is_empty());
+    assert_eq!(std::fs::read_dir(rig.dir.path().join(".devenv/run/logs")).expect("there").count(), 0);
+    rig.stop().await;
+}
