@@ -49,7 +49,7 @@ pub(super) fn typed(kind: KindRef, value: &mut Value) -> Result<Vec<String>, Fai
 }
 
 fn wrong_form(kind: KindRef, why: &str) -> Failure {
-    let (kind, version) = (kind.kind, kind.api_version());
+    let (kind, version) = (kind.kind, kind.version);
     Failure::bad_request(format!(
         "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
     ))

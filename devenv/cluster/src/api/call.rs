@@ -106,19 +106,11 @@ impl Call {
         if !given_kind.is_empty() && given_kind != kind.kind
             || !given_version.is_empty() && given_version != version
         {
-            let shown = given_version
-                .rsplit('/')
-                .next()
-                .unwrap_or_default()
-                .to_owned();
-            let group = if kind.group.is_empty() {
-                "core"
-            } else {
-                kind.group
-            };
+            let shown = given_version.rsplit('/').next().unwrap_or_default();
+            let group = if kind.group.is_empty() { "core" } else { kind.group };
             let ours = kind.kind;
             return Err(Failure::bad_request(format!(
-                "{given_kind} in version {given_version:?} cannot be handled as a {ours}: converting ({shown}.{given_kind}) to ({group}.{ours}): unknown conversion"
+                "{given_kind} in version {shown:?} cannot be handled as a {ours}: converting ({shown}.{given_kind}) to ({group}.{ours}): unknown conversion"
             )));
         }
         let namespace = text(&value["metadata"]["namespace"]);
@@ -199,7 +191,7 @@ impl Call {
                 let kind = self.kind().kind;
                 Err(Failure::bad_request(format!(
                     "{kind} in version {:?} cannot be handled as a {kind}: strict decoding error: {}",
-                    self.kind().api_version(),
+                    self.kind().version,
                     warnings.join(", ")
                 )))
             }

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
+    os::unix::fs::OpenOptionsExt as _,
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
@@ -109,6 +111,18 @@ fn read(path: &Path) -> Result<Opened, StoreError> {
         },
         other => corrupt(other.to_string()),
     };
+    // Secrets are in it: its owner's alone from the first byte on.
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| StoreError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
     let database = redb::Builder::new()
         .set_cache_size(CACHE_BYTES)
         .create(path)
@@ -117,14 +131,10 @@ fn read(path: &Path) -> Result<Opened, StoreError> {
                 path: path.to_owned(),
             },
             // How redb reports a file that is not one of its own.
-            DatabaseError::Storage(StorageError::Io(e))
-                if e.kind() == std::io::ErrorKind::InvalidData =>
-            {
+            DatabaseError::Storage(StorageError::Io(e)) if e.kind() == ErrorKind::InvalidData => {
                 corrupt("it is not a redb database".to_owned())
             }
-            DatabaseError::Storage(StorageError::Io(e))
-                if e.kind() == std::io::ErrorKind::UnexpectedEof =>
-            {
+            DatabaseError::Storage(StorageError::Io(e)) if e.kind() == ErrorKind::UnexpectedEof => {
                 corrupt("it is cut off".to_owned())
             }
             other => failed(other.into()),
