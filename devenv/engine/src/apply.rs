@@ -135,7 +135,9 @@ impl Applier {
                     continue;
                 };
                 let ours = found.metadata.annotations.is_some_and(|a| a.contains_key(ORIGIN));
-                if !ours || wanted.contains(&(kind.as_str(), namespace.as_str(), name.as_str())) {
+                // A ReplicaSet carries its Deployment's annotations and goes with it.
+                let owned = found.metadata.owner_references.is_some_and(|o| !o.is_empty());
+                if !ours || owned || wanted.contains(&(kind.as_str(), namespace.as_str(), name.as_str())) {
                     continue;
                 }
                 let api: Api<DynamicObject> =

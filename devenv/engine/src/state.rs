@@ -116,6 +116,7 @@ impl StateDir {
             .map_err(io_error("write", &path))?;
         // What the last supervisor said of itself is no longer true.
         remove(&self.path.join("endpoints.json"))?;
+        self.clear_run()?;
         Ok(ProjectLock { _file: file })
     }
 
@@ -146,6 +147,16 @@ impl StateDir {
     pub fn withdraw(&self) -> Result<(), StateError> {
         remove(&self.path.join("endpoints.json"))?;
         remove(&self.path.join("kubeconfig"))
+    }
+
+    /// Empties what only a running system needs: logs of pods, mount points, the
+    /// statements that make the database's accounts.
+    pub fn clear_run(&self) -> Result<(), StateError> {
+        let run = self.path.join("run");
+        if run.exists() {
+            fs::remove_dir_all(&run).map_err(io_error("remove", &run))?;
+        }
+        fs::create_dir(&run).map_err(io_error("make", &run))
     }
 
     /// Throws everything away: `down --volumes`.

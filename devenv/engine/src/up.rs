@@ -147,7 +147,7 @@ impl Running {
         self.bus.emit(Event::Stopping);
         self.state.withdraw()?;
         self.target.shutdown(grace).await;
-        Ok(())
+        self.state.clear_run()
     }
 
     async fn bring_up(&self, options: &UpOptions, topology: &Topology) -> Result<(), UpError> {
@@ -169,11 +169,16 @@ impl Running {
         })
         .await?;
         // The database starts while images are built: neither needs the other.
-        tokio::try_join!(
+        let (images, ()) = tokio::try_join!(
             self.build(&options.root, topology),
             self.database(&options.root, topology)
         )?;
         timed(bus, Step::Workloads, async {
+            // Workloads of an earlier run are in the store from the start: what makes
+            // them wait for the schema is that their images come only now.
+            for image in &images {
+                self.target.deliver(image).await?;
+            }
             applier.apply(&workloads).await?;
             let ready = wait::until_ready(
                 self.target.client(),
@@ -190,7 +195,7 @@ impl Running {
         .await
     }
 
-    async fn build(&self, root: &Path, topology: &Topology) -> Result<(), UpError> {
+    async fn build(&self, root: &Path, topology: &Topology) -> Result<Vec<BuiltImage>, UpError> {
         // By the names that manifests use, which may carry a registry and a tag.
         let used: Vec<(&str, &ImageSource)> = topology
             .workload_images()
@@ -211,11 +216,11 @@ impl Running {
             Ok::<_, UpError>(((), detail))
         })
         .await?;
-        for (name, source) in used {
-            let run = run_spec(root, source);
-            self.target.deliver(&BuiltImage { name: name.to_owned(), run }).await?;
-        }
-        Ok(())
+        let built = |(name, source): (&str, &ImageSource)| BuiltImage {
+            name: name.to_owned(),
+            run: run_spec(root, source),
+        };
+        Ok(used.into_iter().map(built).collect())
     }
 
     async fn database(&self, root: &Path, topology: &Topology) -> Result<(), UpError> {

@@ -127,6 +127,8 @@ pub async fn until_ready(
                 for (object, known) in wanted.values() {
                     if !known.as_ref().is_some_and(is_ready)
                         && let Some(reason) = reason_of(object, pods.values())
+                        // Pods of an earlier run wait for their image until now.
+                        && !reason.starts_with("ErrImageNeverPull")
                     {
                         tell(bus, object, known.as_ref(), Some(reason));
                     }
