@@ -6,24 +6,26 @@
 //! network and the store.
 
 mod fresh;
+mod options;
 mod tasks;
 
+pub use options::{ClusterError, ClusterOptions};
 pub use tasks::TaskFailed;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use devenv_ingress::{Inputs, Proxy, ProxyError, ProxyOptions, Table, compile};
-use devenv_sandbox::{Netd, NetdOptions, SandboxError};
+use devenv_ingress::{Inputs, Proxy, ProxyOptions, Table, compile};
+use devenv_sandbox::{Netd, NetdOptions};
 use k8s_openapi::api::core::v1::Service;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tracing::warn;
 
-use crate::api::{ApiError, ApiOptions, ApiServer, ApiService};
+use crate::api::{ApiOptions, ApiServer, ApiService};
 use crate::controllers::deployment::Deployments;
 use crate::controllers::endpointslice::EndpointSlices;
 use crate::controllers::events::Recorder;
@@ -38,7 +40,7 @@ use crate::net::clusterip::ClusterIps;
 use crate::net::connect::Sockets;
 use crate::net::dns::{Dns, upstream::Upstream};
 use crate::net::routed::Routed;
-use crate::net::{endpoints, forward, resolv};
+use crate::net::{egress, endpoints, forward, resolv};
 use crate::pod::instance::Shared;
 use crate::pod::ip::IpPool;
 use crate::pod::kubelet::{Command, Kubelet};
@@ -46,74 +48,11 @@ use crate::pod::logs::LogStore;
 use crate::pod::probes::NetProber;
 use crate::pod::sandbox::ProcessRuntime;
 use crate::pod::spec::Surroundings;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use tasks::Tasks;
 
 /// How long the proxies may take to finish requests in flight at the end.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
-
-/// What a cluster is started with.
-#[derive(Debug)]
-pub struct ClusterOptions {
-    /// Name of the project; the kubeconfig's context is `devenv-PROJECT`.
-    pub project: String,
-    /// The project's state folder, `.devenv`; it exists and is private.
-    pub state_dir: PathBuf,
-    /// Where the API listens.
-    pub api_listen: SocketAddr,
-    /// The kubeconfig's default namespace.
-    pub namespace: String,
-    /// Who owns the checkout: pods run as them.
-    pub owner: (u32, u32),
-    /// The Ingress' listeners, bound by the caller.
-    pub ingress: Vec<std::net::TcpListener>,
-    /// Addresses that Ingress objects show.
-    pub ingress_addresses: Vec<IpAddr>,
-    /// Listeners for Cloud Run services: the n-th (by age) is served at the n-th.
-    pub knative: Vec<std::net::TcpListener>,
-    /// Variables of every Cloud Run container, usable as `$(NAME)` in its own.
-    pub env_for_knative: Vec<(String, String)>,
-}
-
-/// Why a cluster did not start or does not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// The sandbox's processes could not be started or used.
-    #[error("the cluster's network and processes could not be set up")]
-    Sandbox(#[from] SandboxError),
-    /// The objects cannot be read or written.
-    #[error("the cluster's objects cannot be used")]
-    Store(#[from] StoreError),
-    /// The API did not start.
-    #[error("the Kubernetes API could not be started")]
-    Api(#[from] ApiError),
-    /// The proxy did not start.
-    #[error("the ingress could not be started")]
-    Ingress(#[from] ProxyError),
-    /// A folder or a socket cannot be used.
-    #[error("cannot {what}")]
-    Io {
-        /// What was to be done.
-        what: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A part ended although nobody stopped it.
-    #[error(transparent)]
-    Task(#[from] TaskFailed),
-}
-
-impl ClusterError {
-    /// Whether the machine has to allow something first, as the message says.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, ClusterError::Sandbox(SandboxError::NamespacesForbidden { .. }))
-    }
-
-    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> ClusterError {
-        let what = what.into();
-        move |source| ClusterError::Io { what, source }
-    }
-}
 
 /// A running cluster. Dropping it kills everything in it; [`Cluster::shutdown`] ends it in peace.
 pub struct Cluster {
@@ -136,7 +75,9 @@ pub struct Cluster {
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster").field("api", &self.api.addr()).finish_non_exhaustive()
+        f.debug_struct("Cluster")
+            .field("api", &self.api.addr())
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,10 +94,15 @@ impl Cluster {
         empty(&pods_dir)?;
         make_private(&netd_dir)?;
 
-        let netd_options = NetdOptions { run_dir: netd_dir, owner_uid: options.owner.0, owner_gid: options.owner.1 };
+        let netd_options = NetdOptions {
+            run_dir: netd_dir,
+            owner_uid: options.owner.0,
+            owner_gid: options.owner.1,
+        };
         let store_path = options.state_dir.join("store.redb");
         let (netd, store) = tokio::join!(
-            blocking("start netd", move || Netd::start(netd_options).map_err(ClusterError::from)),
+            blocking("start netd", move || Netd::start(netd_options)
+                .map_err(ClusterError::from)),
             blocking("open the store", move || {
                 let store = Store::open(&store_path)?;
                 fresh::prepare(&store)?;
@@ -166,8 +112,11 @@ impl Cluster {
         let (netd, store) = (Arc::new(netd?), store?);
 
         let (failed_tx, failed_rx) = mpsc::channel(8);
-        let (deciding, running, carrying) =
-            (Tasks::new(failed_tx.clone()), Tasks::new(failed_tx.clone()), Tasks::new(failed_tx));
+        let (deciding, running, carrying) = (
+            Tasks::new(failed_tx.clone()),
+            Tasks::new(failed_tx.clone()),
+            Tasks::new(failed_tx),
+        );
 
         let sockets = Sockets::new();
         carrying.spawn("socket stock", {
@@ -175,6 +124,7 @@ impl Cluster {
             async move { sockets.refill(netd, stop).await }
         });
         start_dns(&netd, &store, &carrying).await?;
+        start_way_out(&netd, &carrying).await;
 
         let logs = LogStore::new(run_dir.join("logs"), store.clone())
             .map_err(ClusterError::io("make the folder for logs"))?;
@@ -192,21 +142,61 @@ impl Cluster {
         )
         .await?;
 
-        let nothing = Inputs { ingresses: &[], classes: &[], services: &[], endpoint_slices: &[] };
-        let proxy_options = ProxyOptions { connector: Arc::new(sockets.clone()), ..ProxyOptions::new(options.ingress) };
+        let nothing = Inputs {
+            ingresses: &[],
+            classes: &[],
+            services: &[],
+            endpoint_slices: &[],
+        };
+        let proxy_options = ProxyOptions {
+            connector: Arc::new(sockets.clone()),
+            ..ProxyOptions::new(options.ingress)
+        };
         let proxy = Arc::new(Proxy::start(proxy_options, compile(&nothing).table)?);
         let fronts = Arc::new(fronts(options.knative, &sockets)?);
 
         let images = ImageTable::new();
         let recorder = Recorder::new(store.clone());
         let routed = Routed::new();
-        control(&deciding, &store, "deployment controller", Deployments::new(store.clone(), recorder.clone()));
-        control(&deciding, &store, "replicaset controller", ReplicaSets::new(store.clone(), recorder.clone()));
-        control(&deciding, &store, "garbage collector", GarbageCollector::new(store.clone()));
-        let knative = KnativeServices::new(store.clone(), recorder.clone(), routed.clone(), fronts.clone(), options.env_for_knative);
+        control(
+            &deciding,
+            &store,
+            "deployment controller",
+            Deployments::new(store.clone(), recorder.clone()),
+        );
+        control(
+            &deciding,
+            &store,
+            "replicaset controller",
+            ReplicaSets::new(store.clone(), recorder.clone()),
+        );
+        control(
+            &deciding,
+            &store,
+            "garbage collector",
+            GarbageCollector::new(store.clone()),
+        );
+        let knative = KnativeServices::new(
+            store.clone(),
+            recorder.clone(),
+            routed.clone(),
+            fronts.clone(),
+            options.env_for_knative,
+        );
         control(&deciding, &store, "knative controller", knative);
-        control(&deciding, &store, "endpointslice controller", EndpointSlices::new(store.clone()));
-        let ingresses = Ingresses::new(store.clone(), recorder.clone(), proxy.clone(), routed.clone(), options.ingress_addresses);
+        control(
+            &deciding,
+            &store,
+            "endpointslice controller",
+            EndpointSlices::new(store.clone()),
+        );
+        let ingresses = Ingresses::new(
+            store.clone(),
+            recorder.clone(),
+            proxy.clone(),
+            routed.clone(),
+            options.ingress_addresses,
+        );
         control(&deciding, &store, "ingress controller", ingresses);
         let cluster_ips = ClusterIps::new(
             store.clone(),
@@ -321,7 +311,9 @@ impl Cluster {
         port: u16,
     ) -> Result<(), ClusterError> {
         let what = || format!("forward a listener to service {namespace}/{service}");
-        listener.set_nonblocking(true).map_err(ClusterError::io(what()))?;
+        listener
+            .set_nonblocking(true)
+            .map_err(ClusterError::io(what()))?;
         let listener = TcpListener::from_std(listener).map_err(ClusterError::io(what()))?;
         let store = self.store.clone();
         let targets = move || {
@@ -329,7 +321,14 @@ impl Cluster {
             endpoints::ready(&slices, &port_name(&store, &namespace, &service, port))
         };
         let (stop, tracker) = (self.carrying.stop_token(), self.carrying.tracker());
-        let serving = forward::serve(listener, self.sockets.clone(), targets, stop.clone(), stop, tracker);
+        let serving = forward::serve(
+            listener,
+            self.sockets.clone(),
+            targets,
+            stop.clone(),
+            stop,
+            tracker,
+        );
         self.carrying.spawn("forwarded port", async move {
             serving.await;
             Ok::<(), io::Error>(())
@@ -343,11 +342,21 @@ impl Cluster {
         self.deciding.stop().await;
         let drain = grace.min(DRAIN_LIMIT);
         // The controllers that shared them have ended.
-        let proxies = Arc::try_unwrap(self.fronts).map(|all| all.into_iter().map(|f| f.proxy).collect()).unwrap_or_else(|_| Vec::new());
-        let draining = proxies.into_iter().chain(Arc::try_unwrap(self.proxy).ok()).map(|proxy| proxy.drain(drain));
+        let proxies = Arc::try_unwrap(self.fronts)
+            .map(|all| all.into_iter().map(|f| f.proxy).collect())
+            .unwrap_or_else(|_| Vec::new());
+        let draining = proxies
+            .into_iter()
+            .chain(Arc::try_unwrap(self.proxy).ok())
+            .map(|proxy| proxy.drain(drain));
         futures_util::future::join_all(draining).await;
         let (done_tx, done_rx) = oneshot::channel();
-        if self.kubelet_tx.send(Command::Stop { grace, done_tx }).await.is_ok() {
+        if self
+            .kubelet_tx
+            .send(Command::Stop { grace, done_tx })
+            .await
+            .is_ok()
+        {
             // Two groups, each killed after `grace`, which the kernel needs a moment for.
             let limit = grace * 2 + Duration::from_secs(12);
             if tokio::time::timeout(limit, done_rx).await.is_err() {
@@ -365,23 +374,46 @@ impl Cluster {
             closed
         });
         if let Err(error) = closed.await {
-            warn!(error = &error as &dyn std::error::Error, "the store was not closed cleanly");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "the store was not closed cleanly"
+            );
         }
     }
 }
 
-fn control(tasks: &Tasks, store: &Store, name: &'static str, controller: impl Controller + 'static) {
+fn control(
+    tasks: &Tasks,
+    store: &Store,
+    name: &'static str,
+    controller: impl Controller + 'static,
+) {
     let (store, stop) = (store.clone(), tasks.stop_token());
-    tasks.spawn(name, async move { runtime::run(&store, controller, stop).await });
+    tasks.spawn(
+        name,
+        async move { runtime::run(&store, controller, stop).await },
+    );
 }
 
-fn fronts(listeners: Vec<std::net::TcpListener>, sockets: &Sockets) -> Result<Vec<Front>, ClusterError> {
+fn fronts(
+    listeners: Vec<std::net::TcpListener>,
+    sockets: &Sockets,
+) -> Result<Vec<Front>, ClusterError> {
     listeners
         .into_iter()
         .map(|listener| {
-            let addr = listener.local_addr().map_err(ClusterError::io("use a listener for Cloud Run services"))?;
-            let options = ProxyOptions { connector: Arc::new(sockets.clone()), threads: 1, ..ProxyOptions::new(vec![listener]) };
-            Ok(Front { proxy: Proxy::start(options, Table::single(&[]))?, addr })
+            let addr = listener
+                .local_addr()
+                .map_err(ClusterError::io("use a listener for Cloud Run services"))?;
+            let options = ProxyOptions {
+                connector: Arc::new(sockets.clone()),
+                threads: 1,
+                ..ProxyOptions::new(vec![listener])
+            };
+            Ok(Front {
+                proxy: Proxy::start(options, Table::single(&[]))?,
+                addr,
+            })
         })
         .collect()
 }
@@ -389,11 +421,36 @@ fn fronts(listeners: Vec<std::net::TcpListener>, sockets: &Sockets) -> Result<Ve
 async fn start_dns(netd: &Arc<Netd>, store: &Store, tasks: &Tasks) -> Result<(), ClusterError> {
     let addr = SocketAddrV4::new(resolv::DNS, 53);
     let netd = netd.clone();
-    let (udp, tcp) = blocking("bind the cluster's DNS", move || Ok((netd.bind_udp(addr)?, netd.listen_tcp(addr)?))).await?;
-    let dns = Dns::new(store.clone(), Upstream::from_resolv_conf(Path::new("/etc/resolv.conf")));
+    let (udp, tcp) = blocking("bind the cluster's DNS", move || {
+        Ok((netd.bind_udp(addr)?, netd.listen_tcp(addr)?))
+    })
+    .await?;
+    let dns = Dns::new(
+        store.clone(),
+        Upstream::from_resolv_conf(Path::new("/etc/resolv.conf")),
+    );
     let stop = tasks.stop_token();
     tasks.spawn("DNS", async move { dns.run(udp, tcp, stop).await });
     Ok(())
+}
+
+/// The way out of the cluster. Without it pods still reach each other: said, not fatal.
+async fn start_way_out(netd: &Arc<Netd>, tasks: &Tasks) {
+    let netd = netd.clone();
+    let opened = blocking("open the way out of the cluster", move || {
+        Ok(netd.way_out()?)
+    })
+    .await;
+    match opened {
+        Ok(listener) => {
+            let (stop, connections) = (tasks.stop_token(), tasks.tracker());
+            tasks.spawn("way out", egress::run(listener, stop, connections));
+        }
+        Err(error) => warn!(
+            error = &error as &dyn std::error::Error,
+            "pods cannot reach addresses outside the cluster"
+        ),
+    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -402,14 +459,26 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, ClusterError> {
     match tokio::task::spawn_blocking(f).await {
         Ok(result) => result,
-        Err(error) => Err(ClusterError::Io { what: what.to_owned(), source: io::Error::other(error) }),
+        Err(error) => Err(ClusterError::Io {
+            what: what.to_owned(),
+            source: io::Error::other(error),
+        }),
     }
 }
 
 fn port_name(store: &Store, ns: &str, service: &str, port: u16) -> String {
-    let typed = store.get(&kinds::SERVICE, ns, service).and_then(|o| o.typed::<Service>().ok());
-    let ports = typed.and_then(|s| s.spec).and_then(|s| s.ports).unwrap_or_default();
-    ports.into_iter().find(|p| p.port == i32::from(port)).and_then(|p| p.name).unwrap_or_default()
+    let typed = store
+        .get(&kinds::SERVICE, ns, service)
+        .and_then(|o| o.typed::<Service>().ok());
+    let ports = typed
+        .and_then(|s| s.spec)
+        .and_then(|s| s.ports)
+        .unwrap_or_default();
+    ports
+        .into_iter()
+        .find(|p| p.port == i32::from(port))
+        .and_then(|p| p.name)
+        .unwrap_or_default()
 }
 
 fn make_private(dir: &Path) -> Result<(), ClusterError> {
@@ -418,14 +487,22 @@ fn make_private(dir: &Path) -> Result<(), ClusterError> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(ClusterError::io(format!("make the folder {}", dir.display())))
+        .map_err(ClusterError::io(format!(
+            "make the folder {}",
+            dir.display()
+        )))
 }
 
 fn empty(dir: &Path) -> Result<(), ClusterError> {
     match std::fs::remove_dir_all(dir) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(ClusterError::io(format!("empty the folder {}", dir.display()))(error)),
+        Err(error) => {
+            return Err(ClusterError::io(format!(
+                "empty the folder {}",
+                dir.display()
+            ))(error));
+        }
     }
     make_private(dir)
 }

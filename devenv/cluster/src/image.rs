@@ -65,7 +65,10 @@ impl ImageTable {
     /// Like [`ImageTable::set`] for an image whose first `entrypoint` words of `argv` are its ENTRYPOINT.
     pub fn set_with_entrypoint(&self, name: &str, run: RunSpec, entrypoint: usize) {
         let entrypoint = entrypoint.min(run.argv.len());
-        let image = Image { run: Arc::new(run), entrypoint };
+        let image = Image {
+            run: Arc::new(run),
+            entrypoint,
+        };
         self.lock().insert(canonical(name), image);
         self.changed_tx.send_modify(|version| *version += 1);
     }
@@ -120,7 +123,13 @@ mod tests {
         let table = ImageTable::new();
         let mut changes = table.changes();
         assert!(table.get("a").is_none());
-        table.set("a:latest", RunSpec { argv: vec!["x".into()], ..RunSpec::default() });
+        table.set(
+            "a:latest",
+            RunSpec {
+                argv: vec!["x".into()],
+                ..RunSpec::default()
+            },
+        );
         changes.changed().await.expect("the table lives");
         assert_eq!(table.get("a").expect("just set").argv, ["x"]);
     }

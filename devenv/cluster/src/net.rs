@@ -3,6 +3,7 @@
 pub mod clusterip;
 pub mod connect;
 pub mod dns;
+pub mod egress;
 pub mod endpoints;
 pub mod forward;
 pub mod resolv;

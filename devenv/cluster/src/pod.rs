@@ -6,6 +6,7 @@
 
 pub mod backoff;
 pub mod configs;
+mod connections;
 pub mod env;
 pub mod instance;
 pub mod ip;

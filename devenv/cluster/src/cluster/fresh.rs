@@ -22,7 +22,12 @@ pub(super) fn prepare(store: &Store) -> Result<(), StoreError> {
         }
     }
     // Clients wait for these: they must not believe what was true in the previous run.
-    for kind in [&kinds::DEPLOYMENT, &kinds::REPLICA_SET, &kinds::KNATIVE_SERVICE, &kinds::INGRESS] {
+    for kind in [
+        &kinds::DEPLOYMENT,
+        &kinds::REPLICA_SET,
+        &kinds::KNATIVE_SERVICE,
+        &kinds::INGRESS,
+    ] {
         for object in store.list(kind, None).0 {
             store.update_status(kind, object.namespace(), object.name(), json!({}))?;
         }
@@ -46,21 +51,56 @@ mod tests {
     fn pods_go_and_what_others_wrote_stays() {
         let store = Store::in_memory();
         let put = |kind, name: &str, labels| {
-            store.create(kind, json!({"metadata": {"name": name, "namespace": "default", "labels": labels}})).expect("created");
+            store
+                .create(
+                    kind,
+                    json!({"metadata": {"name": name, "namespace": "default", "labels": labels}}),
+                )
+                .expect("created");
         };
         put(&kinds::POD, "p", json!({}));
         put(&kinds::CONFIG_MAP, "c", json!({}));
         put(&kinds::DEPLOYMENT, "d", json!({}));
-        store.update_status(&kinds::DEPLOYMENT, "default", "d", json!({"availableReplicas": 2})).expect("written");
-        put(&kinds::ENDPOINT_SLICE, "db", json!({"kubernetes.io/service-name": "cloudsql"}));
-        put(&kinds::ENDPOINT_SLICE, "web", json!({"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}));
+        store
+            .update_status(
+                &kinds::DEPLOYMENT,
+                "default",
+                "d",
+                json!({"availableReplicas": 2}),
+            )
+            .expect("written");
+        put(
+            &kinds::ENDPOINT_SLICE,
+            "db",
+            json!({"kubernetes.io/service-name": "cloudsql"}),
+        );
+        put(
+            &kinds::ENDPOINT_SLICE,
+            "web",
+            json!({"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}),
+        );
         prepare(&store).expect("prepared");
         prepare(&store).expect("twice is fine");
         let count = |kind| store.list(kind, None).0.len();
-        assert_eq!((count(&kinds::POD), count(&kinds::CONFIG_MAP), count(&kinds::NODE), count(&kinds::INGRESS_CLASS)), (0, 1, 1, 1));
-        let deployment = store.get(&kinds::DEPLOYMENT, "default", "d").expect("stays");
+        assert_eq!(
+            (
+                count(&kinds::POD),
+                count(&kinds::CONFIG_MAP),
+                count(&kinds::NODE),
+                count(&kinds::INGRESS_CLASS)
+            ),
+            (0, 1, 1, 1)
+        );
+        let deployment = store
+            .get(&kinds::DEPLOYMENT, "default", "d")
+            .expect("stays");
         assert_eq!(deployment.value()["status"], json!({}));
-        let slices: Vec<String> = store.list(&kinds::ENDPOINT_SLICE, None).0.iter().map(|s| s.name().to_owned()).collect();
+        let slices: Vec<String> = store
+            .list(&kinds::ENDPOINT_SLICE, None)
+            .0
+            .iter()
+            .map(|s| s.name().to_owned())
+            .collect();
         assert_eq!(slices, ["db"]);
     }
 }

@@ -10,7 +10,9 @@ use tracing::error;
 
 /// A part of the cluster that ended although nobody stopped it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the cluster's {task} ended: {why}; see supervisor.log, then `devenv down` and `devenv up`")]
+#[error(
+    "the cluster's {task} ended: {why}; see supervisor.log, then `devenv down` and `devenv up`"
+)]
 pub struct TaskFailed {
     /// Which part.
     pub task: &'static str,
@@ -29,7 +31,11 @@ pub(super) struct Tasks {
 impl Tasks {
     /// Failures go to `failed_tx`.
     pub(super) fn new(failed_tx: mpsc::Sender<TaskFailed>) -> Tasks {
-        Tasks { tracker: TaskTracker::new(), stop: CancellationToken::new(), failed_tx }
+        Tasks {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            failed_tx,
+        }
     }
 
     /// What ends them.
@@ -97,7 +103,13 @@ mod tests {
             Ok::<(), std::io::Error>(())
         });
         tasks.spawn("error", async { Err(std::io::Error::other("boom")) });
-        assert_eq!(failed_rx.recv().await.expect("told"), TaskFailed { task: "error", why: "boom".into() });
+        assert_eq!(
+            failed_rx.recv().await.expect("told"),
+            TaskFailed {
+                task: "error",
+                why: "boom".into()
+            }
+        );
         tasks.spawn("silent", async { Ok::<(), std::io::Error>(()) });
         assert_eq!(failed_rx.recv().await.expect("told").task, "silent");
         tasks.spawn("panic", async {
@@ -106,6 +118,9 @@ mod tests {
         });
         assert!(failed_rx.recv().await.expect("told").why.contains("panic"));
         tasks.stop().await;
-        assert!(failed_rx.try_recv().is_err(), "the good one was stopped, which is no failure");
+        assert!(
+            failed_rx.try_recv().is_err(),
+            "the good one was stopped, which is no failure"
+        );
     }
 }

@@ -37,24 +37,46 @@ impl Deployments {
     }
 
     fn owned(&self, deployment: &Object) -> Vec<Arc<Object>> {
-        let (sets, _) = self.store.list(&kinds::REPLICA_SET, Some(deployment.namespace()));
+        let (sets, _) = self
+            .store
+            .list(&kinds::REPLICA_SET, Some(deployment.namespace()));
         sets.into_iter()
-            .filter(|set| controller_of(set).is_some_and(|(_, _, uid)| uid == deployment.uid()) && !set.is_deleting())
+            .filter(|set| {
+                controller_of(set).is_some_and(|(_, _, uid)| uid == deployment.uid())
+                    && !set.is_deleting()
+            })
             .collect()
     }
 
-    fn act(&self, deployment: &Object, desired: &Desired, action: &Action) -> Result<(), ReconcileError> {
+    fn act(
+        &self,
+        deployment: &Object,
+        desired: &Desired,
+        action: &Action,
+    ) -> Result<(), ReconcileError> {
         let ns = deployment.namespace();
         let tell = |message: &str| {
-            self.recorder.record(deployment, "deployment-controller", EventType::Normal, "ScalingReplicaSet", message);
+            self.recorder.record(
+                deployment,
+                "deployment-controller",
+                EventType::Normal,
+                "ScalingReplicaSet",
+                message,
+            );
         };
         match action {
-            Action::Create { name, replicas, revision } => {
+            Action::Create {
+                name,
+                replicas,
+                revision,
+            } => {
                 let set = replica_set(deployment, desired, name, *replicas, *revision);
                 self.store.create(&kinds::REPLICA_SET, set)?;
                 self.set_revision(deployment, *revision)?;
                 if *replicas > 0 {
-                    tell(&format!("Scaled up replica set {name} from 0 to {replicas}"));
+                    tell(&format!(
+                        "Scaled up replica set {name} from 0 to {replicas}"
+                    ));
                 }
             }
             Action::Revise { name, revision } => {
@@ -67,11 +89,17 @@ impl Deployments {
             Action::Scale { name, from, to } => {
                 self.store.update(&kinds::REPLICA_SET, ns, name, |set| {
                     set["spec"]["replicas"] = json!(to);
-                    annotate(set, "deployment.kubernetes.io/desired-replicas", &desired.replicas.to_string());
+                    annotate(
+                        set,
+                        "deployment.kubernetes.io/desired-replicas",
+                        &desired.replicas.to_string(),
+                    );
                     Ok(())
                 })?;
                 let direction = if to > from { "up" } else { "down" };
-                tell(&format!("Scaled {direction} replica set {name} from {from} to {to}"));
+                tell(&format!(
+                    "Scaled {direction} replica set {name} from {from} to {to}"
+                ));
             }
             Action::Delete { name } => match self.store.delete(&kinds::REPLICA_SET, ns, name) {
                 Ok(_) | Err(StoreError::NotFound { .. }) => {}
@@ -98,7 +126,12 @@ impl Deployments {
                 let pods = pods
                     .iter()
                     .filter(|pod| controller_of(pod).is_some_and(|(_, _, uid)| uid == set.uid()))
-                    .filter(|pod| !matches!(pod.value()["status"]["phase"].as_str(), Some("Succeeded" | "Failed")))
+                    .filter(|pod| {
+                        !matches!(
+                            pod.value()["status"]["phase"].as_str(),
+                            Some("Succeeded" | "Failed")
+                        )
+                    })
                     .count();
                 observe_set(set, pods)
             })
@@ -118,7 +151,9 @@ impl Controller for Deployments {
     fn keys(&self, event: &WatchEvent) -> Vec<Key> {
         let object = &event.object;
         let owner = |object: &Object, kind: &str| {
-            controller_of(object).filter(|(k, _, _)| *k == kind).map(|(_, name, _)| Key::new(object.namespace(), name))
+            controller_of(object)
+                .filter(|(k, _, _)| *k == kind)
+                .map(|(_, name, _)| Key::new(object.namespace(), name))
         };
         if *object.kind() == kinds::DEPLOYMENT {
             vec![Key::of(object)]
@@ -127,7 +162,10 @@ impl Controller for Deployments {
         } else if event.change == crate::store::Change::Deleted {
             // Only the end of a pod matters here: a Recreate waits for it.
             owner(object, "ReplicaSet")
-                .and_then(|set| self.store.get(&kinds::REPLICA_SET, &set.namespace, &set.name))
+                .and_then(|set| {
+                    self.store
+                        .get(&kinds::REPLICA_SET, &set.namespace, &set.name)
+                })
                 .and_then(|set| owner(&set, "Deployment"))
                 .into_iter()
                 .collect()
@@ -137,11 +175,19 @@ impl Controller for Deployments {
     }
 
     fn all(&self) -> Vec<Key> {
-        self.store.list(&kinds::DEPLOYMENT, None).0.iter().map(|d| Key::of(d)).collect()
+        self.store
+            .list(&kinds::DEPLOYMENT, None)
+            .0
+            .iter()
+            .map(|d| Key::of(d))
+            .collect()
     }
 
     async fn reconcile(&mut self, key: &Key) -> Result<Again, ReconcileError> {
-        let Some(object) = self.store.get(&kinds::DEPLOYMENT, &key.namespace, &key.name) else {
+        let Some(object) = self
+            .store
+            .get(&kinds::DEPLOYMENT, &key.namespace, &key.name)
+        else {
             return Ok(None);
         };
         if object.is_deleting() {
@@ -160,18 +206,23 @@ impl Controller for Deployments {
             generation: typed.metadata.generation.unwrap_or_default(),
             previous: object.value()["status"].clone(),
             // Kubernetes takes the largest 32-bit number for "no deadline".
-            deadline: (deadline != i32::MAX).then(|| Duration::from_secs(u64::try_from(deadline).unwrap_or(600))),
+            deadline: (deadline != i32::MAX)
+                .then(|| Duration::from_secs(u64::try_from(deadline).unwrap_or(600))),
             now: Timestamp::now(),
         };
         let (status, again) = status::status(&desired, &sets, &context);
-        self.store.update_status(&kinds::DEPLOYMENT, &key.namespace, &key.name, status)?;
+        self.store
+            .update_status(&kinds::DEPLOYMENT, &key.namespace, &key.name, status)?;
         Ok(again)
     }
 }
 
 fn desired(object: &Object, spec: &DeploymentSpec) -> Result<Desired, ReconcileError> {
     let replicas = spec.replicas.unwrap_or(1).max(0);
-    let rolling = spec.strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
+    let rolling = spec
+        .strategy
+        .as_ref()
+        .and_then(|s| s.rolling_update.as_ref());
     let strategy = match spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) {
         Some("Recreate") => Strategy::Recreate,
         _ => {
@@ -187,7 +238,10 @@ fn desired(object: &Object, spec: &DeploymentSpec) -> Result<Desired, ReconcileE
                     "maxSurge {surge:?} and maxUnavailable {down:?}: each must be a count or a percentage such as 25%"
                 ))
             })?;
-            Strategy::Rolling { max_surge, max_unavailable }
+            Strategy::Rolling {
+                max_surge,
+                max_unavailable,
+            }
         }
     };
     Ok(Desired {
@@ -219,27 +273,45 @@ fn observe_set(set: &Object, pods: usize) -> Set {
     Set {
         name: set.name().to_owned(),
         hash: template_hash(&value["spec"]["template"]),
-        revision: value["metadata"]["annotations"][REVISION].as_str().and_then(|r| r.parse().ok()).unwrap_or(0),
+        revision: value["metadata"]["annotations"][REVISION]
+            .as_str()
+            .and_then(|r| r.parse().ok())
+            .unwrap_or(0),
         wanted: count(&value["spec"]["replicas"]),
         replicas: count(&status["replicas"]),
         ready: count(&status["readyReplicas"]),
         available: count(&status["availableReplicas"]),
         observed: status["observedGeneration"].as_i64() == value["metadata"]["generation"].as_i64(),
-        created: value["metadata"]["creationTimestamp"].as_str().and_then(|t| t.parse().ok()).unwrap_or_default(),
+        created: value["metadata"]["creationTimestamp"]
+            .as_str()
+            .and_then(|t| t.parse().ok())
+            .unwrap_or_default(),
         pods,
     }
 }
 
-fn replica_set(deployment: &Object, desired: &Desired, name: &str, replicas: i32, revision: i64) -> Value {
+fn replica_set(
+    deployment: &Object,
+    desired: &Desired,
+    name: &str,
+    replicas: i32,
+    revision: i64,
+) -> Value {
     let value = deployment.value();
     let mut template = value["spec"]["template"].clone();
     template["metadata"]["labels"][HASH_LABEL] = json!(desired.hash);
     let mut selector = value["spec"]["selector"].clone();
     selector["matchLabels"][HASH_LABEL] = json!(desired.hash);
-    let mut annotations = value["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
+    let mut annotations = value["metadata"]["annotations"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
     annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     annotations.insert(REVISION.to_owned(), json!(revision.to_string()));
-    annotations.insert("deployment.kubernetes.io/desired-replicas".to_owned(), json!(desired.replicas.to_string()));
+    annotations.insert(
+        "deployment.kubernetes.io/desired-replicas".to_owned(),
+        json!(desired.replicas.to_string()),
+    );
     json!({
         "metadata": {
             "name": name,

@@ -67,21 +67,34 @@ impl Controller for EndpointSlices {
         }
         if *object.kind() == kinds::ENDPOINT_SLICE {
             let service = object.value()["metadata"]["labels"][SERVICE_LABEL].as_str();
-            return service.filter(|_| is_ours(object)).map(|s| Key::new(ns, s)).into_iter().collect();
+            return service
+                .filter(|_| is_ours(object))
+                .map(|s| Key::new(ns, s))
+                .into_iter()
+                .collect();
         }
         // A pod: every Service that selects it now or did before.
         let (services, _) = self.store.list(&kinds::SERVICE, Some(ns));
         services
             .iter()
             .filter(|service| {
-                selected(service, object) || event.previous.as_ref().is_some_and(|before| selected(service, before))
+                selected(service, object)
+                    || event
+                        .previous
+                        .as_ref()
+                        .is_some_and(|before| selected(service, before))
             })
             .map(|service| Key::of(service))
             .collect()
     }
 
     fn all(&self) -> Vec<Key> {
-        self.store.list(&kinds::SERVICE, None).0.iter().map(|s| Key::of(s)).collect()
+        self.store
+            .list(&kinds::SERVICE, None)
+            .0
+            .iter()
+            .map(|s| Key::of(s))
+            .collect()
     }
 
     async fn reconcile(&mut self, key: &Key) -> Result<Again, ReconcileError> {
@@ -90,13 +103,27 @@ impl Controller for EndpointSlices {
         let mut wanted = BTreeMap::new();
         if let Some(object) = &service {
             let typed: Service = object.typed()?;
-            let selector = typed.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
-            let external = typed.spec.as_ref().is_some_and(|s| s.type_.as_deref() == Some("ExternalName"));
+            let selector = typed
+                .spec
+                .as_ref()
+                .and_then(|s| s.selector.clone())
+                .unwrap_or_default();
+            let external = typed
+                .spec
+                .as_ref()
+                .is_some_and(|s| s.type_.as_deref() == Some("ExternalName"));
             if !selector.is_empty() && !external {
                 let (pods, _) = self.store.list(&kinds::POD, Some(&key.namespace));
-                let pods: Vec<Pod> = pods.iter().filter(|p| selected(object, p)).filter_map(|p| p.typed().ok()).collect();
+                let pods: Vec<Pod> = pods
+                    .iter()
+                    .filter(|p| selected(object, p))
+                    .filter_map(|p| p.typed().ok())
+                    .collect();
                 for slice in plan(object, &typed, &pods) {
-                    let name = slice["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                    let name = slice["metadata"]["name"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned();
                     wanted.insert(name, slice);
                 }
             }
@@ -104,16 +131,26 @@ impl Controller for EndpointSlices {
         for slice in existing {
             match wanted.remove(slice.name()) {
                 Some(new) => {
-                    self.store.update(&kinds::ENDPOINT_SLICE, &key.namespace, slice.name(), |value| {
-                        value["endpoints"] = new["endpoints"].clone();
-                        value["ports"] = new["ports"].clone();
-                        Ok(())
-                    })?;
+                    self.store.update(
+                        &kinds::ENDPOINT_SLICE,
+                        &key.namespace,
+                        slice.name(),
+                        |value| {
+                            value["endpoints"] = new["endpoints"].clone();
+                            value["ports"] = new["ports"].clone();
+                            Ok(())
+                        },
+                    )?;
                 }
-                None => match self.store.delete(&kinds::ENDPOINT_SLICE, &key.namespace, slice.name()) {
-                    Ok(_) | Err(StoreError::NotFound { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                },
+                None => {
+                    match self
+                        .store
+                        .delete(&kinds::ENDPOINT_SLICE, &key.namespace, slice.name())
+                    {
+                        Ok(_) | Err(StoreError::NotFound { .. }) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
             }
         }
         for slice in wanted.into_values() {
@@ -148,7 +185,11 @@ pub fn plan(owner: &Object, service: &Service, pods: &[Pod]) -> Vec<Value> {
         let Some(ip) = status.pod_ip.filter(|ip| !ip.is_empty() && !ended) else {
             continue;
         };
-        let serving = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        let serving = status
+            .conditions
+            .iter()
+            .flatten()
+            .any(|c| c.type_ == "Ready" && c.status == "True");
         let terminating = pod.metadata.deletion_timestamp.is_some();
         let mut endpoint = json!({
             "addresses": [ip],
@@ -171,7 +212,11 @@ pub fn plan(owner: &Object, service: &Service, pods: &[Pod]) -> Vec<Value> {
         }
         let ports: Vec<Value> = service_ports.iter().filter_map(|p| port(p, pod)).collect();
         let ports = Value::Array(ports);
-        groups.entry(ports.to_string()).or_insert_with(|| (ports, Vec::new())).1.push(endpoint);
+        groups
+            .entry(ports.to_string())
+            .or_insert_with(|| (ports, Vec::new()))
+            .1
+            .push(endpoint);
     }
     if groups.is_empty() {
         groups.insert(String::new(), (Value::Array(Vec::new()), Vec::new()));
@@ -181,7 +226,11 @@ pub fn plan(owner: &Object, service: &Service, pods: &[Pod]) -> Vec<Value> {
         .into_values()
         .map(|(ports, mut endpoints)| {
             endpoints.sort_by_key(|e| e["addresses"][0].to_string());
-            let suffix = if many { hash_of(&ports) } else { "devenv".to_owned() };
+            let suffix = if many {
+                hash_of(&ports)
+            } else {
+                "devenv".to_owned()
+            };
             json!({
                 "metadata": {
                     "name": derived_name(owner.name(), &suffix),
@@ -208,7 +257,10 @@ fn port(port: &ServicePort, pod: &Pod) -> Option<Value> {
             let containers = pod.spec.iter().flat_map(|s| &s.containers);
             containers
                 .flat_map(|c| c.ports.iter().flatten())
-                .find(|p| p.name.as_deref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == protocol)?
+                .find(|p| {
+                    p.name.as_deref() == Some(name)
+                        && p.protocol.as_deref().unwrap_or("TCP") == protocol
+                })?
                 .container_port
         }
     };
@@ -257,7 +309,14 @@ mod tests {
             .as_array()
             .expect("a list")
             .iter()
-            .map(|e| (e["addresses"][0].as_str().expect("text").to_owned(), of(e, "ready"), of(e, "serving"), of(e, "terminating")))
+            .map(|e| {
+                (
+                    e["addresses"][0].as_str().expect("text").to_owned(),
+                    of(e, "ready"),
+                    of(e, "serving"),
+                    of(e, "terminating"),
+                )
+            })
             .collect()
     }
 
@@ -272,7 +331,10 @@ mod tests {
         let slices = slices(json!({}), &pods);
         assert_eq!(slices.len(), 1);
         assert_eq!(slices[0]["metadata"]["labels"][SERVICE_LABEL], "svc");
-        assert_eq!(slices[0]["ports"], json!([{"name": "web", "port": 80, "protocol": "TCP"}]));
+        assert_eq!(
+            slices[0]["ports"],
+            json!([{"name": "web", "port": 80, "protocol": "TCP"}])
+        );
         assert_eq!(
             conditions(&slices[0]),
             [
@@ -285,13 +347,25 @@ mod tests {
 
     #[test]
     fn not_ready_addresses_can_be_published() {
-        let slices = slices(json!({"publishNotReadyAddresses": true}), &[pod("b", "10.244.0.3", false, false, 80)]);
-        assert_eq!(conditions(&slices[0]), [("10.244.0.3".to_owned(), true, false, false)]);
+        let slices = slices(
+            json!({"publishNotReadyAddresses": true}),
+            &[pod("b", "10.244.0.3", false, false, 80)],
+        );
+        assert_eq!(
+            conditions(&slices[0]),
+            [("10.244.0.3".to_owned(), true, false, false)]
+        );
     }
 
     #[test]
     fn a_named_port_that_differs_makes_two_slices() {
-        let slices = slices(json!({}), &[pod("a", "10.244.0.2", true, false, 80), pod("b", "10.244.0.3", true, false, 81)]);
+        let slices = slices(
+            json!({}),
+            &[
+                pod("a", "10.244.0.2", true, false, 80),
+                pod("b", "10.244.0.3", true, false, 81),
+            ],
+        );
         let mut ports: Vec<&Value> = slices.iter().map(|s| &s["ports"][0]["port"]).collect();
         ports.sort_by_key(|p| p.as_i64());
         assert_eq!(ports, [80, 81]);
@@ -301,7 +375,14 @@ mod tests {
     #[test]
     fn no_pods_leave_an_empty_slice() {
         let slices = slices(json!({}), &[]);
-        assert_eq!((slices.len(), slices[0]["endpoints"].clone(), slices[0]["ports"].clone()), (1, json!([]), json!([])));
+        assert_eq!(
+            (
+                slices.len(),
+                slices[0]["endpoints"].clone(),
+                slices[0]["ports"].clone()
+            ),
+            (1, json!([]), json!([]))
+        );
     }
 
     #[tokio::test]
@@ -310,20 +391,33 @@ mod tests {
         let mut controller = EndpointSlices::new(store.clone());
         let foreign = json!({"metadata": {"name": "mine", "namespace": "default", "labels": {SERVICE_LABEL: "svc"}},
             "addressType": "IPv4", "endpoints": []});
-        store.create(&kinds::ENDPOINT_SLICE, foreign).expect("created");
+        store
+            .create(&kinds::ENDPOINT_SLICE, foreign)
+            .expect("created");
         let service = json!({"metadata": {"name": "svc", "namespace": "default"},
             "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
         store.create(&kinds::SERVICE, service).expect("created");
         let key = Key::new("default", "svc");
         controller.reconcile(&key).await.expect("done");
         let names = || -> Vec<String> {
-            store.list(&kinds::ENDPOINT_SLICE, None).0.iter().map(|s| s.name().to_owned()).collect()
+            store
+                .list(&kinds::ENDPOINT_SLICE, None)
+                .0
+                .iter()
+                .map(|s| s.name().to_owned())
+                .collect()
         };
         assert_eq!(names(), ["mine", "svc-devenv"]);
         let before = store.resource_version();
         controller.reconcile(&key).await.expect("done");
-        assert_eq!(store.resource_version(), before, "nothing to do writes nothing");
-        store.delete(&kinds::SERVICE, "default", "svc").expect("deleted");
+        assert_eq!(
+            store.resource_version(),
+            before,
+            "nothing to do writes nothing"
+        );
+        store
+            .delete(&kinds::SERVICE, "default", "svc")
+            .expect("deleted");
         controller.reconcile(&key).await.expect("done");
         assert_eq!(names(), ["mine"]);
     }

@@ -47,13 +47,23 @@ struct Said {
 impl Recorder {
     /// A recorder for this store.
     pub fn new(store: Store) -> Recorder {
-        Recorder { store, known: Arc::default() }
+        Recorder {
+            store,
+            known: Arc::default(),
+        }
     }
 
     /// Records that something happened to `object`. The same words again only raise the count.
     ///
     /// Never fails: an Event that cannot be written is logged.
-    pub fn record(&self, object: &Object, component: &str, kind: EventType, reason: &str, message: &str) {
+    pub fn record(
+        &self,
+        object: &Object,
+        component: &str,
+        kind: EventType,
+        reason: &str,
+        message: &str,
+    ) {
         match self.try_record(object, component, kind, reason, message) {
             Ok(()) | Err(StoreError::Closed) => {}
             Err(error) => debug!(
@@ -98,8 +108,16 @@ impl Recorder {
                 Err(error) => return Err(error),
             }
         }
-        let ns = if object.namespace().is_empty() { "default" } else { object.namespace() };
-        if self.store.get(&kinds::NAMESPACE, "", ns).is_none_or(|n| n.is_deleting()) {
+        let ns = if object.namespace().is_empty() {
+            "default"
+        } else {
+            object.namespace()
+        };
+        if self
+            .store
+            .get(&kinds::NAMESPACE, "", ns)
+            .is_none_or(|n| n.is_deleting())
+        {
             // It would outlive its namespace.
             return Ok(());
         }
@@ -196,11 +214,25 @@ mod tests {
         let store = Store::in_memory();
         let pod = pod(&store);
         for _ in 0..2 {
-            Recorder::new(store.clone()).record(&pod, "kubelet", EventType::Warning, "BackOff", "again");
+            Recorder::new(store.clone()).record(
+                &pod,
+                "kubelet",
+                EventType::Warning,
+                "BackOff",
+                "again",
+            );
         }
-        Recorder::new(store.clone()).record(&pod, "kubelet", EventType::Warning, "BackOff", "other");
-        let mut counts: Vec<i64> =
-            events(&store).iter().filter_map(|e| e.value()["count"].as_i64()).collect();
+        Recorder::new(store.clone()).record(
+            &pod,
+            "kubelet",
+            EventType::Warning,
+            "BackOff",
+            "other",
+        );
+        let mut counts: Vec<i64> = events(&store)
+            .iter()
+            .filter_map(|e| e.value()["count"].as_i64())
+            .collect();
         counts.sort_unstable();
         assert_eq!(counts, [1, 2]);
     }
@@ -211,7 +243,13 @@ mod tests {
         let pod = pod(&store);
         let recorder = Recorder::new(store.clone());
         for n in 0..KEPT + 20 {
-            recorder.record(&pod, "kubelet", EventType::Normal, "Pulled", &format!("n{n}"));
+            recorder.record(
+                &pod,
+                "kubelet",
+                EventType::Normal,
+                "Pulled",
+                &format!("n{n}"),
+            );
         }
         let left = events(&store);
         assert_eq!(left.len(), KEPT);

@@ -35,7 +35,9 @@ impl GarbageCollector {
         if *kind == kinds::POD {
             return end_pod(&self.store, ns, name);
         }
-        let has_finalizers = object.value()["metadata"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+        let has_finalizers = object.value()["metadata"]["finalizers"]
+            .as_array()
+            .is_some_and(|f| !f.is_empty());
         let removed = if has_finalizers {
             self.store.mark_deleted(kind, ns, name, 0)
         } else {
@@ -51,7 +53,12 @@ impl GarbageCollector {
     fn terminate(&self, namespace: &Object) -> Result<(), StoreError> {
         let name = namespace.name();
         if namespace.value()["status"]["phase"] != "Terminating" {
-            self.store.update_status(&kinds::NAMESPACE, "", name, json!({"phase": "Terminating"}))?;
+            self.store.update_status(
+                &kinds::NAMESPACE,
+                "",
+                name,
+                json!({"phase": "Terminating"}),
+            )?;
         }
         for object in self.contents(name) {
             self.remove(&object)?;
@@ -79,11 +86,19 @@ impl Controller for GarbageCollector {
         let object = &event.object;
         if *object.kind() == kinds::NAMESPACE {
             let going = event.change != Change::Deleted && object.is_deleting();
-            return if going { vec![Key::new(object.name(), "")] } else { Vec::new() };
+            return if going {
+                vec![Key::new(object.name(), "")]
+            } else {
+                Vec::new()
+            };
         }
         // Owners matter when they go; a new dependent may come after its owner went.
         let orphan = event.change == Change::Added && !owners(object.value()).is_empty();
-        let going = || self.store.get(&kinds::NAMESPACE, "", object.namespace()).is_some_and(|n| n.is_deleting());
+        let going = || {
+            self.store
+                .get(&kinds::NAMESPACE, "", object.namespace())
+                .is_some_and(|n| n.is_deleting())
+        };
         if event.change == Change::Deleted || orphan || (event.change == Change::Added && going()) {
             vec![Key::new(object.namespace(), "")]
         } else {
@@ -92,7 +107,12 @@ impl Controller for GarbageCollector {
     }
 
     fn all(&self) -> Vec<Key> {
-        self.store.list(&kinds::NAMESPACE, None).0.iter().map(|n| Key::new(n.name(), "")).collect()
+        self.store
+            .list(&kinds::NAMESPACE, None)
+            .0
+            .iter()
+            .map(|n| Key::new(n.name(), ""))
+            .collect()
     }
 
     async fn reconcile(&mut self, key: &Key) -> Result<Again, ReconcileError> {
@@ -112,12 +132,20 @@ impl Controller for GarbageCollector {
 }
 
 fn cluster_scoped(store: &Store) -> Vec<Arc<Object>> {
-    kinds::ALL.iter().filter(|k| !k.namespaced).flat_map(|k| store.list(k, None).0).collect()
+    kinds::ALL
+        .iter()
+        .filter(|k| !k.namespaced)
+        .flat_map(|k| store.list(k, None).0)
+        .collect()
 }
 
 fn owners(object: &Value) -> Vec<&str> {
     let references = object["metadata"]["ownerReferences"].as_array();
-    references.into_iter().flatten().filter_map(|o| o["uid"].as_str()).collect()
+    references
+        .into_iter()
+        .flatten()
+        .filter_map(|o| o["uid"].as_str())
+        .collect()
 }
 
 /// Objects all of whose owners are gone. Pure.
@@ -138,8 +166,12 @@ mod tests {
     use super::*;
 
     fn make(store: &Store, kind: KindRef, ns: &str, name: &str, owners: &[&Object]) -> Arc<Object> {
-        let references: Vec<Value> = owners.iter().map(|o| super::super::owner::controller_reference(o)).collect();
-        let object = json!({"metadata": {"name": name, "namespace": ns, "ownerReferences": references}});
+        let references: Vec<Value> = owners
+            .iter()
+            .map(|o| super::super::owner::controller_reference(o))
+            .collect();
+        let object =
+            json!({"metadata": {"name": name, "namespace": ns, "ownerReferences": references}});
         store.create(kind, object).expect("created")
     }
 
@@ -159,12 +191,25 @@ mod tests {
         let set = make(&store, &kinds::REPLICA_SET, "default", "only-a", &[&a]);
         make(&store, &kinds::POD, "default", "pod", &[&set]);
         settle(&store, "default").await;
-        assert_eq!(store.list(&kinds::REPLICA_SET, None).0.len(), 2, "nothing is orphaned yet");
-        store.delete(&kinds::DEPLOYMENT, "default", "a").expect("deleted");
+        assert_eq!(
+            store.list(&kinds::REPLICA_SET, None).0.len(),
+            2,
+            "nothing is orphaned yet"
+        );
+        store
+            .delete(&kinds::DEPLOYMENT, "default", "a")
+            .expect("deleted");
         settle(&store, "default").await;
-        let left: Vec<String> = store.list(&kinds::REPLICA_SET, None).0.iter().map(|o| o.name().to_owned()).collect();
+        let left: Vec<String> = store
+            .list(&kinds::REPLICA_SET, None)
+            .0
+            .iter()
+            .map(|o| o.name().to_owned())
+            .collect();
         assert_eq!(left, ["both"]);
-        let pod = store.get(&kinds::POD, "default", "pod").expect("pods end gracefully");
+        let pod = store
+            .get(&kinds::POD, "default", "pod")
+            .expect("pods end gracefully");
         assert!(pod.is_deleting());
     }
 
@@ -175,12 +220,18 @@ mod tests {
         store.create(&kinds::NAMESPACE, ns).expect("created");
         make(&store, &kinds::CONFIG_MAP, "x", "c", &[]);
         make(&store, &kinds::POD, "x", "p", &[]);
-        store.mark_deleted(&kinds::NAMESPACE, "", "x", 0).expect("marked");
+        store
+            .mark_deleted(&kinds::NAMESPACE, "", "x", 0)
+            .expect("marked");
         settle(&store, "x").await;
-        let namespace = store.get(&kinds::NAMESPACE, "", "x").expect("waits for the pod");
+        let namespace = store
+            .get(&kinds::NAMESPACE, "", "x")
+            .expect("waits for the pod");
         assert_eq!(namespace.value()["status"]["phase"], "Terminating");
         assert!(store.get(&kinds::CONFIG_MAP, "x", "c").is_none());
-        store.delete(&kinds::POD, "x", "p").expect("the kubelet is done");
+        store
+            .delete(&kinds::POD, "x", "p")
+            .expect("the kubelet is done");
         settle(&store, "x").await;
         assert!(store.get(&kinds::NAMESPACE, "", "x").is_none());
     }

@@ -33,14 +33,29 @@ pub struct Ingresses {
 
 impl std::fmt::Debug for Ingresses {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ingresses").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Ingresses")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 
 impl Ingresses {
     /// A controller that feeds `proxy`, which is reached at `addresses`.
-    pub fn new(store: Store, recorder: Recorder, proxy: Arc<Proxy>, routed: Routed, addresses: Vec<IpAddr>) -> Ingresses {
-        Ingresses { store, recorder, proxy, routed, addresses, told: BTreeSet::new() }
+    pub fn new(
+        store: Store,
+        recorder: Recorder,
+        proxy: Arc<Proxy>,
+        routed: Routed,
+        addresses: Vec<IpAddr>,
+    ) -> Ingresses {
+        Ingresses {
+            store,
+            recorder,
+            proxy,
+            routed,
+            addresses,
+            told: BTreeSet::new(),
+        }
     }
 
     /// All objects of a kind that have its form; the others are added to `warnings`.
@@ -51,8 +66,14 @@ impl Ingresses {
             .filter_map(|object| match object.typed() {
                 Ok(typed) => Some(typed),
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map_or_else(String::new, |s| format!(": {s}"));
-                    warnings.insert((kind.plural, object.namespace().to_owned(), object.name().to_owned(), format!("{error}{cause}")));
+                    let cause = std::error::Error::source(&error)
+                        .map_or_else(String::new, |s| format!(": {s}"));
+                    warnings.insert((
+                        kind.plural,
+                        object.namespace().to_owned(),
+                        object.name().to_owned(),
+                        format!("{error}{cause}"),
+                    ));
                     None
                 }
             })
@@ -67,7 +88,8 @@ impl Ingresses {
                 && let Some(kind) = kinds::ALL.iter().find(|k| k.plural == plural)
                 && let Some(object) = self.store.get(kind, &said.0, &said.1)
             {
-                self.recorder.record(&object, COMPONENT, EventType::Warning, "Ingress", &said.2);
+                self.recorder
+                    .record(&object, COMPONENT, EventType::Warning, "Ingress", &said.2);
             }
             now.insert(said);
         }
@@ -75,7 +97,11 @@ impl Ingresses {
     }
 
     fn write_status(&self, ns: &str, name: &str) -> Result<(), StoreError> {
-        let addresses: Vec<Value> = self.addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
+        let addresses: Vec<Value> = self
+            .addresses
+            .iter()
+            .map(|ip| json!({"ip": ip.to_string()}))
+            .collect();
         let status = json!({"loadBalancer": {"ingress": addresses}});
         match self.store.update_status(&kinds::INGRESS, ns, name, status) {
             Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
@@ -92,7 +118,12 @@ impl Controller for Ingresses {
     }
 
     fn kinds(&self) -> Vec<KindRef> {
-        vec![&kinds::INGRESS, &kinds::INGRESS_CLASS, &kinds::SERVICE, &kinds::ENDPOINT_SLICE]
+        vec![
+            &kinds::INGRESS,
+            &kinds::INGRESS_CLASS,
+            &kinds::SERVICE,
+            &kinds::ENDPOINT_SLICE,
+        ]
     }
 
     fn keys(&self, event: &WatchEvent) -> Vec<Key> {
@@ -100,7 +131,9 @@ impl Controller for Ingresses {
         let own = *event.object.kind() == kinds::INGRESS
             && event.previous.as_ref().is_some_and(|before| {
                 let (a, b) = (before.value(), event.object.value());
-                a["spec"] == b["spec"] && a["metadata"]["annotations"] == b["metadata"]["annotations"] && a["status"] != b["status"]
+                a["spec"] == b["spec"]
+                    && a["metadata"]["annotations"] == b["metadata"]["annotations"]
+                    && a["status"] != b["status"]
             });
         if own { Vec::new() } else { self.all() }
     }
@@ -115,16 +148,30 @@ impl Controller for Ingresses {
         let classes = self.typed(&kinds::INGRESS_CLASS, &mut warnings);
         let services = self.typed(&kinds::SERVICE, &mut warnings);
         let slices: Vec<EndpointSlice> = self.typed(&kinds::ENDPOINT_SLICE, &mut warnings);
-        let inputs = Inputs { ingresses: &ingresses, classes: &classes, services: &services, endpoint_slices: &slices };
+        let inputs = Inputs {
+            ingresses: &ingresses,
+            classes: &classes,
+            services: &services,
+            endpoint_slices: &slices,
+        };
         let compiled = compile(&inputs);
         self.proxy.publish(compiled.table);
         // Only now: whoever waits for an address to go may end it when this is published.
-        let routed = if ingresses.is_empty() { HashSet::new() } else { endpoints::addresses(&slices) };
+        let routed = if ingresses.is_empty() {
+            HashSet::new()
+        } else {
+            endpoints::addresses(&slices)
+        };
         self.routed.publish(ROUTER, routed);
         for (ns, name) in &compiled.accepted {
             self.write_status(ns, name)?;
         }
-        warnings.extend(compiled.warnings.into_iter().map(|w| (kinds::INGRESS.plural, w.namespace, w.name, w.message)));
+        warnings.extend(
+            compiled
+                .warnings
+                .into_iter()
+                .map(|w| (kinds::INGRESS.plural, w.namespace, w.name, w.message)),
+        );
         self.tell(warnings);
         Ok(None)
     }

@@ -36,7 +36,9 @@ pub struct Front {
 
 impl std::fmt::Debug for Front {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Front").field("addr", &self.addr).finish_non_exhaustive()
+        f.debug_struct("Front")
+            .field("addr", &self.addr)
+            .finish_non_exhaustive()
     }
 }
 
@@ -63,52 +65,85 @@ impl KnativeServices {
         fronts: Arc<Vec<Front>>,
         around: Vec<(String, String)>,
     ) -> KnativeServices {
-        KnativeServices { store, recorder, routed, fronts, around, places: HashMap::new(), ready: HashMap::new() }
+        KnativeServices {
+            store,
+            recorder,
+            routed,
+            fronts,
+            around,
+            places: HashMap::new(),
+            ready: HashMap::new(),
+        }
     }
 
     fn place(&mut self, key: &Key) -> Option<usize> {
         if let Some(place) = self.places.get(key) {
             return Some(*place);
         }
-        let free = (0..self.fronts.len()).find(|n| !self.places.values().any(|taken| taken == n))?;
+        let free =
+            (0..self.fronts.len()).find(|n| !self.places.values().any(|taken| taken == n))?;
         self.places.insert(key.clone(), free);
         Some(free)
     }
 
     /// Makes or changes the Deployment and the Service; returns the Deployment.
-    fn act(&self, made: &Made, existing: Option<Arc<Object>>, key: &Key) -> Result<Arc<Object>, ReconcileError> {
+    fn act(
+        &self,
+        made: &Made,
+        existing: Option<Arc<Object>>,
+        key: &Key,
+    ) -> Result<Arc<Object>, ReconcileError> {
         let refused = |failure: api::Failure| ReconcileError::Other(failure.message);
-        if self.store.get(&kinds::SERVICE, &key.namespace, &key.name).is_none() {
+        if self
+            .store
+            .get(&kinds::SERVICE, &key.namespace, &key.name)
+            .is_none()
+        {
             api::create(&self.store, &kinds::SERVICE, made.service.clone()).map_err(refused)?;
         } else {
-            self.store.update(&kinds::SERVICE, &key.namespace, &key.name, |service| {
-                service["spec"]["ports"][0]["targetPort"] = made.service["spec"]["ports"][0]["targetPort"].clone();
-                Ok(())
-            })?;
+            self.store
+                .update(&kinds::SERVICE, &key.namespace, &key.name, |service| {
+                    service["spec"]["ports"][0]["targetPort"] =
+                        made.service["spec"]["ports"][0]["targetPort"].clone();
+                    Ok(())
+                })?;
         }
         let Some(existing) = existing else {
-            return api::create(&self.store, &kinds::DEPLOYMENT, made.deployment.clone()).map_err(refused);
+            return api::create(&self.store, &kinds::DEPLOYMENT, made.deployment.clone())
+                .map_err(refused);
         };
         if existing.value()["metadata"]["annotations"][TEMPLATE] == made.template.as_str() {
             return Ok(existing);
         }
-        Ok(self.store.update(&kinds::DEPLOYMENT, &key.namespace, &key.name, |deployment| {
-            deployment["spec"] = made.deployment["spec"].clone();
-            deployment["metadata"]["labels"] = made.deployment["metadata"]["labels"].clone();
-            deployment["metadata"]["annotations"][TEMPLATE] = made.template.clone().into();
-            api::defaults::apply(&kinds::DEPLOYMENT, deployment);
-            Ok(())
-        })?)
+        Ok(self.store.update(
+            &kinds::DEPLOYMENT,
+            &key.namespace,
+            &key.name,
+            |deployment| {
+                deployment["spec"] = made.deployment["spec"].clone();
+                deployment["metadata"]["labels"] = made.deployment["metadata"]["labels"].clone();
+                deployment["metadata"]["annotations"][TEMPLATE] = made.template.clone().into();
+                api::defaults::apply(&kinds::DEPLOYMENT, deployment);
+                Ok(())
+            },
+        )?)
     }
 
     fn route(&mut self, key: &Key, place: Option<usize>) {
         let slices = endpoints::slices(&self.store, &key.namespace, &key.name);
         if let Some(front) = place.and_then(|n| self.fronts.get(n)) {
-            let ready: Vec<SocketAddr> = endpoints::ready(&slices, "http").into_iter().map(SocketAddr::V4).collect();
-            front.proxy.publish(Table::single_named(&key.namespace, &key.name, &ready));
-            self.ready.insert(key.clone(), endpoints::addresses(&slices));
+            let ready: Vec<SocketAddr> = endpoints::ready(&slices, "http")
+                .into_iter()
+                .map(SocketAddr::V4)
+                .collect();
+            front
+                .proxy
+                .publish(Table::single_named(&key.namespace, &key.name, &ready));
+            self.ready
+                .insert(key.clone(), endpoints::addresses(&slices));
         }
-        self.routed.publish(ROUTER, self.ready.values().flatten().copied().collect());
+        self.routed
+            .publish(ROUTER, self.ready.values().flatten().copied().collect());
     }
 
     fn forget(&mut self, key: &Key) {
@@ -116,7 +151,8 @@ impl KnativeServices {
             front.proxy.publish(Table::single(&[]));
         }
         self.ready.remove(key);
-        self.routed.publish(ROUTER, self.ready.values().flatten().copied().collect());
+        self.routed
+            .publish(ROUTER, self.ready.values().flatten().copied().collect());
     }
 }
 
@@ -126,7 +162,12 @@ impl Controller for KnativeServices {
     }
 
     fn kinds(&self) -> Vec<KindRef> {
-        vec![&kinds::KNATIVE_SERVICE, &kinds::DEPLOYMENT, &kinds::SERVICE, &kinds::ENDPOINT_SLICE]
+        vec![
+            &kinds::KNATIVE_SERVICE,
+            &kinds::DEPLOYMENT,
+            &kinds::SERVICE,
+            &kinds::ENDPOINT_SLICE,
+        ]
     }
 
     fn keys(&self, event: &WatchEvent) -> Vec<Key> {
@@ -136,39 +177,71 @@ impl Controller for KnativeServices {
             Some(object.name())
         } else if *object.kind() == kinds::ENDPOINT_SLICE {
             let service = labels[super::endpointslice::SERVICE_LABEL].as_str();
-            service.filter(|s| self.store.get(&kinds::KNATIVE_SERVICE, object.namespace(), s).is_some())
+            service.filter(|s| {
+                self.store
+                    .get(&kinds::KNATIVE_SERVICE, object.namespace(), s)
+                    .is_some()
+            })
         } else {
             labels[SERVICE_LABEL].as_str()
         };
-        name.map(|name| Key::new(object.namespace(), name)).into_iter().collect()
+        name.map(|name| Key::new(object.namespace(), name))
+            .into_iter()
+            .collect()
     }
 
     fn all(&self) -> Vec<Key> {
         let (mut services, _) = self.store.list(&kinds::KNATIVE_SERVICE, None);
-        services.sort_by_key(|s| s.value()["metadata"]["creationTimestamp"].as_str().map(str::to_owned));
-        services.iter().map(|s| Key::of(s)).chain(self.places.keys().cloned()).collect()
+        services.sort_by_key(|s| {
+            s.value()["metadata"]["creationTimestamp"]
+                .as_str()
+                .map(str::to_owned)
+        });
+        services
+            .iter()
+            .map(|s| Key::of(s))
+            .chain(self.places.keys().cloned())
+            .collect()
     }
 
     async fn reconcile(&mut self, key: &Key) -> Result<Again, ReconcileError> {
-        let object = self.store.get(&kinds::KNATIVE_SERVICE, &key.namespace, &key.name);
+        let object = self
+            .store
+            .get(&kinds::KNATIVE_SERVICE, &key.namespace, &key.name);
         let Some(object) = object.filter(|o| !o.is_deleting()) else {
             self.forget(key);
             return Ok(None);
         };
         let place = self.place(key);
-        let existing = self.store.get(&kinds::DEPLOYMENT, &key.namespace, &key.name);
+        let existing = self
+            .store
+            .get(&kinds::DEPLOYMENT, &key.namespace, &key.name);
         let foreign = existing.as_ref().is_some_and(|d| {
             super::owner::controller_of(d).is_none_or(|(_, _, uid)| uid != object.uid())
         });
         if foreign {
-            let message = format!("a Deployment {key} that is not this service's is in the way: rename one of them");
-            self.recorder.record(&object, COMPONENT, EventType::Warning, "NameTaken", &message);
+            let message = format!(
+                "a Deployment {key} that is not this service's is in the way: rename one of them"
+            );
+            self.recorder.record(
+                &object,
+                COMPONENT,
+                EventType::Warning,
+                "NameTaken",
+                &message,
+            );
             return Ok(None);
         }
         let made = match plan::plan(&object, existing.as_ref().map(|d| d.value()), &self.around) {
             Ok(made) => made,
             Err(why) => {
-                self.recorder.record(&object, COMPONENT, EventType::Warning, "InvalidTemplate", &why);
+                self.recorder.record(
+                    &object,
+                    COMPONENT,
+                    EventType::Warning,
+                    "InvalidTemplate",
+                    &why,
+                );
                 return Ok(None);
             }
         };
@@ -177,12 +250,17 @@ impl Controller for KnativeServices {
         let seen = Seen {
             revision: &made.revision,
             deployment: deployment.value(),
-            url: place.and_then(|n| self.fronts.get(n)).map(|front| format!("http://{}", front.addr)),
+            url: place
+                .and_then(|n| self.fronts.get(n))
+                .map(|front| format!("http://{}", front.addr)),
             address: format!("http://{}.{}.svc.cluster.local", key.name, key.namespace),
-            generation: object.value()["metadata"]["generation"].as_i64().unwrap_or(1),
+            generation: object.value()["metadata"]["generation"]
+                .as_i64()
+                .unwrap_or(1),
         };
         let status = plan::status(&seen, &object.value()["status"], &crate::time::now());
-        self.store.update_status(&kinds::KNATIVE_SERVICE, &key.namespace, &key.name, status)?;
+        self.store
+            .update_status(&kinds::KNATIVE_SERVICE, &key.namespace, &key.name, status)?;
         Ok(None)
     }
 }

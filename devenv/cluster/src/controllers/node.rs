@@ -47,7 +47,9 @@ pub fn ensure(store: &Store) -> Result<(), StoreError> {
 }
 
 fn status(since: &str, now: &str) -> Value {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+    let cpus = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .to_string();
     let memory = format!("{}Ki", memory_kib());
     let resources = json!({"cpu": cpus, "memory": memory, "pods": "110"});
     json!({
@@ -95,7 +97,10 @@ fn os_name() -> String {
     release
         .lines()
         .find_map(|line| line.strip_prefix("PRETTY_NAME="))
-        .map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+        .map_or_else(
+            || "Linux".to_owned(),
+            |name| name.trim_matches('"').to_owned(),
+        )
 }
 
 fn memory_kib() -> u64 {
@@ -120,7 +125,10 @@ mod tests {
         let second = store.get(&kinds::NODE, "", NAME).expect("there");
         assert_eq!(first.uid(), second.uid());
         let ready = &second.value()["status"]["conditions"][0];
-        assert_eq!((ready["type"].as_str(), ready["status"].as_str()), (Some("Ready"), Some("True")));
+        assert_eq!(
+            (ready["type"].as_str(), ready["status"].as_str()),
+            (Some("Ready"), Some("True"))
+        );
         assert_ne!(second.value()["status"]["capacity"]["memory"], "0Ki");
     }
 }

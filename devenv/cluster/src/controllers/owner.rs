@@ -22,8 +22,14 @@ pub fn controller_reference(owner: &Object) -> Value {
 /// Kind, name and uid of the controller that owns `object`, if one does.
 pub fn controller_of(object: &Object) -> Option<(&str, &str, &str)> {
     let owners = object.value()["metadata"]["ownerReferences"].as_array()?;
-    let owner = owners.iter().find(|o| o["controller"].as_bool() == Some(true))?;
-    Some((owner["kind"].as_str()?, owner["name"].as_str()?, owner["uid"].as_str()?))
+    let owner = owners
+        .iter()
+        .find(|o| o["controller"].as_bool() == Some(true))?;
+    Some((
+        owner["kind"].as_str()?,
+        owner["name"].as_str()?,
+        owner["uid"].as_str()?,
+    ))
 }
 
 /// Whether labels satisfy a selector; an absent or empty selector matches nothing here.

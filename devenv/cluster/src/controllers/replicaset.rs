@@ -52,12 +52,24 @@ impl ReplicaSets {
         for _ in 0..plan.create {
             let pod = self.store.create(&kinds::POD, new_pod(set))?;
             let message = format!("Created pod: {}", pod.name());
-            self.recorder.record(set, "replicaset-controller", EventType::Normal, "SuccessfulCreate", &message);
+            self.recorder.record(
+                set,
+                "replicaset-controller",
+                EventType::Normal,
+                "SuccessfulCreate",
+                &message,
+            );
         }
         for name in &plan.delete {
             end_pod(&self.store, ns, name)?;
             let message = format!("Deleted pod: {name}");
-            self.recorder.record(set, "replicaset-controller", EventType::Normal, "SuccessfulDelete", &message);
+            self.recorder.record(
+                set,
+                "replicaset-controller",
+                EventType::Normal,
+                "SuccessfulDelete",
+                &message,
+            );
         }
         Ok(())
     }
@@ -78,41 +90,68 @@ impl Controller for ReplicaSets {
             return vec![Key::of(object)];
         }
         if let Some((kind, name, _)) = controller_of(object) {
-            return if kind == "ReplicaSet" { vec![Key::new(object.namespace(), name)] } else { Vec::new() };
+            return if kind == "ReplicaSet" {
+                vec![Key::new(object.namespace(), name)]
+            } else {
+                Vec::new()
+            };
         }
         // An orphan: whoever's selector matches looks at it. Its former owner must notice a release too.
-        let former = event.previous.as_ref().and_then(|p| controller_of(p)).map(|(_, name, _)| Key::new(object.namespace(), name));
-        let (sets, _) = self.store.list(&kinds::REPLICA_SET, Some(object.namespace()));
+        let former = event
+            .previous
+            .as_ref()
+            .and_then(|p| controller_of(p))
+            .map(|(_, name, _)| Key::new(object.namespace(), name));
+        let (sets, _) = self
+            .store
+            .list(&kinds::REPLICA_SET, Some(object.namespace()));
         let labels = labels(object.value());
         sets.iter()
-            .filter(|set| set.typed::<ReplicaSet>().is_ok_and(|s| s.spec.is_some_and(|s| selects(&s.selector, Some(&labels)))))
+            .filter(|set| {
+                set.typed::<ReplicaSet>()
+                    .is_ok_and(|s| s.spec.is_some_and(|s| selects(&s.selector, Some(&labels))))
+            })
             .map(|set| Key::of(set))
             .chain(former)
             .collect()
     }
 
     fn all(&self) -> Vec<Key> {
-        self.store.list(&kinds::REPLICA_SET, None).0.iter().map(|s| Key::of(s)).collect()
+        self.store
+            .list(&kinds::REPLICA_SET, None)
+            .0
+            .iter()
+            .map(|s| Key::of(s))
+            .collect()
     }
 
     async fn reconcile(&mut self, key: &Key) -> Result<Again, ReconcileError> {
-        let Some(set) = self.store.get(&kinds::REPLICA_SET, &key.namespace, &key.name) else {
+        let Some(set) = self
+            .store
+            .get(&kinds::REPLICA_SET, &key.namespace, &key.name)
+        else {
             return Ok(None);
         };
         let typed: ReplicaSet = set.typed()?;
         let spec = typed.spec.unwrap_or_default();
         let template_labels = labels(&set.value()["spec"]["template"]);
         let (pods, _) = self.store.list(&kinds::POD, Some(&key.namespace));
-        let views: Vec<PodView> = pods.iter().map(|pod| view(pod, &set, &spec.selector, &template_labels)).collect();
+        let views: Vec<PodView> = pods
+            .iter()
+            .map(|pod| view(pod, &set, &spec.selector, &template_labels))
+            .collect();
         let desired = Desired {
             replicas: usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0),
-            min_ready: Duration::from_secs(u64::try_from(spec.min_ready_seconds.unwrap_or(0)).unwrap_or(0)),
+            min_ready: Duration::from_secs(
+                u64::try_from(spec.min_ready_seconds.unwrap_or(0)).unwrap_or(0),
+            ),
             generation: typed.metadata.generation.unwrap_or_default(),
             deleting: set.is_deleting(),
         };
         let plan = plan::plan(desired, &views, Timestamp::now());
         self.act(&set, &plan)?;
-        self.store.update_status(&kinds::REPLICA_SET, &key.namespace, &key.name, plan.status)?;
+        self.store
+            .update_status(&kinds::REPLICA_SET, &key.namespace, &key.name, plan.status)?;
         Ok(plan.again)
     }
 }
@@ -122,7 +161,9 @@ pub(super) fn end_pod(store: &Store, ns: &str, name: &str) -> Result<(), StoreEr
     let Some(pod) = store.get(&kinds::POD, ns, name) else {
         return Ok(());
     };
-    let grace = pod.value()["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
+    let grace = pod.value()["spec"]["terminationGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(30);
     match store.mark_deleted(&kinds::POD, ns, name, grace) {
         Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
         Err(error) => Err(error),
@@ -172,12 +213,18 @@ fn view(
 
 /// Since when a pod is ready, if it is.
 pub(super) fn ready_since(pod: &Value) -> Option<Timestamp> {
-    let ready = pod["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == "Ready")?;
+    let ready = pod["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|c| c["type"] == "Ready")?;
     (ready["status"] == "True").then(|| time_of(&ready["lastTransitionTime"]))
 }
 
 fn time_of(value: &Value) -> Timestamp {
-    value.as_str().and_then(|t| t.parse().ok()).unwrap_or_default()
+    value
+        .as_str()
+        .and_then(|t| t.parse().ok())
+        .unwrap_or_default()
 }
 
 fn new_pod(set: &Object) -> Value {

@@ -27,7 +27,10 @@ pub struct Key {
 impl Key {
     /// A key by its parts.
     pub fn new(namespace: &str, name: &str) -> Key {
-        Key { namespace: namespace.to_owned(), name: name.to_owned() }
+        Key {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     /// The key of an object.
@@ -95,7 +98,10 @@ pub async fn run<C: Controller>(
                 Ok(Some(event)) => wake(&controller, &mut queue, &event),
                 Ok(None) => break,
                 Err(StoreError::Gone { .. }) => {
-                    debug!(controller = controller.name(), "lagged behind, listing again");
+                    debug!(
+                        controller = controller.name(),
+                        "lagged behind, listing again"
+                    );
                     watch = store.watch(&kinds, None)?;
                     queue.extend(controller.all());
                 }
@@ -159,7 +165,9 @@ fn report(controller: &str, key: &Key, error: &ReconcileError, delay: Duration) 
     let raced = matches!(
         error,
         ReconcileError::Store(
-            StoreError::Conflict { .. } | StoreError::NotFound { .. } | StoreError::AlreadyExists { .. }
+            StoreError::Conflict { .. }
+                | StoreError::NotFound { .. }
+                | StoreError::AlreadyExists { .. }
         )
     );
     let error: &dyn std::error::Error = error;
@@ -268,7 +276,11 @@ mod tests {
         queue.move_due(Instant::now() + Duration::from_millis(40));
         assert_eq!(queue.pop(), Some(key("a")));
         queue.done(key("a"), None);
-        assert_eq!(queue.failed(key("a")).as_millis(), 5, "success forgets failures");
+        assert_eq!(
+            queue.failed(key("a")).as_millis(),
+            5,
+            "success forgets failures"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -297,13 +309,21 @@ mod tests {
             vec![Key::of(&event.object)]
         }
         fn all(&self) -> Vec<Key> {
-            self.store.list(&kinds::CONFIG_MAP, None).0.iter().map(|o| Key::of(o)).collect()
+            self.store
+                .list(&kinds::CONFIG_MAP, None)
+                .0
+                .iter()
+                .map(|o| Key::of(o))
+                .collect()
         }
         async fn reconcile(&mut self, key: &Key) -> Result<Again, ReconcileError> {
             if std::mem::take(&mut self.fail_first) {
                 return Err(ReconcileError::Other("once".into()));
             }
-            self.seen.lock().expect("not poisoned").push(key.name.clone());
+            self.seen
+                .lock()
+                .expect("not poisoned")
+                .push(key.name.clone());
             Ok(None)
         }
     }
@@ -318,19 +338,32 @@ mod tests {
         put("old");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let stop = CancellationToken::new();
-        let controller = Recording { store: store.clone(), seen: seen.clone(), fail_first: true };
+        let controller = Recording {
+            store: store.clone(),
+            seen: seen.clone(),
+            fail_first: true,
+        };
         let task = tokio::spawn({
             let (store, stop) = (store.clone(), stop.clone());
             async move { run(&store, controller, stop).await }
         });
         tokio::time::sleep(Duration::from_millis(20)).await;
-        assert_eq!(*seen.lock().expect("not poisoned"), ["old"], "tried again after the failure");
+        assert_eq!(
+            *seen.lock().expect("not poisoned"),
+            ["old"],
+            "tried again after the failure"
+        );
         for n in 0..crate::store::RING + 10 {
             put(&format!("n{n}"));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let distinct: HashSet<String> = seen.lock().expect("not poisoned").iter().cloned().collect();
-        assert_eq!(distinct.len(), crate::store::RING + 11, "nothing is lost when the ring overflows");
+        let distinct: HashSet<String> =
+            seen.lock().expect("not poisoned").iter().cloned().collect();
+        assert_eq!(
+            distinct.len(),
+            crate::store::RING + 11,
+            "nothing is lost when the ring overflows"
+        );
         stop.cancel();
         task.await.expect("no panic").expect("no error");
     }

@@ -57,7 +57,9 @@ pub struct ClusterIps {
 
 impl std::fmt::Debug for ClusterIps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClusterIps").field("services", &self.fronts.len()).finish_non_exhaustive()
+        f.debug_struct("ClusterIps")
+            .field("services", &self.fronts.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -72,12 +74,24 @@ impl ClusterIps {
         cut: CancellationToken,
         connections: TaskTracker,
     ) -> ClusterIps {
-        ClusterIps { store, recorder, netd, sockets, routed, cut, connections, fronts: HashMap::new(), ready: HashMap::new() }
+        ClusterIps {
+            store,
+            recorder,
+            netd,
+            sockets,
+            routed,
+            cut,
+            connections,
+            fronts: HashMap::new(),
+            ready: HashMap::new(),
+        }
     }
 
     async fn listen(&self, addr: SocketAddrV4, targets: Targets) -> Result<Front, ReconcileError> {
         let netd = self.netd.clone();
-        let failed = |why: String| ReconcileError::Other(format!("cannot listen at {addr} in the cluster: {why}"));
+        let failed = |why: String| {
+            ReconcileError::Other(format!("cannot listen at {addr} in the cluster: {why}"))
+        };
         let listener = tokio::task::spawn_blocking(move || netd.listen_tcp(addr))
             .await
             .map_err(|e| failed(e.to_string()))?
@@ -87,10 +101,20 @@ impl ClusterIps {
         let serving = {
             let targets = targets.clone();
             let current = move || {
-                let now = targets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let now = targets
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
                 now.to_vec()
             };
-            forward::serve(listener, self.sockets.clone(), current, stop.clone(), self.cut.clone(), self.connections.clone())
+            forward::serve(
+                listener,
+                self.sockets.clone(),
+                current,
+                stop.clone(),
+                self.cut.clone(),
+                self.connections.clone(),
+            )
         };
         let ends = self.cut.clone();
         self.connections.spawn(async move {
@@ -123,13 +147,20 @@ impl Controller for ClusterIps {
             return vec![Key::of(object)];
         }
         let service = object.value()["metadata"]["labels"][SERVICE_LABEL].as_str();
-        service.map(|name| Key::new(object.namespace(), name)).into_iter().collect()
+        service
+            .map(|name| Key::new(object.namespace(), name))
+            .into_iter()
+            .collect()
     }
 
     fn all(&self) -> Vec<Key> {
         let (services, _) = self.store.list(&kinds::SERVICE, None);
         // Those that went while changes were missed, too.
-        services.iter().map(|s| Key::of(s)).chain(self.fronts.keys().cloned()).collect()
+        services
+            .iter()
+            .map(|s| Key::of(s))
+            .chain(self.fronts.keys().cloned())
+            .collect()
     }
 
     async fn reconcile(&mut self, key: &Key) -> Result<Again, ReconcileError> {
@@ -144,7 +175,13 @@ impl Controller for ClusterIps {
             }
             if has_udp(&service) {
                 let message = "UDP ports are not carried by ClusterIPs here; TCP ports are";
-                self.recorder.record(&object, "clusterip", EventType::Warning, "UnsupportedProtocol", message);
+                self.recorder.record(
+                    &object,
+                    "clusterip",
+                    EventType::Warning,
+                    "UnsupportedProtocol",
+                    message,
+                );
             }
         }
         let mut fronts = self.fronts.remove(key).unwrap_or_default();
@@ -155,7 +192,10 @@ impl Controller for ClusterIps {
                 *front.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets.into();
                 continue;
             }
-            match self.listen(addr, Arc::new(Mutex::new(targets.into()))).await {
+            match self
+                .listen(addr, Arc::new(Mutex::new(targets.into())))
+                .await
+            {
                 Ok(front) => {
                     fronts.insert(addr, front);
                 }
@@ -180,12 +220,21 @@ impl Controller for ClusterIps {
 
 fn has_udp(service: &Service) -> bool {
     let spec = service.spec.as_ref();
-    let headless = spec.and_then(|s| s.cluster_ip.as_deref()).is_none_or(|ip| ip == "None");
-    !headless && spec.iter().flat_map(|s| s.ports.iter().flatten()).any(|p| p.protocol.as_deref() == Some("UDP"))
+    let headless = spec
+        .and_then(|s| s.cluster_ip.as_deref())
+        .is_none_or(|ip| ip == "None");
+    !headless
+        && spec
+            .iter()
+            .flat_map(|s| s.ports.iter().flatten())
+            .any(|p| p.protocol.as_deref() == Some("UDP"))
 }
 
 /// The addresses to listen at, with where each leads; none for what has no ready endpoint. Pure.
-fn plan(service: &Service, ready: impl Fn(&str) -> Vec<SocketAddrV4>) -> BTreeMap<SocketAddrV4, Vec<SocketAddrV4>> {
+fn plan(
+    service: &Service,
+    ready: impl Fn(&str) -> Vec<SocketAddrV4>,
+) -> BTreeMap<SocketAddrV4, Vec<SocketAddrV4>> {
     let spec = service.spec.clone().unwrap_or_default();
     let Some(ip) = spec.cluster_ip.and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else {
         return BTreeMap::new();
@@ -215,12 +264,16 @@ mod tests {
     #[case(json!({"clusterIP": "None", "ports": [{"port": 80}]}), &[])]
     #[case(json!({"type": "ExternalName", "externalName": "x", "ports": [{"port": 80}]}), &[])]
     fn listeners(#[case] spec: Value, #[case] expected: &[&str]) {
-        let service: Service = serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a Service");
+        let service: Service =
+            serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a Service");
         let ready = |port: &str| match port {
             "none" => vec![],
             _ => vec![SocketAddrV4::new(Ipv4Addr::new(10, 244, 0, 2), 8080)],
         };
-        let found: Vec<String> = plan(&service, ready).keys().map(ToString::to_string).collect();
+        let found: Vec<String> = plan(&service, ready)
+            .keys()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(found, expected);
     }
 }

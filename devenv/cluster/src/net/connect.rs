@@ -45,7 +45,9 @@ struct State {
 
 impl fmt::Debug for Sockets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sockets").field("stock", &self.lock().stock.len()).finish()
+        f.debug_struct("Sockets")
+            .field("stock", &self.lock().stock.len())
+            .finish()
     }
 }
 
@@ -58,14 +60,24 @@ impl Default for Sockets {
 impl Sockets {
     /// An empty stock; [`Sockets::refill`] must run for it to fill.
     pub fn new() -> Sockets {
-        Sockets { shared: Arc::new(Shared { state: Mutex::default(), low: Notify::new(), filled: Notify::new() }) }
+        Sockets {
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                low: Notify::new(),
+                filled: Notify::new(),
+            }),
+        }
     }
 
     /// Keeps the stock filled until `stop`.
     ///
     /// # Errors
     /// When netd hands over no more sockets: the cluster's network is gone.
-    pub async fn refill(&self, netd: Arc<Netd>, stop: CancellationToken) -> Result<(), SandboxError> {
+    pub async fn refill(
+        &self,
+        netd: Arc<Netd>,
+        stop: CancellationToken,
+    ) -> Result<(), SandboxError> {
         let end = |why: &str| {
             self.lock().failed = Some(why.to_owned());
             self.shared.filled.notify_waiters();
@@ -121,7 +133,10 @@ impl Sockets {
                     return Ok(fd);
                 }
                 if let Some(why) = &state.failed {
-                    return Err(io::Error::new(io::ErrorKind::NetworkDown, format!("the cluster's network is gone: {why}")));
+                    return Err(io::Error::new(
+                        io::ErrorKind::NetworkDown,
+                        format!("the cluster's network is gone: {why}"),
+                    ));
                 }
                 self.shared.low.notify_one();
             }
@@ -130,7 +145,10 @@ impl Sockets {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,7 +157,10 @@ impl devenv_ingress::Connector for Sockets {
     async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
         match addr {
             SocketAddr::V4(addr) => Sockets::connect(self, addr).await,
-            SocketAddr::V6(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "the cluster's network has IPv4 only")),
+            SocketAddr::V6(_) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the cluster's network has IPv4 only",
+            )),
         }
     }
 }

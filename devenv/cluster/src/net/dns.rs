@@ -39,14 +39,23 @@ pub struct Dns {
 impl Dns {
     /// A server on this store that asks `upstream` for names outside the cluster.
     pub fn new(store: Store, upstream: Upstream) -> Dns {
-        Dns { store, upstream: Arc::new(upstream), limit: Arc::new(Semaphore::new(AT_ONCE)) }
+        Dns {
+            store,
+            upstream: Arc::new(upstream),
+            limit: Arc::new(Semaphore::new(AT_ONCE)),
+        }
     }
 
     /// Answers over UDP and TCP until `stop`.
     ///
     /// # Errors
     /// When a socket breaks.
-    pub async fn run(self, udp: std::net::UdpSocket, tcp: std::net::TcpListener, stop: CancellationToken) -> io::Result<()> {
+    pub async fn run(
+        self,
+        udp: std::net::UdpSocket,
+        tcp: std::net::TcpListener,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
         let udp = Arc::new(UdpSocket::from_std(udp)?);
         let tcp = TcpListener::from_std(tcp)?;
         tokio::select! {
@@ -92,7 +101,10 @@ impl Dns {
             let (stream, _) = match tcp.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    warn!(error = &error as &dyn std::error::Error, "a DNS connection could not be accepted");
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a DNS connection could not be accepted"
+                    );
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
@@ -128,7 +140,10 @@ impl Dns {
                 Local::Forward(query, _) => self.upstream.ask(&query, &packet, true).await,
                 Local::Ignore => return Ok(()),
             };
-            let mut framed = u16::try_from(reply.len()).unwrap_or(0).to_be_bytes().to_vec();
+            let mut framed = u16::try_from(reply.len())
+                .unwrap_or(0)
+                .to_be_bytes()
+                .to_vec();
             framed.extend_from_slice(&reply);
             stream.write_all(&framed).await?;
         }
@@ -138,7 +153,9 @@ impl Dns {
         let Ok(query) = Message::from_vec(packet) else {
             return Local::Ignore;
         };
-        let size = query.edns.as_ref().map_or(UDP_PLAIN, |e| usize::from(e.max_payload()).clamp(UDP_PLAIN, UDP_MOST));
+        let size = query.edns.as_ref().map_or(UDP_PLAIN, |e| {
+            usize::from(e.max_payload()).clamp(UDP_PLAIN, UDP_MOST)
+        });
         match verdict(&query, &self.store) {
             Verdict::Reply(reply) => Local::Reply(reply, size),
             Verdict::Forward => Local::Forward(Box::new(query), size),
@@ -158,13 +175,19 @@ async fn send(udp: &UdpSocket, reply: Vec<u8>, client: SocketAddr) {
         return;
     }
     if let Err(error) = udp.send_to(&reply, client).await {
-        debug!(error = &error as &dyn std::error::Error, "a DNS answer was not sent");
+        debug!(
+            error = &error as &dyn std::error::Error,
+            "a DNS answer was not sent"
+        );
     }
 }
 
 fn encode(message: &Message) -> Vec<u8> {
     message.to_vec().unwrap_or_else(|error| {
-        warn!(error = &error as &dyn std::error::Error, "a DNS answer could not be encoded");
+        warn!(
+            error = &error as &dyn std::error::Error,
+            "a DNS answer could not be encoded"
+        );
         Vec::new()
     })
 }
@@ -172,7 +195,11 @@ fn encode(message: &Message) -> Vec<u8> {
 /// An answer that fits into `size`: cut short it tells the client to ask again over TCP.
 fn fit(message: &Message, size: usize) -> Vec<u8> {
     let whole = encode(message);
-    if whole.len() <= size { whole } else { encode(&message.truncate()) }
+    if whole.len() <= size {
+        whole
+    } else {
+        encode(&message.truncate())
+    }
 }
 
 fn cut(reply: Vec<u8>, size: usize) -> Vec<u8> {

@@ -16,7 +16,7 @@ pub fn slices(store: &Store, ns: &str, service: &str) -> Vec<EndpointSlice> {
     objects
         .iter()
         .filter(|o| o.value()["metadata"]["labels"][SERVICE_LABEL] == service)
-        .filter_map(|o| parse(o))
+        .filter_map(parse)
         .collect()
 }
 
@@ -24,7 +24,11 @@ fn parse(object: &Arc<Object>) -> Option<EndpointSlice> {
     match object.typed() {
         Ok(slice) => Some(slice),
         Err(error) => {
-            tracing::warn!(slice = object.name(), error = &error as &dyn std::error::Error, "an EndpointSlice is not usable");
+            tracing::warn!(
+                slice = object.name(),
+                error = &error as &dyn std::error::Error,
+                "an EndpointSlice is not usable"
+            );
             None
         }
     }
@@ -32,7 +36,11 @@ fn parse(object: &Arc<Object>) -> Option<EndpointSlice> {
 
 /// Whether traffic may go there: an endpoint that does not say is ready.
 pub fn is_ready(endpoint: &Endpoint) -> bool {
-    endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)
+    endpoint
+        .conditions
+        .as_ref()
+        .and_then(|c| c.ready)
+        .unwrap_or(true)
 }
 
 /// Ready addresses of the port with this name (empty for an unnamed one), in a stable order.
@@ -49,7 +57,10 @@ pub fn ready(slices: &[EndpointSlice], port_name: &str) -> Vec<SocketAddrV4> {
         for port in ports {
             for endpoint in slice.endpoints.iter().filter(|e| is_ready(e)) {
                 // Only the first address counts, as for kube-proxy.
-                let ip = endpoint.addresses.first().and_then(|a| a.parse::<Ipv4Addr>().ok());
+                let ip = endpoint
+                    .addresses
+                    .first()
+                    .and_then(|a| a.parse::<Ipv4Addr>().ok());
                 found.extend(ip.map(|ip| SocketAddrV4::new(ip, port)));
             }
         }
@@ -89,8 +100,14 @@ mod tests {
         .expect("a slice");
         let slices = [slice];
         let at = |ip: [u8; 4], port| SocketAddrV4::new(ip.into(), port);
-        assert_eq!(ready(&slices, "a"), [at([10, 0, 0, 1], 80), at([10, 0, 0, 2], 80)]);
-        assert_eq!(ready(&slices, ""), [at([10, 0, 0, 1], 81), at([10, 0, 0, 2], 81)]);
+        assert_eq!(
+            ready(&slices, "a"),
+            [at([10, 0, 0, 1], 80), at([10, 0, 0, 2], 80)]
+        );
+        assert_eq!(
+            ready(&slices, ""),
+            [at([10, 0, 0, 1], 81), at([10, 0, 0, 2], 81)]
+        );
         assert_eq!(ready(&slices, "u"), []);
         assert_eq!(addresses(&slices).len(), 2);
     }

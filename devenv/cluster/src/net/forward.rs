@@ -31,7 +31,11 @@ impl RoundRobin {
             return Vec::new();
         }
         let first = self.0.fetch_add(1, Ordering::Relaxed) % endpoints.len();
-        endpoints[first..].iter().chain(&endpoints[..first]).copied().collect()
+        endpoints[first..]
+            .iter()
+            .chain(&endpoints[..first])
+            .copied()
+            .collect()
     }
 }
 
@@ -66,7 +70,10 @@ pub async fn serve(
             }
             Err(error) => {
                 // Of one connection, or too many open files: the listener itself stays good.
-                warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a connection could not be accepted"
+                );
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -78,14 +85,23 @@ async fn carry(mut client: TcpStream, order: &[SocketAddrV4], sockets: &Sockets)
     match connect(order, sockets).await {
         Ok(mut server) => {
             // Half-closed connections go on in the other direction; an error of either ends both.
-            if let Err(error) = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await {
-                debug!(error = &error as &dyn std::error::Error, "a carried connection broke");
+            if let Err(error) =
+                tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER)
+                    .await
+            {
+                debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a carried connection broke"
+                );
                 reset(&client);
                 reset(&server);
             }
         }
         Err(error) => {
-            debug!(error = &error as &dyn std::error::Error, "no endpoint accepts");
+            debug!(
+                error = &error as &dyn std::error::Error,
+                "no endpoint accepts"
+            );
             reset(&client);
         }
     }
@@ -93,7 +109,10 @@ async fn carry(mut client: TcpStream, order: &[SocketAddrV4], sockets: &Sockets)
 
 /// Connects to the first endpoint that accepts.
 pub async fn connect(order: &[SocketAddrV4], sockets: &Sockets) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::ConnectionRefused, "the service has no ready endpoint");
+    let mut last = io::Error::new(
+        io::ErrorKind::ConnectionRefused,
+        "the service has no ready endpoint",
+    );
     for addr in order.iter().take(3) {
         match tokio::time::timeout(CONNECT_LIMIT, sockets.connect(*addr)).await {
             Ok(Ok(stream)) => return Ok(stream),

@@ -12,15 +12,32 @@ pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 /// The pod's host name: `spec.hostname`, or its name, cut to the 63 bytes that fit.
 pub fn hostname(pod: &Pod) -> String {
-    let given = pod.spec.as_ref().and_then(|s| s.hostname.clone()).filter(|h| !h.is_empty());
-    let name = given.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
-    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+    let given = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.hostname.clone())
+        .filter(|h| !h.is_empty());
+    let name = given
+        .or_else(|| pod.metadata.name.clone())
+        .unwrap_or_default();
+    name.chars()
+        .take(63)
+        .collect::<String>()
+        .trim_end_matches(['-', '.'])
+        .to_owned()
 }
 
 /// The files that all containers of a pod share.
 pub fn files(pod: &Pod, ip: Ipv4Addr) -> Vec<File> {
-    let file = |path: &str, text: String| File { path: path.into(), contents: text.into_bytes(), mode: 0o644 };
-    vec![file("/etc/resolv.conf", resolv_conf(pod)), file("/etc/hosts", hosts(pod, ip))]
+    let file = |path: &str, text: String| File {
+        path: path.into(),
+        contents: text.into_bytes(),
+        mode: 0o644,
+    };
+    vec![
+        file("/etc/resolv.conf", resolv_conf(pod)),
+        file("/etc/hosts", hosts(pod, ip)),
+    ]
 }
 
 /// Kubernetes' `ClusterFirst`, or what `dnsPolicy: None` and `dnsConfig` say.
@@ -29,13 +46,25 @@ fn resolv_conf(pod: &Pod) -> String {
     let spec = pod.spec.clone().unwrap_or_default();
     let config = spec.dns_config.unwrap_or_default();
     let own = spec.dns_policy.as_deref() == Some("None");
-    let mut servers = if own { Vec::new() } else { vec![DNS.to_string()] };
+    let mut servers = if own {
+        Vec::new()
+    } else {
+        vec![DNS.to_string()]
+    };
     let mut search = if own {
         Vec::new()
     } else {
-        vec![format!("{namespace}.svc.cluster.local"), "svc.cluster.local".to_owned(), "cluster.local".to_owned()]
+        vec![
+            format!("{namespace}.svc.cluster.local"),
+            "svc.cluster.local".to_owned(),
+            "cluster.local".to_owned(),
+        ]
     };
-    let mut options: Vec<(String, Option<String>)> = if own { Vec::new() } else { vec![("ndots".to_owned(), Some("5".to_owned()))] };
+    let mut options: Vec<(String, Option<String>)> = if own {
+        Vec::new()
+    } else {
+        vec![("ndots".to_owned(), Some("5".to_owned()))]
+    };
     servers.extend(config.nameservers.into_iter().flatten());
     search.extend(config.searches.into_iter().flatten());
     for option in config.options.into_iter().flatten() {
@@ -73,7 +102,12 @@ fn hosts(pod: &Pod, ip: Ipv4Addr) -> String {
     };
     let _ = writeln!(text, "{ip}\t{own}");
     for alias in spec.host_aliases.into_iter().flatten() {
-        let _ = writeln!(text, "{}\t{}", alias.ip, alias.hostnames.unwrap_or_default().join("\t"));
+        let _ = writeln!(
+            text,
+            "{}\t{}",
+            alias.ip,
+            alias.hostnames.unwrap_or_default().join("\t")
+        );
     }
     text
 }
@@ -87,7 +121,10 @@ mod tests {
     fn pod(spec: Value) -> Pod {
         let mut spec = spec;
         spec["containers"] = json!([]);
-        serde_json::from_value(json!({"metadata": {"name": "web-1", "namespace": "ns"}, "spec": spec})).expect("a pod")
+        serde_json::from_value(
+            json!({"metadata": {"name": "web-1", "namespace": "ns"}, "spec": spec}),
+        )
+        .expect("a pod")
     }
 
     #[rstest]
@@ -102,9 +139,17 @@ mod tests {
     #[test]
     fn hosts_and_names() {
         let ip = Ipv4Addr::new(10, 244, 0, 9);
-        assert_eq!(hosts(&pod(json!({})), ip), "127.0.0.1\tlocalhost\n10.244.0.9\tweb-1\n");
-        let named = pod(json!({"hostname": "h", "subdomain": "s", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}));
-        assert_eq!(hosts(&named, ip), "127.0.0.1\tlocalhost\n10.244.0.9\th.s.ns.svc.cluster.local\th\n1.2.3.4\ta\tb\n");
+        assert_eq!(
+            hosts(&pod(json!({})), ip),
+            "127.0.0.1\tlocalhost\n10.244.0.9\tweb-1\n"
+        );
+        let named = pod(
+            json!({"hostname": "h", "subdomain": "s", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}),
+        );
+        assert_eq!(
+            hosts(&named, ip),
+            "127.0.0.1\tlocalhost\n10.244.0.9\th.s.ns.svc.cluster.local\th\n1.2.3.4\ta\tb\n"
+        );
         let mut long = pod(json!({}));
         long.metadata.name = Some(format!("{}-tail", "x".repeat(62)));
         assert_eq!(hostname(&long), "x".repeat(62));

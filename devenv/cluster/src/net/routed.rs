@@ -24,19 +24,24 @@ impl Default for Routed {
 impl Routed {
     /// Nothing is routed yet.
     pub fn new() -> Routed {
-        Routed { sets_tx: watch::channel(HashMap::new()).0 }
+        Routed {
+            sets_tx: watch::channel(HashMap::new()).0,
+        }
     }
 
     /// `router` now sends to these addresses and to no others.
     pub fn publish(&self, router: &'static str, addresses: HashSet<Ipv4Addr>) {
-        self.sets_tx.send_if_modified(|sets| sets.insert(router, addresses.clone()) != Some(addresses));
+        self.sets_tx
+            .send_if_modified(|sets| sets.insert(router, addresses.clone()) != Some(addresses));
     }
 
     /// Waits until nobody sends to `ip` any more.
     pub async fn gone(&self, ip: Ipv4Addr) {
         let mut sets_rx = self.sets_tx.subscribe();
         // The sender lives in `self`: the wait cannot fail.
-        let _ = sets_rx.wait_for(|sets| sets.values().all(|set| !set.contains(&ip))).await;
+        let _ = sets_rx
+            .wait_for(|sets| sets.values().all(|set| !set.contains(&ip)))
+            .await;
     }
 }
 

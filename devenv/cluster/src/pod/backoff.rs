@@ -40,9 +40,7 @@ impl Backoff {
         }
         match ends {
             0 => Duration::ZERO,
-            n => FIRST
-                .saturating_mul(1u32 << (n - 1).min(10))
-                .min(LONGEST),
+            n => FIRST.saturating_mul(1u32 << (n - 1).min(10)).min(LONGEST),
         }
     }
 }
@@ -56,13 +54,19 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let scale = match unit {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
-        _ => return Err(format!("`{text}` is not a duration: write it like 100ms, 2s or 1m")),
+        _ => {
+            return Err(format!(
+                "`{text}` is not a duration: write it like 100ms, 2s or 1m"
+            ));
+        }
     };
     number
         .parse::<u64>()
@@ -86,10 +90,7 @@ mod tests {
     #[test]
     fn doubles_from_ten_seconds_to_five_minutes() {
         let mut backoff = Backoff::new(None);
-        assert_eq!(
-            seconds(&mut backoff, 8),
-            [0, 10, 20, 40, 80, 160, 300, 300]
-        );
+        assert_eq!(seconds(&mut backoff, 8), [0, 10, 20, 40, 80, 160, 300, 300]);
     }
 
     #[test]
@@ -118,9 +119,6 @@ mod tests {
     #[case("99999999999999999999s", None)]
     #[case("", None)]
     fn durations(#[case] text: &str, #[case] millis: Option<u64>) {
-        assert_eq!(
-            parse_duration(text).ok(),
-            millis.map(Duration::from_millis)
-        );
+        assert_eq!(parse_duration(text).ok(), millis.map(Duration::from_millis));
     }
 }

@@ -32,7 +32,11 @@ impl Configs for StoredConfigs<'_> {
     fn config_map(&self, name: &str) -> Option<Data> {
         let object = self.store.get(&kinds::CONFIG_MAP, self.namespace, name)?;
         let map: ConfigMap = object.typed().ok()?;
-        let text = map.data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes()));
+        let text = map
+            .data
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k, v.into_bytes()));
         let binary = map.binary_data.into_iter().flatten().map(|(k, v)| (k, v.0));
         Some(text.chain(binary).collect())
     }
@@ -42,7 +46,11 @@ impl Configs for StoredConfigs<'_> {
         let secret: Secret = object.typed().ok()?;
         let data = secret.data.into_iter().flatten().map(|(k, v)| (k, v.0));
         // The API turns stringData into data; a Secret written past it may still carry it.
-        let text = secret.string_data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes()));
+        let text = secret
+            .string_data
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k, v.into_bytes()));
         Some(data.chain(text).collect())
     }
 }
@@ -60,7 +68,10 @@ pub(crate) mod tests {
     }
 
     fn data(pairs: &[(&str, &str)]) -> Data {
-        pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect()
     }
 
     impl Fixed {
@@ -88,7 +99,10 @@ pub(crate) mod tests {
         let store = Store::in_memory();
         let secret = json!({"metadata": {"name": "s", "namespace": "default"}, "data": {"K": "dg=="}, "stringData": {"T": "t"}});
         store.create(&kinds::SECRET, secret).expect("created");
-        let configs = StoredConfigs { store: &store, namespace: "default" };
+        let configs = StoredConfigs {
+            store: &store,
+            namespace: "default",
+        };
         assert_eq!(configs.secret("s"), Some(data(&[("K", "v"), ("T", "t")])));
         assert_eq!(configs.secret("no"), None);
         assert_eq!(configs.config_map("s"), None);

@@ -46,7 +46,12 @@ pub fn environment(
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         let (what, name, optional, found) = if let Some(r) = &source.config_map_ref {
-            ("configmap", &r.name, r.optional, configs.config_map(&r.name))
+            (
+                "configmap",
+                &r.name,
+                r.optional,
+                configs.config_map(&r.name),
+            )
         } else if let Some(r) = &source.secret_ref {
             ("secret", &r.name, r.optional, configs.secret(&r.name))
         } else {
@@ -78,11 +83,19 @@ pub fn environment(
 /// The command line: `command` replaces ENTRYPOINT and CMD, `args` alone replace CMD.
 ///
 /// `$(VAR)` is replaced from `env`, the container's own variables.
-pub(crate) fn command_line(container: &Container, image: &Image, env: &[(String, String)]) -> Vec<String> {
+pub(crate) fn command_line(
+    container: &Container,
+    image: &Image,
+    env: &[(String, String)],
+) -> Vec<String> {
     let lookup: BTreeMap<&str, &str> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let find = |name: &str| lookup.get(name).map(|v| (*v).to_owned());
     let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
-        words.iter().flatten().map(|word| expand(word, &find)).collect()
+        words
+            .iter()
+            .flatten()
+            .map(|word| expand(word, &find))
+            .collect()
     };
     let command = expanded(&container.command);
     let args = expanded(&container.args);
@@ -164,17 +177,41 @@ fn value_of(
         let text = var.value.as_deref().unwrap_or_default();
         return Ok(Some(expand(text, &|name| vars.get(name))));
     };
-    let EnvVarSource { config_map_key_ref, secret_key_ref, field_ref, resource_field_ref, .. } = source;
+    let EnvVarSource {
+        config_map_key_ref,
+        secret_key_ref,
+        field_ref,
+        resource_field_ref,
+        ..
+    } = source;
     if let Some(r) = config_map_key_ref {
-        return key_of(pod, "configmap", &r.name, &r.key, r.optional, configs.config_map(&r.name));
+        return key_of(
+            pod,
+            "configmap",
+            &r.name,
+            &r.key,
+            r.optional,
+            configs.config_map(&r.name),
+        );
     }
     if let Some(r) = secret_key_ref {
-        return key_of(pod, "secret", &r.name, &r.key, r.optional, configs.secret(&r.name));
+        return key_of(
+            pod,
+            "secret",
+            &r.name,
+            &r.key,
+            r.optional,
+            configs.secret(&r.name),
+        );
     }
     if let Some(r) = field_ref {
         return field(pod, r, facts).map(Some);
     }
-    let kind = if resource_field_ref.is_some() { "resourceFieldRef" } else { "this valueFrom" };
+    let kind = if resource_field_ref.is_some() {
+        "resourceFieldRef"
+    } else {
+        "this valueFrom"
+    };
     Err(EnvError(format!(
         "env {}: {kind} is not supported here; use value, configMapKeyRef, secretKeyRef or fieldRef",
         var.name
@@ -192,22 +229,36 @@ fn key_of(
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let optional = optional.unwrap_or(false);
     let Some(mut data) = data else {
-        return if optional { Ok(None) } else { Err(missing(what, name, namespace)) };
+        return if optional {
+            Ok(None)
+        } else {
+            Err(missing(what, name, namespace))
+        };
     };
     match data.remove(key) {
         Some(value) => String::from_utf8(value).map(Some).map_err(|_| {
-            EnvError(format!("key {key} of {what} {namespace}/{name} is not text: mount it as a file"))
+            EnvError(format!(
+                "key {key} of {what} {namespace}/{name} is not text: mount it as a file"
+            ))
         }),
         None if optional => Ok(None),
         None => {
-            let kind = if what == "secret" { "Secret" } else { "ConfigMap" };
-            Err(EnvError(format!("couldn't find key {key} in {kind} {namespace}/{name}")))
+            let kind = if what == "secret" {
+                "Secret"
+            } else {
+                "ConfigMap"
+            };
+            Err(EnvError(format!(
+                "couldn't find key {key} in {kind} {namespace}/{name}"
+            )))
         }
     }
 }
 
 fn missing(what: &str, name: &str, namespace: &str) -> EnvError {
-    EnvError(format!("{what} {name:?} not found in namespace {namespace:?}"))
+    EnvError(format!(
+        "{what} {name:?} not found in namespace {namespace:?}"
+    ))
 }
 
 /// The value of a downward-API field.
@@ -223,10 +274,18 @@ pub fn field(pod: &Pod, selector: &ObjectFieldSelector, facts: &Facts) -> Result
             "metadata.annotations" => &meta.annotations,
             _ => return Err(unknown_field(path)),
         };
-        return Ok(map.as_ref().and_then(|m| m.get(key)).cloned().unwrap_or_default());
+        return Ok(map
+            .as_ref()
+            .and_then(|m| m.get(key))
+            .cloned()
+            .unwrap_or_default());
     }
     let listed = |map: &Option<BTreeMap<String, String>>| -> String {
-        let lines: Vec<String> = map.iter().flatten().map(|(k, v)| format!("{k}={v:?}")).collect();
+        let lines: Vec<String> = map
+            .iter()
+            .flatten()
+            .map(|(k, v)| format!("{k}={v:?}"))
+            .collect();
         lines.join("\n")
     };
     Ok(match path {
@@ -293,12 +352,24 @@ mod tests {
         let configs = Fixed::default()
             .config_map("cm", &[("K", "v"), ("Z", "z")])
             .secret("s", &[("PASSWORD", "secret$(K)")]);
-        let facts = Facts { pod_ip: "10.244.0.9".into(), host_ip: "10.244.0.1".into(), node: "devenv".into() };
-        environment(&pod, &container, &configs, &facts, &[("URL".into(), "http://i".into())])
+        let facts = Facts {
+            pod_ip: "10.244.0.9".into(),
+            host_ip: "10.244.0.1".into(),
+            node: "devenv".into(),
+        };
+        environment(
+            &pod,
+            &container,
+            &configs,
+            &facts,
+            &[("URL".into(), "http://i".into())],
+        )
     }
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
-        list.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
+        list.iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect()
     }
 
     #[test]
@@ -319,9 +390,16 @@ mod tests {
         assert_eq!(
             env,
             pairs(&[
-                ("URL", "http://i"), ("P_K", "v"), ("P_Z", "mine"), ("A", "v/$(LATER)/http://i"), ("LATER", "x"),
+                ("URL", "http://i"),
+                ("P_K", "v"),
+                ("P_Z", "mine"),
+                ("A", "v/$(LATER)/http://i"),
+                ("LATER", "x"),
                 // What a Secret holds is never expanded.
-                ("S", "secret$(K)"), ("IP", "10.244.0.9"), ("L", "x"), ("E", ""),
+                ("S", "secret$(K)"),
+                ("IP", "10.244.0.9"),
+                ("L", "x"),
+                ("E", ""),
             ])
         );
     }
@@ -342,12 +420,25 @@ mod tests {
     #[case(json!({"args": ["$(A)"]}), 1, &["img", "1"])]
     #[case(json!({"command": ["sh"]}), 1, &["sh"])]
     #[case(json!({"command": ["sh", "-c"], "args": ["$(A) $(B)"]}), 1, &["sh", "-c", "1 $(B)"])]
-    fn command_and_args(#[case] extra: Value, #[case] entrypoint: usize, #[case] expected: &[&str]) {
+    fn command_and_args(
+        #[case] extra: Value,
+        #[case] entrypoint: usize,
+        #[case] expected: &[&str],
+    ) {
         let mut container = extra;
         container["name"] = json!("c");
         let container: Container = serde_json::from_value(container).expect("a container");
         let argv = vec!["img".to_owned(), "serve".to_owned()];
-        let image = Image { run: Arc::new(RunSpec { argv, ..RunSpec::default() }), entrypoint };
-        assert_eq!(command_line(&container, &image, &pairs(&[("A", "1")])), expected);
+        let image = Image {
+            run: Arc::new(RunSpec {
+                argv,
+                ..RunSpec::default()
+            }),
+            entrypoint,
+        };
+        assert_eq!(
+            command_line(&container, &image, &pairs(&[("A", "1")])),
+            expected
+        );
     }
 }

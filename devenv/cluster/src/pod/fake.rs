@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::probes::{Action, Prober, Target};
-use super::runtime::{Ended, PodRuntime, PodSandbox, RuntimeError, SandboxEvent, SandboxSpec, StartSpec, Started};
+use super::runtime::{
+    Ended, PodRuntime, PodSandbox, RuntimeError, SandboxEvent, SandboxSpec, StartSpec, Started,
+};
 
 /// How one run of a container goes.
 #[derive(Debug, Clone, Default)]
@@ -25,11 +27,17 @@ pub(crate) struct Run {
 impl Run {
     /// Runs until it is asked to end, and then ends at once.
     pub(crate) fn good() -> Run {
-        Run { stops_after: Some(Duration::ZERO), ..Run::default() }
+        Run {
+            stops_after: Some(Duration::ZERO),
+            ..Run::default()
+        }
     }
     /// Ends by itself.
     pub(crate) fn ends(after: Duration, code: i32) -> Run {
-        Run { ends: Some((after, code)), ..Run::good() }
+        Run {
+            ends: Some((after, code)),
+            ..Run::good()
+        }
     }
 }
 
@@ -46,12 +54,16 @@ struct State {
     /// Runs by container; the last one repeats.
     scripts: Mutex<HashMap<String, VecDeque<Run>>>,
     refusals: Mutex<u32>,
+    inbound: Mutex<usize>,
     sandboxes: Mutex<Vec<std::sync::Weak<FakeSandbox>>>,
 }
 
 impl State {
     fn note(&self, what: String) {
-        self.log.lock().expect("not poisoned").push((self.begin.elapsed().as_millis(), what));
+        self.log
+            .lock()
+            .expect("not poisoned")
+            .push((self.begin.elapsed().as_millis(), what));
     }
 }
 
@@ -62,16 +74,27 @@ impl FakeRuntime {
             log: Mutex::default(),
             scripts: Mutex::default(),
             refusals: Mutex::default(),
+            inbound: Mutex::default(),
             sandboxes: Mutex::default(),
         };
-        Arc::new(FakeRuntime { state: Arc::new(state) })
+        Arc::new(FakeRuntime {
+            state: Arc::new(state),
+        })
     }
     pub(crate) fn script(&self, container: &str, runs: Vec<Run>) {
-        self.state.scripts.lock().expect("not poisoned").insert(container.into(), runs.into());
+        self.state
+            .scripts
+            .lock()
+            .expect("not poisoned")
+            .insert(container.into(), runs.into());
     }
     /// The next so many sandboxes cannot be made.
     pub(crate) fn refuse(&self, times: u32) {
         *self.state.refusals.lock().expect("not poisoned") = times;
+    }
+    /// Every pod holds so many connections.
+    pub(crate) fn inbound(&self, count: usize) {
+        *self.state.inbound.lock().expect("not poisoned") = count;
     }
     pub(crate) fn log(&self) -> Vec<(u128, String)> {
         self.state.log.lock().expect("not poisoned").clone()
@@ -79,7 +102,11 @@ impl FakeRuntime {
     /// Seconds at which something happened.
     pub(crate) fn seconds(&self, what: &str) -> Vec<u64> {
         let at = |ms: u128| u64::try_from(ms / 1000).expect("small");
-        self.log().into_iter().filter(|(_, w)| w == what).map(|(ms, _)| at(ms)).collect()
+        self.log()
+            .into_iter()
+            .filter(|(_, w)| w == what)
+            .map(|(ms, _)| at(ms))
+            .collect()
     }
     /// The kernel takes a pod away.
     pub(crate) fn lose_sandboxes(&self) {
@@ -110,7 +137,11 @@ impl PodRuntime for FakeRuntime {
             events_tx,
             events_rx: tokio::sync::Mutex::new(events_rx),
         });
-        self.state.sandboxes.lock().expect("not poisoned").push(Arc::downgrade(&sandbox));
+        self.state
+            .sandboxes
+            .lock()
+            .expect("not poisoned")
+            .push(Arc::downgrade(&sandbox));
         Ok(sandbox)
     }
 }
@@ -126,7 +157,11 @@ struct FakeSandbox {
 
 impl FakeSandbox {
     fn end_later(&self, name: &str, run: u64, after: Duration, ended: Ended) {
-        let (running, events_tx, state) = (self.running.clone(), self.events_tx.clone(), self.state.clone());
+        let (running, events_tx, state) = (
+            self.running.clone(),
+            self.events_tx.clone(),
+            self.state.clone(),
+        );
         let name = name.to_owned();
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
@@ -134,7 +169,10 @@ impl FakeSandbox {
             if running.get(&name).is_some_and(|(r, _)| *r == run) {
                 running.remove(&name);
                 state.note(format!("end {name}"));
-                let _ = events_tx.send(SandboxEvent::Exited { container: name, ended });
+                let _ = events_tx.send(SandboxEvent::Exited {
+                    container: name,
+                    ended,
+                });
             }
         });
     }
@@ -160,11 +198,18 @@ impl PodSandbox for FakeSandbox {
         }
         self.state.note(format!("start {}", spec.name));
         let number = RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.running.lock().expect("not poisoned").insert(spec.name.clone(), (number, run.clone()));
+        self.running
+            .lock()
+            .expect("not poisoned")
+            .insert(spec.name.clone(), (number, run.clone()));
         if let Some((after, code)) = run.ends {
             self.end_later(&spec.name, number, after, Ended::Code(code));
         }
-        Ok(Started { pid: 1, stdout: Box::new(tokio::io::empty()), stderr: Box::new(tokio::io::empty()) })
+        Ok(Started {
+            pid: 1,
+            stdout: Box::new(tokio::io::empty()),
+            stderr: Box::new(tokio::io::empty()),
+        })
     }
 
     async fn exec(&self, spec: StartSpec) -> Result<Ended, RuntimeError> {
@@ -174,7 +219,12 @@ impl PodSandbox for FakeSandbox {
 
     async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError> {
         self.state.note(format!("signal {signal} {container}"));
-        let running = self.running.lock().expect("not poisoned").get(container).cloned();
+        let running = self
+            .running
+            .lock()
+            .expect("not poisoned")
+            .get(container)
+            .cloned();
         if let Some((number, run)) = running {
             match (signal, run.stops_after) {
                 (9, _) => self.end_later(container, number, Duration::ZERO, Ended::Signal(9)),
@@ -186,7 +236,16 @@ impl PodSandbox for FakeSandbox {
     }
 
     async fn next_event(&self) -> SandboxEvent {
-        self.events_rx.lock().await.recv().await.unwrap_or(SandboxEvent::Gone)
+        self.events_rx
+            .lock()
+            .await
+            .recv()
+            .await
+            .unwrap_or(SandboxEvent::Gone)
+    }
+
+    async fn inbound(&self) -> usize {
+        *self.state.inbound.lock().expect("not poisoned")
     }
 
     fn kill(&self) {
@@ -206,6 +265,10 @@ pub(crate) struct FakeProber {
 #[async_trait]
 impl Prober for FakeProber {
     async fn check(&self, _: &Action, _: &Target) -> Result<(), String> {
-        if self.bad.load(std::sync::atomic::Ordering::Relaxed) { Err("no".into()) } else { Ok(()) }
+        if self.bad.load(std::sync::atomic::Ordering::Relaxed) {
+            Err("no".into())
+        } else {
+            Ok(())
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! The end of a pod: it leaves the routes, then SIGTERM, its grace period,
 //! SIGKILL, and its object is removed last.
 
+mod ending;
 mod probing;
 mod slot;
 mod start;
@@ -40,8 +41,12 @@ use crate::net::routed::Routed;
 use crate::store::{Object, Store, StoreError};
 use slot::{Phase, Slot};
 
-/// How long a pod waits at most for the routers to leave it before its SIGTERM.
+/// How long a pod waits at most for the routers to leave it, and for the requests that it has, before
+/// its SIGTERM. Connections that last (WebSockets, a database's clients) outlive it.
 const UNROUTE_LIMIT: Duration = Duration::from_secs(2);
+/// How often a pod that ends is asked for the connections that it holds: from this, growing to that.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LAST_LOOK: Duration = Duration::from_millis(50);
 /// How long the kernel may take to end a killed pod before its object goes anyway.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -86,7 +91,7 @@ pub enum Control {
 enum Life {
     /// It runs, or is on the way to it.
     Alive,
-    /// It ends: the routers are to leave it first.
+    /// It ends: the routers are to leave it first, and its requests to be answered.
     Unrouting { until: Instant, grace: Duration },
     /// It was asked to end.
     Ending { kill_at: Instant },
@@ -127,7 +132,10 @@ pub struct Instance {
 
 impl std::fmt::Debug for Instance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Instance").field("pod", &self.object.name()).field("life", &self.life).finish_non_exhaustive()
+        f.debug_struct("Instance")
+            .field("pod", &self.object.name())
+            .field("life", &self.life)
+            .finish_non_exhaustive()
     }
 }
 
@@ -136,14 +144,28 @@ impl Instance {
     ///
     /// # Errors
     /// When the object is not a usable Pod.
-    pub fn new(shared: Arc<Shared>, object: Arc<Object>, control_rx: mpsc::Receiver<Control>) -> Result<Instance, StoreError> {
+    pub fn new(
+        shared: Arc<Shared>,
+        object: Arc<Object>,
+        control_rx: mpsc::Receiver<Control>,
+    ) -> Result<Instance, StoreError> {
         let pod: Pod = object.typed()?;
         let spec = pod.spec.clone().unwrap_or_default();
-        let annotation = pod.metadata.annotations.as_ref().and_then(|a| a.get(ANNOTATION));
+        let annotation = pod
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|a| a.get(ANNOTATION));
         let backoff = annotation.and_then(|text| match parse_duration(text) {
             Ok(constant) => Some(constant),
             Err(why) => {
-                shared.recorder.record(&object, "kubelet", EventType::Warning, "InvalidAnnotation", &format!("{ANNOTATION}: {why}"));
+                shared.recorder.record(
+                    &object,
+                    "kubelet",
+                    EventType::Warning,
+                    "InvalidAnnotation",
+                    &format!("{ANNOTATION}: {why}"),
+                );
                 None
             }
         });
@@ -152,7 +174,11 @@ impl Instance {
         let slots = init
             .into_iter()
             .map(|c| Slot::new(c, true, backoff, waits))
-            .chain(spec.containers.into_iter().map(|c| Slot::new(c, false, backoff, waits)))
+            .chain(
+                spec.containers
+                    .into_iter()
+                    .map(|c| Slot::new(c, false, backoff, waits)),
+            )
             .collect();
         let (report_tx, report_rx) = mpsc::channel(32);
         let published = object.value()["status"].clone();
@@ -192,7 +218,7 @@ impl Instance {
                 control = self.control_rx.recv() => Input::Control(control),
                 event = next_event(self.sandbox.as_ref()) => Input::Event(event),
                 Some(report) = self.report_rx.recv() => Input::Report(report),
-                () = unrouted(&self.shared.routed, self.ip.as_ref()), if unrouting => Input::Unrouted,
+                () = unrouted(&self.shared.routed, self.ip.as_ref(), self.sandbox.as_deref()), if unrouting => Input::Unrouted,
                 Ok(()) = images_rx.changed() => Input::Look,
                 () = sleep_until(deadline) => Input::Look,
             };
@@ -220,7 +246,10 @@ impl Instance {
 
     /// Follows the stored object: its deletion above all.
     fn look_at_object(&mut self) {
-        let stored = self.shared.store.get(&kinds::POD, self.object.namespace(), self.object.name());
+        let stored =
+            self.shared
+                .store
+                .get(&kinds::POD, self.object.namespace(), self.object.name());
         let Some(object) = stored.filter(|o| o.uid() == self.uid) else {
             // Removed without grace.
             self.remove = true;
@@ -230,44 +259,13 @@ impl Instance {
         self.object = object;
         if self.object.is_deleting() {
             self.remove = true;
-            let seconds = self.object.value()["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(30);
+            let seconds = self.object.value()["metadata"]["deletionGracePeriodSeconds"]
+                .as_u64()
+                .unwrap_or(30);
             self.begin_end(Duration::from_secs(seconds), UNROUTE_LIMIT);
         } else if let Ok(pod) = self.object.typed() {
             self.pod = pod;
         }
-    }
-
-    /// Begins the end; again only to shorten it.
-    fn begin_end(&mut self, grace: Duration, unroute: Duration) {
-        if grace.is_zero() {
-            self.kill();
-            return;
-        }
-        match &mut self.life {
-            Life::Alive => {
-                let until = Instant::now() + unroute.min(grace);
-                self.life = Life::Unrouting { until, grace };
-                for slot in &mut self.slots {
-                    slot.stop_lethal_probes();
-                }
-            }
-            Life::Unrouting { grace: present, .. } => *present = grace.min(*present),
-            Life::Ending { kill_at } => *kill_at = (*kill_at).min(Instant::now() + grace),
-            Life::Killed { .. } | Life::Over => {}
-        }
-    }
-
-    fn kill(&mut self) {
-        if matches!(self.life, Life::Killed { .. } | Life::Over) {
-            return;
-        }
-        self.life = match &self.sandbox {
-            Some(sandbox) => {
-                sandbox.kill();
-                Life::Killed { until: Instant::now() + KILL_LIMIT }
-            }
-            None => Life::Over,
-        };
     }
 
     /// Brings the pod one step further.
@@ -280,7 +278,9 @@ impl Instance {
                     self.kill();
                 } else if now >= until {
                     self.ask_to_end().await;
-                    self.life = Life::Ending { kill_at: now + grace };
+                    self.life = Life::Ending {
+                        kill_at: now + grace,
+                    };
                 }
             }
             Life::Ending { kill_at } => {
@@ -292,7 +292,10 @@ impl Instance {
                 if self.sandbox.is_none() {
                     self.life = Life::Over;
                 } else if now >= until {
-                    warn!(pod = self.object.name(), "the processes of a killed pod were not reaped in time");
+                    warn!(
+                        pod = self.object.name(),
+                        "the processes of a killed pod were not reaped in time"
+                    );
                     self.sandbox = None;
                     self.life = Life::Over;
                 }
@@ -303,7 +306,9 @@ impl Instance {
 
     async fn advance_alive(&mut self, now: Instant) {
         for index in 0..self.slots.len() {
-            if let Phase::Running { kill_at: Some(at), .. } = self.slots[index].phase
+            if let Phase::Running {
+                kill_at: Some(at), ..
+            } = self.slots[index].phase
                 && at <= now
             {
                 self.signal(index, Signal::SIGKILL).await;
@@ -333,18 +338,29 @@ impl Instance {
 
     /// Whether all init containers before this one are done.
     fn may_start(&self, index: usize) -> bool {
-        self.slots[..index].iter().filter(|s| s.init).all(Slot::is_initialized)
+        self.slots[..index]
+            .iter()
+            .filter(|s| s.init)
+            .all(Slot::is_initialized)
     }
 
     /// Whether nothing of the pod is ever started again.
     fn is_complete(&self) -> bool {
         let done = |slot: &Slot| matches!(slot.phase, Phase::Done(_));
-        let failed_init = self.slots.iter().any(|s| s.init && matches!(&s.phase, Phase::Done(exit) if exit.code() != 0));
+        let failed_init = self
+            .slots
+            .iter()
+            .any(|s| s.init && matches!(&s.phase, Phase::Done(exit) if exit.code() != 0));
         failed_init || self.slots.iter().filter(|s| !s.init).all(done)
     }
 
     fn restarts(&self, slot: &Slot, ended: Ended) -> bool {
-        let policy = self.pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
+        let policy = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.restart_policy.as_deref())
+            .unwrap_or("Always");
         match policy {
             _ if slot.sidecar => true,
             _ if slot.init => ended != Ended::Code(0) && policy != "Never",
@@ -357,7 +373,11 @@ impl Instance {
     fn take_event(&mut self, event: SandboxEvent) {
         match event {
             SandboxEvent::Exited { container, ended } => {
-                if let Some(index) = self.slots.iter().position(|s| s.name() == container && s.is_running()) {
+                if let Some(index) = self
+                    .slots
+                    .iter()
+                    .position(|s| s.name() == container && s.is_running())
+                {
                     self.ended(index, ended, None, None);
                 }
             }
@@ -378,24 +398,23 @@ impl Instance {
         let restart = alive && self.restarts(&self.slots[index], ended);
         let described = self.described();
         let slot = &mut self.slots[index];
-        debug!(pod = self.object.name(), container = slot.name(), ?ended, restart, "a container ended");
+        debug!(
+            pod = self.object.name(),
+            container = slot.name(),
+            ?ended,
+            restart,
+            "a container ended"
+        );
         let Some(delay) = slot.ended(ended, reason, message, restart) else {
             return;
         };
         if !delay.is_zero() {
             slot.back_off(delay, &described);
-            let message = format!("Back-off restarting failed container {} in pod {described}", slot.name());
+            let message = format!(
+                "Back-off restarting failed container {} in pod {described}",
+                slot.name()
+            );
             self.tell(EventType::Warning, "BackOff", &message);
-        }
-    }
-
-    async fn ask_to_end(&mut self) {
-        for index in 0..self.slots.len() {
-            if self.slots[index].is_running() {
-                let message = format!("Stopping container {}", self.slots[index].name());
-                self.tell(EventType::Normal, "Killing", &message);
-                self.signal(index, Signal::SIGTERM).await;
-            }
         }
     }
 
@@ -403,15 +422,25 @@ impl Instance {
         let Some(sandbox) = &self.sandbox else {
             return;
         };
-        if let Err(error) = sandbox.signal(self.slots[index].name(), signal as i32).await {
+        if let Err(error) = sandbox
+            .signal(self.slots[index].name(), signal as i32)
+            .await
+        {
             // It ended meanwhile: its event is on the way.
-            debug!(pod = self.object.name(), error = &error as &dyn std::error::Error, "a signal was not delivered");
+            debug!(
+                pod = self.object.name(),
+                error = &error as &dyn std::error::Error,
+                "a signal was not delivered"
+            );
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let own = match self.life {
-            Life::Alive => self.sandbox_retry.filter(|_| self.sandbox.is_none()).map(|(at, _)| at),
+            Life::Alive => self
+                .sandbox_retry
+                .filter(|_| self.sandbox.is_none())
+                .map(|(at, _)| at),
             Life::Unrouting { until, .. } | Life::Killed { until } => Some(until),
             Life::Ending { kill_at } => Some(kill_at),
             Life::Over => None,
@@ -426,18 +455,29 @@ impl Instance {
 
     fn facts(&self) -> Facts {
         Facts {
-            pod_ip: self.ip.as_ref().map(|ip| ip.addr().to_string()).unwrap_or_default(),
+            pod_ip: self
+                .ip
+                .as_ref()
+                .map(|ip| ip.addr().to_string())
+                .unwrap_or_default(),
             host_ip: crate::controllers::node::ADDRESS.to_owned(),
             node: crate::controllers::node::NAME.to_owned(),
         }
     }
 
     fn described(&self) -> String {
-        format!("{}_{}({})", self.object.name(), self.object.namespace(), self.uid)
+        format!(
+            "{}_{}({})",
+            self.object.name(),
+            self.object.namespace(),
+            self.uid
+        )
     }
 
     fn tell(&self, kind: EventType, reason: &str, message: &str) {
-        self.shared.recorder.record(&self.object, "kubelet", kind, reason, message);
+        self.shared
+            .recorder
+            .record(&self.object, "kubelet", kind, reason, message);
     }
 
     fn publish(&mut self) {
@@ -470,26 +510,11 @@ impl Instance {
             Ok(_) => self.published = status,
             // Its removal is on the way to us as a wake-up.
             Err(StoreError::NotFound { .. } | StoreError::Closed) => {}
-            Err(error) => warn!(pod = name, error = &error as &dyn std::error::Error, "a pod's status could not be stored"),
-        }
-    }
-
-    /// Nothing runs any more: gives everything back.
-    fn finish(self) {
-        self.shared.logs.forget(&self.uid);
-        let dir = self.shared.pods_dir.join(&self.uid);
-        if let Err(error) = std::fs::remove_dir_all(&dir)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            warn!(dir = %dir.display(), error = &error as &dyn std::error::Error, "a pod's folder could not be removed");
-        }
-        let (ns, name) = (self.object.namespace(), self.object.name());
-        let same = self.shared.store.get(&kinds::POD, ns, name).is_some_and(|o| o.uid() == self.uid);
-        if self.remove && same {
-            match self.shared.store.delete(&kinds::POD, ns, name) {
-                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Closed) => {}
-                Err(error) => warn!(pod = name, error = &error as &dyn std::error::Error, "a pod's object could not be removed"),
-            }
+            Err(error) => warn!(
+                pod = name,
+                error = &error as &dyn std::error::Error,
+                "a pod's status could not be stored"
+            ),
         }
     }
 }
@@ -501,9 +526,17 @@ async fn next_event(sandbox: Option<&Arc<dyn PodSandbox>>) -> SandboxEvent {
     }
 }
 
-async fn unrouted(routed: &Routed, ip: Option<&PodIp>) {
+/// Waits until nobody sends to the pod any more and what it was sent is answered.
+async fn unrouted(routed: &Routed, ip: Option<&PodIp>, sandbox: Option<&dyn PodSandbox>) {
     if let Some(ip) = ip {
         routed.gone(ip.addr()).await;
+    }
+    let mut pause = FIRST_LOOK;
+    while let Some(sandbox) = sandbox
+        && sandbox.inbound().await > 0
+    {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_LOOK);
     }
 }
 

@@ -33,10 +33,15 @@ impl IpPool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let span = LAST - FIRST + 1;
         let start = state.last.max(FIRST - 1) + 1;
-        let host = (0..span).map(|n| FIRST + (start - FIRST + n) % span).find(|h| !state.used.contains(h))?;
+        let host = (0..span)
+            .map(|n| FIRST + (start - FIRST + n) % span)
+            .find(|h| !state.used.contains(h))?;
         state.last = host;
         state.used.insert(host);
-        Some(PodIp { pool: self.clone(), host })
+        Some(PodIp {
+            pool: self.clone(),
+            host,
+        })
     }
 }
 
@@ -49,7 +54,12 @@ impl PodIp {
 
 impl Drop for PodIp {
     fn drop(&mut self) {
-        self.pool.state.lock().unwrap_or_else(PoisonError::into_inner).used.remove(&self.host);
+        self.pool
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .used
+            .remove(&self.host);
     }
 }
 
@@ -64,11 +74,17 @@ mod tests {
         assert_eq!(first.addr(), Ipv4Addr::new(10, 244, 0, 2));
         drop(first);
         let second = pool.take().expect("free");
-        assert_eq!(second.addr(), Ipv4Addr::new(10, 244, 0, 3), "an address rests before it is reused");
+        assert_eq!(
+            second.addr(),
+            Ipv4Addr::new(10, 244, 0, 3),
+            "an address rests before it is reused"
+        );
         let all: Vec<PodIp> = std::iter::from_fn(|| pool.take()).collect();
         let distinct: HashSet<Ipv4Addr> = all.iter().map(PodIp::addr).collect();
         assert_eq!((all.len(), distinct.len()), (65_532, 65_532));
-        assert!(!distinct.contains(&Ipv4Addr::new(10, 244, 0, 1)) && !distinct.contains(&second.addr()));
+        assert!(
+            !distinct.contains(&Ipv4Addr::new(10, 244, 0, 1)) && !distinct.contains(&second.addr())
+        );
         drop(all);
         assert!(pool.take().is_some());
     }

@@ -69,7 +69,13 @@ struct Stopping {
 impl Kubelet {
     /// A kubelet that takes its commands from `command_rx`.
     pub fn new(shared: Arc<Shared>, command_rx: mpsc::Receiver<Command>) -> Kubelet {
-        Kubelet { shared, command_rx, pods: HashMap::new(), tasks: JoinSet::new(), stopping: None }
+        Kubelet {
+            shared,
+            command_rx,
+            pods: HashMap::new(),
+            tasks: JoinSet::new(),
+            stopping: None,
+        }
     }
 
     /// Runs until `stop`, which kills what still runs.
@@ -115,24 +121,26 @@ impl Kubelet {
         let object = &event.object;
         if *object.kind() == kinds::POD {
             match self.pods.get(object.uid()) {
-                Some(handle) => {
-                    if matters(event) {
-                        handle.wake();
-                    }
-                }
+                Some(handle) if matters(event) => handle.wake(),
                 None if event.change != Change::Deleted => self.take_on(object),
-                None => {}
+                _ => {}
             }
         } else {
             // A pod may wait for it.
-            for handle in self.pods.values().filter(|h| h.namespace == object.namespace()) {
+            for handle in self
+                .pods
+                .values()
+                .filter(|h| h.namespace == object.namespace())
+            {
                 handle.wake();
             }
         }
     }
 
     fn take_on(&mut self, object: &Arc<Object>) {
-        let elsewhere = object.value()["spec"]["nodeName"].as_str().is_some_and(|n| !n.is_empty() && n != node::NAME);
+        let elsewhere = object.value()["spec"]["nodeName"]
+            .as_str()
+            .is_some_and(|n| !n.is_empty() && n != node::NAME);
         if self.stopping.is_some() || elsewhere || self.pods.contains_key(object.uid()) {
             return;
         }
@@ -150,9 +158,16 @@ impl Kubelet {
                 self.pods.insert(object.uid().to_owned(), handle);
             }
             Err(error) => {
-                let source = std::error::Error::source(&error).map_or_else(String::new, |s| format!(": {s}"));
+                let source = std::error::Error::source(&error)
+                    .map_or_else(String::new, |s| format!(": {s}"));
                 let message = format!("{error}{source}");
-                self.shared.recorder.record(object, "kubelet", EventType::Warning, "FailedValidation", &message);
+                self.shared.recorder.record(
+                    object,
+                    "kubelet",
+                    EventType::Warning,
+                    "FailedValidation",
+                    &message,
+                );
             }
         }
     }
@@ -162,7 +177,11 @@ impl Kubelet {
             Ok((id, ())) => *id,
             Err(error) => error.id(),
         };
-        let uid = self.pods.iter().find(|(_, h)| h.task == id).map(|(uid, _)| uid.clone());
+        let uid = self
+            .pods
+            .iter()
+            .find(|(_, h)| h.task == id)
+            .map(|(uid, _)| uid.clone());
         let Some(handle) = uid.and_then(|uid| self.pods.remove(&uid)) else {
             return;
         };
@@ -170,9 +189,23 @@ impl Kubelet {
             return;
         };
         // Its sandbox went with it. The pod is taken on anew, so that its containers come back.
-        error!(pod = handle.name, error = &panic as &dyn std::error::Error, "the task of a pod failed; it is started again");
-        if let Some(object) = self.shared.store.get(&kinds::POD, &handle.namespace, &handle.name) {
-            self.shared.recorder.record(&object, "kubelet", EventType::Warning, "InternalError", "devenv's task for this pod failed and was started again; see supervisor.log");
+        error!(
+            pod = handle.name,
+            error = &panic as &dyn std::error::Error,
+            "the task of a pod failed; it is started again"
+        );
+        if let Some(object) = self
+            .shared
+            .store
+            .get(&kinds::POD, &handle.namespace, &handle.name)
+        {
+            self.shared.recorder.record(
+                &object,
+                "kubelet",
+                EventType::Warning,
+                "InternalError",
+                "devenv's task for this pod failed and was started again; see supervisor.log",
+            );
             self.take_on(&object);
         }
     }
@@ -183,7 +216,11 @@ impl Kubelet {
             warn!("told to stop twice");
             return;
         }
-        self.stopping = Some(Stopping { grace, done_tx: Some(done_tx), databases_told: false });
+        self.stopping = Some(Stopping {
+            grace,
+            done_tx: Some(done_tx),
+            databases_told: false,
+        });
         self.tell_stop(false, grace);
     }
 
@@ -227,7 +264,8 @@ fn matters(event: &WatchEvent) -> bool {
     event.change == Change::Deleted
         || a["spec"] != b["spec"]
         || a["metadata"]["deletionTimestamp"] != b["metadata"]["deletionTimestamp"]
-        || a["metadata"]["deletionGracePeriodSeconds"] != b["metadata"]["deletionGracePeriodSeconds"]
+        || a["metadata"]["deletionGracePeriodSeconds"]
+            != b["metadata"]["deletionGracePeriodSeconds"]
         || a["metadata"]["labels"] != b["metadata"]["labels"]
         || a["metadata"]["annotations"] != b["metadata"]["annotations"]
 }

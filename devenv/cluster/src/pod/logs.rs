@@ -69,21 +69,33 @@ impl LogStore {
             Err(error) => return Err(error),
         }
         std::fs::create_dir_all(&dir)?;
-        Ok(LogStore { dir, store, runs: Arc::default() })
+        Ok(LogStore {
+            dir,
+            store,
+            runs: Arc::default(),
+        })
     }
 
     /// Begins the log of a container's next run and keeps writing it until both streams end.
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn begin(&self, pod_uid: &str, container: &str, run: u64, output: super::runtime::Started) -> io::Result<()> {
+    pub fn begin(
+        &self,
+        pod_uid: &str,
+        container: &str,
+        run: u64,
+        output: super::runtime::Started,
+    ) -> io::Result<()> {
         let dir = self.dir.join(pod_uid);
         std::fs::create_dir_all(&dir)?;
         let path = dir.join(format!("{container}.{run}.log"));
         let (progress_tx, progress_rx) = watch::channel(Progress::default());
         let file = write::LogFile::create(&path, progress_tx)?;
         let mut runs = self.lock();
-        let kept = runs.entry((pod_uid.to_owned(), container.to_owned())).or_default();
+        let kept = runs
+            .entry((pod_uid.to_owned(), container.to_owned()))
+            .or_default();
         let before = kept.current.replace(Run { path, progress_rx });
         if let Some(oldest) = std::mem::replace(&mut kept.previous, before) {
             write::remove(&oldest.path);
@@ -99,7 +111,10 @@ impl LogStore {
         if let Err(error) = std::fs::remove_dir_all(self.dir.join(pod_uid))
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::debug!(error = &error as &dyn std::error::Error, "a pod's logs could not be removed");
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "a pod's logs could not be removed"
+            );
         }
     }
 
@@ -110,8 +125,15 @@ impl LogStore {
 
 #[async_trait]
 impl LogSource for LogStore {
-    async fn logs(&self, ns: &str, pod: &str, query: LogQuery) -> Result<BoxStream<'static, Bytes>, LogError> {
-        let not_found = || LogError::PodNotFound { pod: pod.to_owned() };
+    async fn logs(
+        &self,
+        ns: &str,
+        pod: &str,
+        query: LogQuery,
+    ) -> Result<BoxStream<'static, Bytes>, LogError> {
+        let not_found = || LogError::PodNotFound {
+            pod: pod.to_owned(),
+        };
         let object = self.store.get(&kinds::POD, ns, pod).ok_or_else(not_found)?;
         let value = object.value();
         let names: Vec<&str> = ["containers", "initContainers"]
@@ -119,12 +141,15 @@ impl LogSource for LogStore {
             .flat_map(|field| value["spec"][*field].as_array().into_iter().flatten())
             .filter_map(|c| c["name"].as_str())
             .collect();
-        let default = value["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
+        let default =
+            value["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
         let main = value["spec"]["containers"].as_array().map_or(0, Vec::len);
         let container = match (query.container.as_deref(), default) {
             (Some(name), _) if names.contains(&name) => name,
             (Some(name), _) => {
-                return Err(LogError::BadRequest(format!("container {name} is not valid for pod {pod}")));
+                return Err(LogError::BadRequest(format!(
+                    "container {name} is not valid for pod {pod}"
+                )));
             }
             (None, Some(name)) if names.contains(&name) => name,
             (None, _) if main == 1 => names[0],
@@ -135,20 +160,32 @@ impl LogSource for LogStore {
                 )));
             }
         };
-        let runs = self.lock().get(&(object.uid().to_owned(), container.to_owned())).cloned().unwrap_or_default();
+        let runs = self
+            .lock()
+            .get(&(object.uid().to_owned(), container.to_owned()))
+            .cloned()
+            .unwrap_or_default();
         let run = if query.previous {
             runs.previous.ok_or_else(|| {
-                LogError::BadRequest(format!("previous terminated container {container:?} in pod {pod:?} not found"))
+                LogError::BadRequest(format!(
+                    "previous terminated container {container:?} in pod {pod:?} not found"
+                ))
             })?
         } else {
             runs.current.ok_or_else(|| {
-                let why = waiting_reason(value, container).unwrap_or_else(|| "ContainerCreating".to_owned());
-                LogError::BadRequest(format!("container {container:?} in pod {pod:?} is waiting to start: {why}"))
+                let why = waiting_reason(value, container)
+                    .unwrap_or_else(|| "ContainerCreating".to_owned());
+                LogError::BadRequest(format!(
+                    "container {container:?} in pod {pod:?} is waiting to start: {why}"
+                ))
             })?
         };
         read::stream(run.path, run.progress_rx, query)
             .await
-            .map_err(|source| LogError::Io { pod: pod.to_owned(), source })
+            .map_err(|source| LogError::Io {
+                pod: pod.to_owned(),
+                source,
+            })
     }
 }
 
@@ -156,7 +193,8 @@ fn waiting_reason(pod: &serde_json::Value, container: &str) -> Option<String> {
     let statuses = ["containerStatuses", "initContainerStatuses"]
         .into_iter()
         .flat_map(|field| pod["status"][field].as_array().into_iter().flatten());
-    let waiting = statuses.into_iter().find(|s| s["name"] == container)?["state"]["waiting"].clone();
+    let waiting =
+        statuses.into_iter().find(|s| s["name"] == container)?["state"]["waiting"].clone();
     let reason = waiting["reason"].as_str()?;
     Some(match waiting["message"].as_str() {
         Some(message) => format!("{reason}: {message}"),

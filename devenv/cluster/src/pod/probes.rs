@@ -103,22 +103,40 @@ pub fn plans(container: &Container, env: &[(String, String)]) -> Vec<Plan> {
         (Kind::Liveness, &container.liveness_probe),
     ]
     .into_iter()
-    .filter_map(|(kind, probe)| probe.as_ref().map(|probe| plan(kind, probe, container, env)))
+    .filter_map(|(kind, probe)| {
+        probe
+            .as_ref()
+            .map(|probe| plan(kind, probe, container, env))
+    })
     .collect()
 }
 
 fn plan(kind: Kind, probe: &Probe, container: &Container, env: &[(String, String)]) -> Plan {
     let seconds = |value: Option<i32>, default: u64| {
-        Duration::from_secs(value.filter(|v| *v > 0).and_then(|v| u64::try_from(v).ok()).unwrap_or(default))
+        Duration::from_secs(
+            value
+                .filter(|v| *v > 0)
+                .and_then(|v| u64::try_from(v).ok())
+                .unwrap_or(default),
+        )
     };
-    let count = |value: Option<i32>, default: u32| value.filter(|v| *v > 0).and_then(|v| u32::try_from(v).ok()).unwrap_or(default);
+    let count = |value: Option<i32>, default: u32| {
+        value
+            .filter(|v| *v > 0)
+            .and_then(|v| u32::try_from(v).ok())
+            .unwrap_or(default)
+    };
     Plan {
         kind,
         action: action(probe, container, env),
         initial_delay: seconds(probe.initial_delay_seconds, 0),
         period: seconds(probe.period_seconds, 10),
         timeout: seconds(probe.timeout_seconds, 1),
-        success_threshold: if kind == Kind::Readiness { count(probe.success_threshold, 1) } else { 1 },
+        success_threshold: if kind == Kind::Readiness {
+            count(probe.success_threshold, 1)
+        } else {
+            1
+        },
         failure_threshold: count(probe.failure_threshold, 3),
         grace: probe.termination_grace_period_seconds,
     }
@@ -126,8 +144,14 @@ fn plan(kind: Kind, probe: &Probe, container: &Container, env: &[(String, String
 
 fn action(probe: &Probe, container: &Container, env: &[(String, String)]) -> Action {
     if let Some(http) = &probe.http_get {
-        if http.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")) {
-            return Action::Unsupported("httpGet with scheme HTTPS is not supported here: use HTTP or tcpSocket".to_owned());
+        if http
+            .scheme
+            .as_deref()
+            .is_some_and(|s| s.eq_ignore_ascii_case("https"))
+        {
+            return Action::Unsupported(
+                "httpGet with scheme HTTPS is not supported here: use HTTP or tcpSocket".to_owned(),
+            );
         }
         return match port(&http.port, container) {
             Ok(port) => Action::Http {
@@ -135,25 +159,56 @@ fn action(probe: &Probe, container: &Container, env: &[(String, String)]) -> Act
                 port,
                 path: http.path.clone().filter(|p| !p.is_empty()).map_or_else(
                     || "/".to_owned(),
-                    |p| if p.starts_with('/') { p } else { format!("/{p}") },
+                    |p| {
+                        if p.starts_with('/') {
+                            p
+                        } else {
+                            format!("/{p}")
+                        }
+                    },
                 ),
-                headers: http.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect(),
+                headers: http
+                    .http_headers
+                    .iter()
+                    .flatten()
+                    .map(|h| (h.name.clone(), h.value.clone()))
+                    .collect(),
             },
             Err(why) => Action::Unsupported(why),
         };
     }
     if let Some(tcp) = &probe.tcp_socket {
         return match port(&tcp.port, container) {
-            Ok(port) => Action::Tcp { host: tcp.host.clone().filter(|h| !h.is_empty()), port },
+            Ok(port) => Action::Tcp {
+                host: tcp.host.clone().filter(|h| !h.is_empty()),
+                port,
+            },
             Err(why) => Action::Unsupported(why),
         };
     }
     if let Some(exec) = &probe.exec {
-        let find = |name: &str| env.iter().rev().find(|(k, _)| k == name).map(|(_, v)| v.clone());
-        return Action::Exec(exec.command.iter().flatten().map(|word| expand(word, &find)).collect());
+        let find = |name: &str| {
+            env.iter()
+                .rev()
+                .find(|(k, _)| k == name)
+                .map(|(_, v)| v.clone())
+        };
+        return Action::Exec(
+            exec.command
+                .iter()
+                .flatten()
+                .map(|word| expand(word, &find))
+                .collect(),
+        );
     }
-    let what = if probe.grpc.is_some() { "grpc probes are" } else { "this kind of probe is" };
-    Action::Unsupported(format!("{what} not supported here: use httpGet, tcpSocket or exec"))
+    let what = if probe.grpc.is_some() {
+        "grpc probes are"
+    } else {
+        "this kind of probe is"
+    };
+    Action::Unsupported(format!(
+        "{what} not supported here: use httpGet, tcpSocket or exec"
+    ))
 }
 
 fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
@@ -214,7 +269,16 @@ impl Judge {
     fn new(plan: Plan, started: Instant) -> Judge {
         // Until told otherwise a container is alive, and not ready.
         let verdict = (plan.kind == Kind::Liveness).then_some(true);
-        Judge { plan, started, verdict, ever_passed: false, successes: 0, failures: 0, counted: None, pace: FAST_FIRST }
+        Judge {
+            plan,
+            started,
+            verdict,
+            ever_passed: false,
+            successes: 0,
+            failures: 0,
+            counted: None,
+            pace: FAST_FIRST,
+        }
     }
 
     fn is_fast(&self, now: Instant) -> bool {
@@ -285,7 +349,12 @@ pub async fn run(
     report_tx: mpsc::Sender<Report>,
 ) {
     let kind = plan.kind;
-    let report = |news| Report { container: container.clone(), run, kind, news };
+    let report = |news| Report {
+        container: container.clone(),
+        run,
+        kind,
+        news,
+    };
     if let Action::Unsupported(why) = &plan.action {
         // Honest: such a container never passes. A liveness probe that cannot be asked kills nothing.
         let _ = report_tx.send(report(News::Missed(why.clone()))).await;

@@ -42,7 +42,10 @@ pub struct StartSpec {
 impl std::fmt::Debug for StartSpec {
     /// Without the environment: it may hold secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StartSpec").field("name", &self.name).field("argv", &self.argv).finish_non_exhaustive()
+        f.debug_struct("StartSpec")
+            .field("name", &self.name)
+            .field("argv", &self.argv)
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,7 +64,9 @@ pub struct Started {
 
 impl std::fmt::Debug for Started {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Started").field("pid", &self.pid).finish_non_exhaustive()
+        f.debug_struct("Started")
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -134,6 +139,8 @@ pub trait PodSandbox: Send + Sync + std::fmt::Debug {
     async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError>;
     /// The next event; dropping the future loses nothing.
     async fn next_event(&self) -> SandboxEvent;
+    /// How many connections from outside the pod its servers hold now.
+    async fn inbound(&self) -> usize;
     /// Kills everything in the pod; [`SandboxEvent::Gone`] follows.
     fn kill(&self);
 }

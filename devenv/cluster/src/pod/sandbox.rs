@@ -13,7 +13,10 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::runtime::{Ended, Output, PodRuntime, PodSandbox, RuntimeError, SandboxEvent, SandboxSpec, StartSpec, Started};
+use super::runtime::{
+    Ended, Output, PodRuntime, PodSandbox, RuntimeError, SandboxEvent, SandboxSpec, StartSpec,
+    Started,
+};
 use super::volumes::File;
 
 /// Runs pods as processes under `netd`.
@@ -38,24 +41,43 @@ impl ProcessRuntime {
 impl PodRuntime for ProcessRuntime {
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn PodSandbox>, RuntimeError> {
         let netd = self.netd.clone();
-        let spec = PodSpec { hostname: spec.hostname, ip: spec.ip, files: files(spec.files) };
+        let spec = PodSpec {
+            hostname: spec.hostname,
+            ip: spec.ip,
+            files: files(spec.files),
+        };
         let pod = blocking(move || netd.create_pod(&spec)).await??;
         let pod = Arc::new(pod);
         let events = std::os::unix::net::UnixStream::from(pod.events().try_clone_to_owned()?);
         events.set_nonblocking(true)?;
         let events = UnixStream::from_std(events)?;
-        Ok(Arc::new(ProcessSandbox { pod, events, execs: Mutex::default() }))
+        Ok(Arc::new(ProcessSandbox {
+            pod,
+            events,
+            execs: Mutex::default(),
+        }))
     }
 }
 
-async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, RuntimeError> {
-    tokio::task::spawn_blocking(f)
-        .await
-        .map_err(|_| RuntimeError::Other("a call of the sandbox did not come back: devenv is shutting down".to_owned()))
+async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, RuntimeError> {
+    tokio::task::spawn_blocking(f).await.map_err(|_| {
+        RuntimeError::Other(
+            "a call of the sandbox did not come back: devenv is shutting down".to_owned(),
+        )
+    })
 }
 
 fn files(files: Vec<File>) -> Vec<FileMount> {
-    files.into_iter().map(|f| FileMount { path: f.path, contents: f.contents, mode: f.mode }).collect()
+    files
+        .into_iter()
+        .map(|f| FileMount {
+            path: f.path,
+            contents: f.contents,
+            mode: f.mode,
+        })
+        .collect()
 }
 
 fn container(spec: StartSpec) -> ContainerSpec {
@@ -65,7 +87,13 @@ fn container(spec: StartSpec) -> ContainerSpec {
         argv: spec.argv,
         env: spec.env,
         cwd: spec.cwd,
-        binds: binds.map(|b| Bind { source: b.source, target: b.target, read_only: b.read_only }).collect(),
+        binds: binds
+            .map(|b| Bind {
+                source: b.source,
+                target: b.target,
+                read_only: b.read_only,
+            })
+            .collect(),
         files: files(spec.files),
         run_as: spec.run_as,
     }
@@ -81,7 +109,9 @@ struct ProcessSandbox {
 
 impl std::fmt::Debug for ProcessSandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ProcessSandbox").field("pid", &self.pod.pid()).finish_non_exhaustive()
+        f.debug_struct("ProcessSandbox")
+            .field("pid", &self.pod.pid())
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,7 +167,11 @@ impl PodSandbox for ProcessSandbox {
         let pod = self.pod.clone();
         let spec = container(spec);
         let started = blocking(move || pod.start(&spec)).await??;
-        Ok(Started { pid: started.pid, stdout: output(started.stdout)?, stderr: output(started.stderr)? })
+        Ok(Started {
+            pid: started.pid,
+            stdout: output(started.stdout)?,
+            stderr: output(started.stderr)?,
+        })
     }
 
     async fn exec(&self, mut spec: StartSpec) -> Result<Ended, RuntimeError> {
@@ -153,14 +187,22 @@ impl PodSandbox for ProcessSandbox {
                 return Err(error);
             }
         };
-        let _guard = ExecGuard { sandbox: self, name };
+        let _guard = ExecGuard {
+            sandbox: self,
+            name,
+        };
         // Read to the end, so that it never blocks on a full pipe.
         let (mut stdout, mut stderr) = (started.stdout, started.stderr);
         tokio::spawn(async move {
             let (mut nowhere, mut nowhere_else) = (tokio::io::sink(), tokio::io::sink());
-            let _ = tokio::join!(tokio::io::copy(&mut stdout, &mut nowhere), tokio::io::copy(&mut stderr, &mut nowhere_else));
+            let _ = tokio::join!(
+                tokio::io::copy(&mut stdout, &mut nowhere),
+                tokio::io::copy(&mut stderr, &mut nowhere_else)
+            );
         });
-        done_rx.await.map_err(|_| RuntimeError::Other("the pod went before the command ended".to_owned()))
+        done_rx
+            .await
+            .map_err(|_| RuntimeError::Other("the pod went before the command ended".to_owned()))
     }
 
     async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError> {
@@ -172,11 +214,13 @@ impl PodSandbox for ProcessSandbox {
         loop {
             let next = match self.events.readable().await {
                 // What is not there yet is waited for again; that is what WouldBlock says.
-                Ok(()) => self.events.try_io(Interest::READABLE, || match self.pod.next_event() {
-                    Ok(Some(event)) => Ok(event),
-                    Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
-                    Err(error) => Err(io::Error::other(error)),
-                }),
+                Ok(()) => self
+                    .events
+                    .try_io(Interest::READABLE, || match self.pod.next_event() {
+                        Ok(Some(event)) => Ok(event),
+                        Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
+                        Err(error) => Err(io::Error::other(error)),
+                    }),
                 Err(error) => Err(error),
             };
             match next {
@@ -187,11 +231,18 @@ impl PodSandbox for ProcessSandbox {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    warn!(error = &error as &dyn std::error::Error, "a pod's events cannot be read");
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a pod's events cannot be read"
+                    );
                     return SandboxEvent::Gone;
                 }
             }
         }
+    }
+
+    async fn inbound(&self) -> usize {
+        super::connections::inbound(self.pod.pid())
     }
 
     fn kill(&self) {

@@ -28,7 +28,10 @@ impl Surroundings {
     /// Those of this process.
     pub fn of_this_machine(owner: (u32, u32)) -> Surroundings {
         let path = std::env::var("PATH").ok().filter(|p| !p.is_empty());
-        Surroundings { path: path.unwrap_or_else(|| DEFAULT_PATH.to_owned()), owner }
+        Surroundings {
+            path: path.unwrap_or_else(|| DEFAULT_PATH.to_owned()),
+            owner,
+        }
     }
 }
 
@@ -44,7 +47,10 @@ pub struct ConfigError {
 
 impl ConfigError {
     fn new(message: String) -> ConfigError {
-        ConfigError { reason: "CreateContainerConfigError", message }
+        ConfigError {
+            reason: "CreateContainerConfigError",
+            message,
+        }
     }
 }
 
@@ -61,8 +67,10 @@ pub(crate) fn start_spec(
     policy: &HostPolicy,
     around: &Surroundings,
 ) -> Result<StartSpec, ConfigError> {
-    let own = environment(pod, container, configs, facts, &[]).map_err(|e| ConfigError::new(e.0))?;
-    let mounts = mounts(pod, container, configs, facts, policy, &own).map_err(|e| ConfigError::new(e.0))?;
+    let own =
+        environment(pod, container, configs, facts, &[]).map_err(|e| ConfigError::new(e.0))?;
+    let mounts =
+        mounts(pod, container, configs, facts, policy, &own).map_err(|e| ConfigError::new(e.0))?;
     let argv = command_line(container, image, &own);
     if argv.is_empty() {
         return Err(ConfigError::new(format!(
@@ -73,15 +81,27 @@ pub(crate) fn start_spec(
     }
     let run_as = run_as(pod, container, around)?;
     let run = &image.run;
-    let mut binds = vec![BindMount { source: run.cwd.clone(), target: run.cwd.clone(), read_only: false }];
+    let mut binds = vec![BindMount {
+        source: run.cwd.clone(),
+        target: run.cwd.clone(),
+        read_only: false,
+    }];
     if let Some(workdir) = run.workdir.as_ref().filter(|w| **w != run.cwd) {
-        binds.push(BindMount { source: run.cwd.clone(), target: workdir.clone(), read_only: false });
+        binds.push(BindMount {
+            source: run.cwd.clone(),
+            target: workdir.clone(),
+            read_only: false,
+        });
     }
-    binds.extend(run.binds.iter().map(|(source, target, read_only)| BindMount {
-        source: source.clone(),
-        target: target.clone(),
-        read_only: *read_only,
-    }));
+    binds.extend(
+        run.binds
+            .iter()
+            .map(|(source, target, read_only)| BindMount {
+                source: source.clone(),
+                target: target.clone(),
+                read_only: *read_only,
+            }),
+    );
     binds.extend(mounts.binds);
     binds.retain(|bind| bind.source.as_os_str() != "/" && !bind.source.as_os_str().is_empty());
     let cwd = container
@@ -91,7 +111,11 @@ pub(crate) fn start_spec(
         .map(PathBuf::from)
         .or_else(|| run.workdir.clone())
         .unwrap_or_else(|| run.cwd.clone());
-    let cwd = if cwd.as_os_str().is_empty() { PathBuf::from("/") } else { cwd };
+    let cwd = if cwd.as_os_str().is_empty() {
+        PathBuf::from("/")
+    } else {
+        cwd
+    };
     Ok(StartSpec {
         name: container.name.clone(),
         argv,
@@ -114,8 +138,11 @@ fn whole_environment(
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     let home = user.map_or_else(|| "/".to_owned(), |u| u.dir.display().to_string());
     let host = pod.metadata.name.clone().unwrap_or_default();
-    let mut all: Vec<(String, String)> =
-        vec![("PATH".into(), around.path.clone()), ("HOSTNAME".into(), host), ("HOME".into(), home)];
+    let mut all: Vec<(String, String)> = vec![
+        ("PATH".into(), around.path.clone()),
+        ("HOSTNAME".into(), host),
+        ("HOME".into(), home),
+    ];
     for (name, value) in image.run.env.iter().cloned().chain(own) {
         match all.iter_mut().find(|(n, _)| *n == name) {
             Some(known) => known.1 = value,
@@ -125,14 +152,25 @@ fn whole_environment(
     all
 }
 
-fn run_as(pod: &Pod, container: &Container, around: &Surroundings) -> Result<Option<(u32, u32)>, ConfigError> {
+fn run_as(
+    pod: &Pod,
+    container: &Container,
+    around: &Surroundings,
+) -> Result<Option<(u32, u32)>, ConfigError> {
     let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
     let of_container = container.security_context.as_ref();
     let pick = |own: Option<i64>, pods: Option<i64>| own.or(pods);
-    let user = pick(of_container.and_then(|c| c.run_as_user), of_pod.and_then(|c| c.run_as_user));
-    let group = pick(of_container.and_then(|c| c.run_as_group), of_pod.and_then(|c| c.run_as_group));
+    let user = pick(
+        of_container.and_then(|c| c.run_as_user),
+        of_pod.and_then(|c| c.run_as_user),
+    );
+    let group = pick(
+        of_container.and_then(|c| c.run_as_group),
+        of_pod.and_then(|c| c.run_as_group),
+    );
     let id = |what: &str, value: i64| {
-        u32::try_from(value).map_err(|_| ConfigError::new(format!("{what} {value} is not a valid id")))
+        u32::try_from(value)
+            .map_err(|_| ConfigError::new(format!("{what} {value} is not a valid id")))
     };
     let non_root = of_container
         .and_then(|c| c.run_as_non_root)
@@ -143,8 +181,19 @@ fn run_as(pod: &Pod, container: &Container, around: &Surroundings) -> Result<Opt
         (user, group) => {
             let uid = user.map_or(Ok(around.owner.0), |u| id("runAsUser", u))?;
             let own_group = || {
-                let known = User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|u| u.gid);
-                known.unwrap_or_else(|| if user.is_some() { Gid::from_raw(0) } else { Gid::from_raw(around.owner.1) }).as_raw()
+                let known = User::from_uid(Uid::from_raw(uid))
+                    .ok()
+                    .flatten()
+                    .map(|u| u.gid);
+                known
+                    .unwrap_or_else(|| {
+                        if user.is_some() {
+                            Gid::from_raw(0)
+                        } else {
+                            Gid::from_raw(around.owner.1)
+                        }
+                    })
+                    .as_raw()
             };
             let gid = group.map_or_else(|| Ok(own_group()), |g| id("runAsGroup", g))?;
             Some((uid, gid))
@@ -185,13 +234,34 @@ mod tests {
             argv: vec!["serve".into()],
             cwd: "/src/web".into(),
             workdir: Some("/app".into()),
-            env: vec![("MODE".into(), "image".into()), ("PATH".into(), "/opt/bin".into())],
+            env: vec![
+                ("MODE".into(), "image".into()),
+                ("PATH".into(), "/opt/bin".into()),
+            ],
             binds: vec![("/a".into(), "/b".into(), true)],
         };
-        let image = Image { run: Arc::new(run), entrypoint: 0 };
-        let policy = HostPolicy { volumes_dir: "/nowhere".into(), allowed: vec![], owner };
-        let around = Surroundings { path: "/bin".into(), owner };
-        start_spec(&pod, &container, &image, &Fixed::default(), &Facts::default(), &policy, &around)
+        let image = Image {
+            run: Arc::new(run),
+            entrypoint: 0,
+        };
+        let policy = HostPolicy {
+            volumes_dir: "/nowhere".into(),
+            allowed: vec![],
+            owner,
+        };
+        let around = Surroundings {
+            path: "/bin".into(),
+            owner,
+        };
+        start_spec(
+            &pod,
+            &container,
+            &image,
+            &Fixed::default(),
+            &Facts::default(),
+            &policy,
+            &around,
+        )
     }
 
     #[test]
@@ -200,10 +270,30 @@ mod tests {
         let spec = make(env, (0, 0)).expect("complete");
         assert_eq!(spec.argv, ["serve"]);
         assert_eq!(spec.cwd, PathBuf::from("/app"));
-        let get = |name: &str| spec.env.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect::<Vec<_>>();
-        assert_eq!((get("PATH"), get("MODE"), get("X"), get("HOSTNAME")), (vec!["/opt/bin"], vec!["mine"], vec!["y"], vec!["web-1"]));
-        let binds: Vec<(String, bool)> = spec.binds.iter().map(|b| (b.target.display().to_string(), b.read_only)).collect();
-        assert_eq!(binds, [("/src/web".into(), false), ("/app".into(), false), ("/b".into(), true)]);
+        let get = |name: &str| {
+            spec.env
+                .iter()
+                .filter(|(n, _)| n == name)
+                .map(|(_, v)| v.as_str())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (get("PATH"), get("MODE"), get("X"), get("HOSTNAME")),
+            (vec!["/opt/bin"], vec!["mine"], vec!["y"], vec!["web-1"])
+        );
+        let binds: Vec<(String, bool)> = spec
+            .binds
+            .iter()
+            .map(|b| (b.target.display().to_string(), b.read_only))
+            .collect();
+        assert_eq!(
+            binds,
+            [
+                ("/src/web".into(), false),
+                ("/app".into(), false),
+                ("/b".into(), true)
+            ]
+        );
         assert_eq!(spec.run_as, Some((1234, 0)));
     }
 
@@ -216,7 +306,11 @@ mod tests {
 
     #[test]
     fn non_root_is_taken_at_its_word() {
-        let error = make(json!({"securityContext": {"runAsNonRoot": true, "runAsUser": 0}}), (0, 0)).expect_err("refused");
+        let error = make(
+            json!({"securityContext": {"runAsNonRoot": true, "runAsUser": 0}}),
+            (0, 0),
+        )
+        .expect_err("refused");
         assert!(error.message.contains("runAsNonRoot"), "{error}");
     }
 }

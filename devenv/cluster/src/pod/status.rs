@@ -119,7 +119,12 @@ pub fn status(view: &PodView<'_>, previous: &Value, now: Timestamp) -> Value {
 
 /// The pod's phase.
 pub fn phase(view: &PodView<'_>) -> &'static str {
-    let policy = view.pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
+    let policy = view
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.restart_policy.as_deref())
+        .unwrap_or("Always");
     for init in view.containers.iter().filter(|c| c.init) {
         match &init.state {
             State::Exited(exit) if exit.code() == 0 => {}
@@ -129,14 +134,17 @@ pub fn phase(view: &PodView<'_>) -> &'static str {
         }
     }
     let main: Vec<&ContainerView<'_>> = view.containers.iter().filter(|c| !c.init).collect();
-    let never_ran = |c: &&&ContainerView<'_>| matches!(c.state, State::Waiting { .. }) && c.last.is_none();
+    let never_ran =
+        |c: &&&ContainerView<'_>| matches!(c.state, State::Waiting { .. }) && c.last.is_none();
     if main.iter().any(|c| never_ran(&c)) {
         return "Pending";
     }
     if main.iter().any(|c| !matches!(c.state, State::Exited(_))) || policy == "Always" {
         return "Running";
     }
-    let good = main.iter().all(|c| matches!(&c.state, State::Exited(e) if e.code() == 0));
+    let good = main
+        .iter()
+        .all(|c| matches!(&c.state, State::Exited(e) if e.code() == 0));
     if good { "Succeeded" } else { "Failed" }
 }
 
@@ -153,17 +161,33 @@ fn conditions(view: &PodView<'_>, phase: &str, previous: &Value, now: Timestamp)
         .filter(|c| !c.ready && (!c.init || c.sidecar))
         .map(|c| c.container.name.as_str())
         .collect();
-    let waiting_init: Vec<&str> = of(true).filter(|c| !matches!(c.state, State::Exited(_))).map(|c| c.container.name.as_str()).collect();
+    let waiting_init: Vec<&str> = of(true)
+        .filter(|c| !matches!(c.state, State::Exited(_)))
+        .map(|c| c.container.name.as_str())
+        .collect();
     let why_not = if ended {
-        let reason = if phase == "Succeeded" { "PodCompleted" } else { "PodFailed" };
+        let reason = if phase == "Succeeded" {
+            "PodCompleted"
+        } else {
+            "PodFailed"
+        };
         Some((reason.to_owned(), String::new()))
     } else if unready.is_empty() && initialized {
         None
     } else {
-        Some(("ContainersNotReady".to_owned(), format!("containers with unready status: [{}]", unready.join(" "))))
+        Some((
+            "ContainersNotReady".to_owned(),
+            format!("containers with unready status: [{}]", unready.join(" ")),
+        ))
     };
     let init_why = (!initialized).then(|| {
-        ("ContainersNotInitialized".to_owned(), format!("containers with incomplete status: [{}]", waiting_init.join(" ")))
+        (
+            "ContainersNotInitialized".to_owned(),
+            format!(
+                "containers with incomplete status: [{}]",
+                waiting_init.join(" ")
+            ),
+        )
     });
     let build = |kind: &str, why_not: Option<(String, String)>, is: bool| {
         let mut condition = json!({"type": kind, "status": if is { "True" } else { "False" }, "lastProbeTime": null});
@@ -173,9 +197,12 @@ fn conditions(view: &PodView<'_>, phase: &str, previous: &Value, now: Timestamp)
                 condition["message"] = json!(message);
             }
         }
-        let before = previous["conditions"].as_array().and_then(|all| all.iter().find(|c| c["type"] == kind));
+        let before = previous["conditions"]
+            .as_array()
+            .and_then(|all| all.iter().find(|c| c["type"] == kind));
         let same = before.filter(|b| b["status"] == condition["status"]);
-        condition["lastTransitionTime"] = same.map_or_else(|| json!(format(now)), |b| b["lastTransitionTime"].clone());
+        condition["lastTransitionTime"] =
+            same.map_or_else(|| json!(format(now)), |b| b["lastTransitionTime"].clone());
         condition
     };
     let ready = why_not.is_none();
@@ -189,7 +216,11 @@ fn conditions(view: &PodView<'_>, phase: &str, previous: &Value, now: Timestamp)
 }
 
 fn list(view: &PodView<'_>, uid: &str, init: bool) -> Value {
-    view.containers.iter().filter(|c| c.init == init).map(|c| container_status(c, uid)).collect()
+    view.containers
+        .iter()
+        .filter(|c| c.init == init)
+        .map(|c| container_status(c, uid))
+        .collect()
 }
 
 fn container_status(view: &ContainerView<'_>, uid: &str) -> Value {
@@ -238,14 +269,23 @@ fn terminated(exit: &ExitRecord, id: &str) -> Value {
 }
 
 fn qos(pod: &Pod) -> &'static str {
-    let containers = pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let containers = pod.spec.iter().flat_map(|s| {
+        s.containers
+            .iter()
+            .chain(s.init_containers.iter().flatten())
+    });
     let (mut any, mut guaranteed) = (false, true);
     for container in containers {
         let resources = container.resources.clone().unwrap_or_default();
-        let (limits, requests) = (resources.limits.unwrap_or_default(), resources.requests.unwrap_or_default());
+        let (limits, requests) = (
+            resources.limits.unwrap_or_default(),
+            resources.requests.unwrap_or_default(),
+        );
         any |= !limits.is_empty() || !requests.is_empty();
         guaranteed &= ["cpu", "memory"].iter().all(|name| {
-            limits.get(*name).is_some_and(|limit| requests.get(*name).is_none_or(|request| request == limit))
+            limits
+                .get(*name)
+                .is_some_and(|limit| requests.get(*name).is_none_or(|request| request == limit))
         });
     }
     match (any, guaranteed) {
@@ -265,7 +305,14 @@ mod tests {
     }
 
     fn exit(ended: Ended) -> ExitRecord {
-        ExitRecord { ended, reason: "Error".into(), message: None, started: at(1), finished: at(2), run: 0 }
+        ExitRecord {
+            ended,
+            reason: "Error".into(),
+            message: None,
+            started: at(1),
+            finished: at(2),
+            run: 0,
+        }
     }
 
     fn running() -> State {
@@ -273,18 +320,48 @@ mod tests {
     }
 
     fn waiting() -> State {
-        State::Waiting { reason: "CrashLoopBackOff".into(), message: None }
+        State::Waiting {
+            reason: "CrashLoopBackOff".into(),
+            message: None,
+        }
     }
 
-    fn phase_of(policy: &str, init: Option<State>, main: State, last: Option<ExitRecord>) -> String {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": {"restartPolicy": policy, "containers": []}})).expect("a pod");
-        let container = Container { name: "c".into(), ..Container::default() };
-        let view = |state: State, init: bool, last| ContainerView {
-            container: &container, init, sidecar: false, state, last, ready: false, started: false, restarts: 0, run: 0,
+    fn phase_of(
+        policy: &str,
+        init: Option<State>,
+        main: State,
+        last: Option<ExitRecord>,
+    ) -> String {
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {}, "spec": {"restartPolicy": policy, "containers": []}}),
+        )
+        .expect("a pod");
+        let container = Container {
+            name: "c".into(),
+            ..Container::default()
         };
-        let mut containers: Vec<ContainerView<'_>> = init.map(|s| view(s, true, None)).into_iter().collect();
+        let view = |state: State, init: bool, last| ContainerView {
+            container: &container,
+            init,
+            sidecar: false,
+            state,
+            last,
+            ready: false,
+            started: false,
+            restarts: 0,
+            run: 0,
+        };
+        let mut containers: Vec<ContainerView<'_>> =
+            init.map(|s| view(s, true, None)).into_iter().collect();
         containers.push(view(main, false, last.as_ref()));
-        phase(&PodView { pod: &pod, containers, ip: None, has_sandbox: true, taken: at(0) }).to_owned()
+        phase(&PodView {
+            pod: &pod,
+            containers,
+            ip: None,
+            has_sandbox: true,
+            taken: at(0),
+        })
+        .to_owned()
     }
 
     #[rstest]
@@ -293,24 +370,61 @@ mod tests {
     #[case("Always", None, waiting(), Some(exit(Ended::Code(1))), "Running")]
     #[case("Never", None, State::Exited(exit(Ended::Code(0))), None, "Succeeded")]
     #[case("Never", None, State::Exited(exit(Ended::Signal(9))), None, "Failed")]
-    #[case("OnFailure", None, State::Exited(exit(Ended::Code(0))), None, "Succeeded")]
+    #[case(
+        "OnFailure",
+        None,
+        State::Exited(exit(Ended::Code(0))),
+        None,
+        "Succeeded"
+    )]
     #[case("Always", Some(running()), waiting(), None, "Pending")]
-    #[case("Never", Some(State::Exited(exit(Ended::Code(3)))), waiting(), None, "Failed")]
-    #[case("Always", Some(State::Exited(exit(Ended::Code(0)))), running(), None, "Running")]
-    fn phases(#[case] policy: &str, #[case] init: Option<State>, #[case] main: State, #[case] last: Option<ExitRecord>, #[case] expected: &str) {
+    #[case(
+        "Never",
+        Some(State::Exited(exit(Ended::Code(3)))),
+        waiting(),
+        None,
+        "Failed"
+    )]
+    #[case(
+        "Always",
+        Some(State::Exited(exit(Ended::Code(0)))),
+        running(),
+        None,
+        "Running"
+    )]
+    fn phases(
+        #[case] policy: &str,
+        #[case] init: Option<State>,
+        #[case] main: State,
+        #[case] last: Option<ExitRecord>,
+        #[case] expected: &str,
+    ) {
         assert_eq!(phase_of(policy, init, main, last), expected);
     }
 
     #[test]
     fn exits_are_told_truly_and_conditions_keep_their_times() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": []}})).expect("a pod");
-        let container = Container { name: "c".into(), image: Some("web".into()), ..Container::default() };
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": []}}))
+                .expect("a pod");
+        let container = Container {
+            name: "c".into(),
+            image: Some("web".into()),
+            ..Container::default()
+        };
         let killed = exit(Ended::Signal(9));
         let view = |ready| PodView {
             pod: &pod,
             containers: vec![ContainerView {
-                container: &container, init: false, sidecar: false, state: running(), last: Some(&killed),
-                ready, started: true, restarts: 1, run: 1,
+                container: &container,
+                init: false,
+                sidecar: false,
+                state: running(),
+                last: Some(&killed),
+                ready,
+                started: true,
+                restarts: 1,
+                run: 1,
             }],
             ip: Some("10.244.0.2".into()),
             has_sandbox: true,
@@ -318,13 +432,32 @@ mod tests {
         };
         let first = status(&view(false), &Value::Null, at(10));
         let terminated = &first["containerStatuses"][0]["lastState"]["terminated"];
-        assert_eq!((terminated["exitCode"].as_i64(), terminated["signal"].as_i64()), (Some(137), Some(9)));
-        assert_eq!(first["conditions"][2]["message"], "containers with unready status: [c]");
+        assert_eq!(
+            (
+                terminated["exitCode"].as_i64(),
+                terminated["signal"].as_i64()
+            ),
+            (Some(137), Some(9))
+        );
+        assert_eq!(
+            first["conditions"][2]["message"],
+            "containers with unready status: [c]"
+        );
         let second = status(&view(true), &first, at(20));
         let ready = &second["conditions"][2];
-        assert_eq!((ready["status"].as_str(), ready["lastTransitionTime"].as_str()), (Some("True"), Some("1970-01-01T00:00:20Z")));
+        assert_eq!(
+            (
+                ready["status"].as_str(),
+                ready["lastTransitionTime"].as_str()
+            ),
+            (Some("True"), Some("1970-01-01T00:00:20Z"))
+        );
         assert_eq!(second["conditions"][4], first["conditions"][4]);
-        assert_eq!(status(&view(true), &second, at(99)), second, "nothing new writes nothing");
+        assert_eq!(
+            status(&view(true), &second, at(99)),
+            second,
+            "nothing new writes nothing"
+        );
     }
 
     #[rstest]

@@ -40,7 +40,13 @@ pub struct File {
 impl std::fmt::Debug for File {
     /// Without the contents: they may be a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({} bytes, {:o})", self.path.display(), self.contents.len(), self.mode)
+        write!(
+            f,
+            "{} ({} bytes, {:o})",
+            self.path.display(),
+            self.contents.len(),
+            self.mode
+        )
     }
 }
 
@@ -91,14 +97,20 @@ pub fn mounts(
     let mut out = Mounts::default();
     for mount in container.volume_mounts.iter().flatten() {
         let volume = volumes.get(mount.name.as_str()).ok_or_else(|| {
-            VolumeError(format!("volumeMount {:?}: the pod has no volume of that name", mount.name))
+            VolumeError(format!(
+                "volumeMount {:?}: the pod has no volume of that name",
+                mount.name
+            ))
         })?;
         add(pod, volume, mount, configs, facts, policy, env, &mut out)?;
     }
     Ok(out)
 }
 
-#[expect(clippy::too_many_arguments, reason = "private; the inputs of `mounts` passed on")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "private; the inputs of `mounts` passed on"
+)]
 fn add(
     pod: &Pod,
     volume: &Volume,
@@ -112,7 +124,12 @@ fn add(
     let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
         (Some(path), _) if !path.is_empty() => Some(path.clone()),
         (_, Some(expression)) => {
-            let find = |name: &str| env.iter().rev().find(|(k, _)| k == name).map(|(_, v)| v.clone());
+            let find = |name: &str| {
+                env.iter()
+                    .rev()
+                    .find(|(k, _)| k == name)
+                    .map(|(_, v)| v.clone())
+            };
             Some(expand(expression, &find))
         }
         _ => None,
@@ -120,7 +137,10 @@ fn add(
     if let Some(path) = &sub_path
         && (path.starts_with('/') || path.split('/').any(|part| part == ".."))
     {
-        return Err(VolumeError(format!("subPath {path:?} of volume {:?} must be relative, without `..`", volume.name)));
+        return Err(VolumeError(format!(
+            "subPath {path:?} of volume {:?} must be relative, without `..`",
+            volume.name
+        )));
     }
     let target = PathBuf::from(&mount.mount_path);
     let read_only = mount.read_only.unwrap_or(false);
@@ -145,7 +165,11 @@ fn add(
             make_dir(&source, 0o777, policy.owner)?;
         }
     }
-    out.binds.push(BindMount { source, target, read_only });
+    out.binds.push(BindMount {
+        source,
+        target,
+        read_only,
+    });
     Ok(())
 }
 
@@ -159,16 +183,42 @@ fn files_of(
     let ns = pod.metadata.namespace.as_deref().unwrap_or_default();
     if let Some(source) = &volume.config_map {
         let mode = source.default_mode;
-        let data = require("configmap", ns, &source.name, source.optional, configs.config_map(&source.name))?;
-        return select(&source.name, data, source.items.as_deref(), mode, source.optional).map(Some);
+        let data = require(
+            "configmap",
+            ns,
+            &source.name,
+            source.optional,
+            configs.config_map(&source.name),
+        )?;
+        return select(
+            &source.name,
+            data,
+            source.items.as_deref(),
+            mode,
+            source.optional,
+        )
+        .map(Some);
     }
     if let Some(source) = &volume.secret {
         let name = source.secret_name.as_deref().unwrap_or_default();
         let data = require("secret", ns, name, source.optional, configs.secret(name))?;
-        return select(name, data, source.items.as_deref(), source.default_mode, source.optional).map(Some);
+        return select(
+            name,
+            data,
+            source.items.as_deref(),
+            source.default_mode,
+            source.optional,
+        )
+        .map(Some);
     }
     if let Some(source) = &volume.downward_api {
-        return downward(pod, source.items.as_deref().unwrap_or_default(), source.default_mode, facts).map(Some);
+        return downward(
+            pod,
+            source.items.as_deref().unwrap_or_default(),
+            source.default_mode,
+            facts,
+        )
+        .map(Some);
     }
     let Some(projected) = &volume.projected else {
         return Ok(None);
@@ -177,7 +227,13 @@ fn files_of(
     for source in projected.sources.iter().flatten() {
         let mode = projected.default_mode;
         files.extend(if let Some(s) = &source.config_map {
-            let data = require("configmap", ns, &s.name, s.optional, configs.config_map(&s.name))?;
+            let data = require(
+                "configmap",
+                ns,
+                &s.name,
+                s.optional,
+                configs.config_map(&s.name),
+            )?;
             select(&s.name, data, s.items.as_deref(), mode, s.optional)?
         } else if let Some(s) = &source.secret {
             let data = require("secret", ns, &s.name, s.optional, configs.secret(&s.name))?;
@@ -194,11 +250,19 @@ fn files_of(
     Ok(Some(files))
 }
 
-fn require(what: &str, ns: &str, name: &str, optional: Option<bool>, data: Option<Data>) -> Result<Data, VolumeError> {
+fn require(
+    what: &str,
+    ns: &str,
+    name: &str,
+    optional: Option<bool>,
+    data: Option<Data>,
+) -> Result<Data, VolumeError> {
     match data {
         Some(data) => Ok(data),
         None if optional.unwrap_or(false) => Ok(Data::new()),
-        None => Err(VolumeError(format!("{what} {name:?} not found in namespace {ns:?}"))),
+        None => Err(VolumeError(format!(
+            "{what} {name:?} not found in namespace {ns:?}"
+        ))),
     }
 }
 
@@ -211,7 +275,14 @@ fn select(
 ) -> Result<Vec<File>, VolumeError> {
     let mode = mode_of(default_mode);
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        return Ok(data.into_iter().map(|(key, contents)| File { path: key.into(), contents, mode }).collect());
+        return Ok(data
+            .into_iter()
+            .map(|(key, contents)| File {
+                path: key.into(),
+                contents,
+                mode,
+            })
+            .collect());
     };
     let mut files = Vec::new();
     for item in items {
@@ -222,21 +293,38 @@ fn select(
                 mode: item.mode.map_or(mode, |m| mode_of(Some(m))),
             }),
             None if optional.unwrap_or(false) => {}
-            None => return Err(VolumeError(format!("references non-existent key {:?} of {name:?}", item.key))),
+            None => {
+                return Err(VolumeError(format!(
+                    "references non-existent key {:?} of {name:?}",
+                    item.key
+                )));
+            }
         }
     }
     Ok(files)
 }
 
-fn downward(pod: &Pod, items: &[DownwardAPIVolumeFile], mode: Option<i32>, facts: &Facts) -> Result<Vec<File>, VolumeError> {
+fn downward(
+    pod: &Pod,
+    items: &[DownwardAPIVolumeFile],
+    mode: Option<i32>,
+    facts: &Facts,
+) -> Result<Vec<File>, VolumeError> {
     items
         .iter()
         .map(|item| {
             let selector = item.field_ref.as_ref().ok_or_else(|| {
-                VolumeError(format!("downwardAPI file {:?}: only fieldRef is supported here", item.path))
+                VolumeError(format!(
+                    "downwardAPI file {:?}: only fieldRef is supported here",
+                    item.path
+                ))
             })?;
             let text = field(pod, selector, facts).map_err(|error| VolumeError(error.0))?;
-            Ok(File { path: relative(&item.path)?, contents: text.into_bytes(), mode: mode_of(item.mode.or(mode)) })
+            Ok(File {
+                path: relative(&item.path)?,
+                contents: text.into_bytes(),
+                mode: mode_of(item.mode.or(mode)),
+            })
         })
         .collect()
 }
@@ -248,7 +336,9 @@ fn mode_of(mode: Option<i32>) -> u32 {
 
 fn relative(path: &str) -> Result<PathBuf, VolumeError> {
     if path.starts_with('/') || path.split('/').any(|part| part == "..") {
-        return Err(VolumeError(format!("path {path:?} of a volume's item must be relative, without `..`")));
+        return Err(VolumeError(format!(
+            "path {path:?} of a volume's item must be relative, without `..`"
+        )));
     }
     Ok(PathBuf::from(path))
 }
@@ -265,7 +355,11 @@ fn place(
         // An empty volume is still a directory.
         let source = policy.volumes_dir.join(&volume.name);
         make_dir(&source, 0o755, policy.owner)?;
-        out.binds.push(BindMount { source, target: target.to_owned(), read_only: true });
+        out.binds.push(BindMount {
+            source,
+            target: target.to_owned(),
+            read_only: true,
+        });
         return Ok(());
     }
     let before = out.files.len();
@@ -283,16 +377,27 @@ fn place(
     if let Some(sub) = sub_path
         && out.files.len() == before
     {
-        return Err(VolumeError(format!("subPath {sub:?} is not among the files of volume {:?}", volume.name)));
+        return Err(VolumeError(format!(
+            "subPath {sub:?} is not among the files of volume {:?}",
+            volume.name
+        )));
     }
     Ok(())
 }
 
-fn host_path(volume: &str, host: &HostPathVolumeSource, policy: &HostPolicy) -> Result<PathBuf, VolumeError> {
+fn host_path(
+    volume: &str,
+    host: &HostPathVolumeSource,
+    policy: &HostPolicy,
+) -> Result<PathBuf, VolumeError> {
     let path = PathBuf::from(&host.path);
     let kind = host.type_.as_deref().unwrap_or_default();
     let refuse = || {
-        let allowed: Vec<String> = policy.allowed.iter().map(|p| p.display().to_string()).collect();
+        let allowed: Vec<String> = policy
+            .allowed
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect();
         VolumeError(format!(
             "hostPath {} of volume {volume:?} is outside the project: it must lie in {}",
             path.display(),
@@ -303,27 +408,47 @@ fn host_path(volume: &str, host: &HostPathVolumeSource, policy: &HostPolicy) -> 
     let existing = path.ancestors().find(|p| p.exists()).ok_or_else(refuse)?;
     let real = existing.canonicalize().map_err(|_| refuse())?;
     let rest = path.strip_prefix(existing).map_err(|_| refuse())?;
-    let real = if rest.as_os_str().is_empty() { real } else { real.join(rest) };
+    let real = if rest.as_os_str().is_empty() {
+        real
+    } else {
+        real.join(rest)
+    };
     let inside = |allowed: &PathBuf| allowed.canonicalize().is_ok_and(|a| real.starts_with(a));
-    if !path.is_absolute() || rest.components().any(|c| c.as_os_str() == "..") || !policy.allowed.iter().any(inside) {
+    if !path.is_absolute()
+        || rest.components().any(|c| c.as_os_str() == "..")
+        || !policy.allowed.iter().any(inside)
+    {
         return Err(refuse());
     }
-    let wrong = |expected: &str| VolumeError(format!("hostPath {} of volume {volume:?} is not {expected}", path.display()));
+    let wrong = |expected: &str| {
+        VolumeError(format!(
+            "hostPath {} of volume {volume:?} is not {expected}",
+            path.display()
+        ))
+    };
     match kind {
         "DirectoryOrCreate" if !real.exists() => make_dir(&real, 0o755, policy.owner)?,
         "Directory" | "DirectoryOrCreate" if !real.is_dir() => return Err(wrong("a directory")),
         "FileOrCreate" if !real.exists() => {
-            std::fs::File::create(&real).map_err(|e| VolumeError(format!("cannot make {}: {e}", real.display())))?;
+            std::fs::File::create(&real)
+                .map_err(|e| VolumeError(format!("cannot make {}: {e}", real.display())))?;
         }
         "File" | "FileOrCreate" if !real.is_file() => return Err(wrong("a file")),
-        _ if !real.exists() => return Err(wrong("there: give it type DirectoryOrCreate or make it")),
+        _ if !real.exists() => {
+            return Err(wrong("there: give it type DirectoryOrCreate or make it"));
+        }
         _ => {}
     }
     Ok(real)
 }
 
 fn make_dir(path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), VolumeError> {
-    let failed = |error: std::io::Error| VolumeError(format!("cannot make the directory {}: {error}", path.display()));
+    let failed = |error: std::io::Error| {
+        VolumeError(format!(
+            "cannot make the directory {}: {error}",
+            path.display()
+        ))
+    };
     if path.is_dir() {
         return Ok(());
     }
@@ -336,101 +461,4 @@ fn make_dir(path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), VolumeError
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::configs::tests::Fixed;
-    use super::*;
-    use rstest::rstest;
-    use serde_json::{Value, json};
-
-    fn run(dir: &Path, volume: Value, mount: Value) -> Result<Mounts, VolumeError> {
-        let mut volume = volume;
-        volume["name"] = json!("v");
-        let mut mount = mount;
-        mount["name"] = json!("v");
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "p", "namespace": "ns", "labels": {"app": "x"}},
-            "spec": {"containers": [], "volumes": [volume]},
-        }))
-        .expect("a pod");
-        let container: Container = serde_json::from_value(json!({"name": "c", "volumeMounts": [mount]})).expect("a container");
-        let configs = Fixed::default().config_map("cm", &[("a.txt", "A"), ("b.txt", "B")]).secret("s", &[("key", "K")]).config_map("empty", &[]);
-        let uid = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        let policy = HostPolicy { volumes_dir: dir.join("volumes"), allowed: vec![dir.join("project")], owner: uid };
-        std::fs::create_dir_all(dir.join("project/data")).expect("made");
-        mounts(&pod, &container, &configs, &Facts::default(), &policy, &[("SUB".into(), "a.txt".into())])
-    }
-
-    fn files(mounts: &Mounts) -> Vec<(String, String, u32)> {
-        let text = |f: &File| String::from_utf8(f.contents.clone()).expect("text");
-        mounts.files.iter().map(|f| (f.path.display().to_string(), text(f), f.mode)).collect()
-    }
-
-    #[rstest]
-    #[case(json!({"configMap": {"name": "cm"}}), json!({"mountPath": "/etc/c"}),
-        &[("/etc/c/a.txt", "A", 0o644), ("/etc/c/b.txt", "B", 0o644)])]
-    #[case(json!({"configMap": {"name": "cm", "defaultMode": 0o400, "items": [{"key": "b.txt", "path": "d/x", "mode": 0o755}]}}),
-        json!({"mountPath": "/etc/c"}), &[("/etc/c/d/x", "B", 0o755)])]
-    #[case(json!({"configMap": {"name": "cm"}}), json!({"mountPath": "/etc/only", "subPath": "a.txt"}), &[("/etc/only", "A", 0o644)])]
-    #[case(json!({"configMap": {"name": "cm"}}), json!({"mountPath": "/etc/only", "subPathExpr": "$(SUB)"}), &[("/etc/only", "A", 0o644)])]
-    #[case(json!({"secret": {"secretName": "s", "defaultMode": 0o600}}), json!({"mountPath": "/s"}), &[("/s/key", "K", 0o600)])]
-    #[case(json!({"projected": {"sources": [{"secret": {"name": "s"}},
-        {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}}),
-        json!({"mountPath": "/p"}), &[("/p/key", "K", 0o644), ("/p/labels", "app=\"x\"", 0o644)])]
-    fn object_volumes(#[case] volume: Value, #[case] mount: Value, #[case] expected: &[(&str, &str, u32)]) {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mounts = run(dir.path(), volume, mount).expect("resolves");
-        let expected: Vec<_> = expected.iter().map(|(p, c, m)| ((*p).to_owned(), (*c).to_owned(), *m)).collect();
-        assert_eq!(files(&mounts), expected);
-        assert_eq!(mounts.binds, []);
-    }
-
-    #[rstest]
-    #[case(json!({"configMap": {"name": "no"}}), json!({"mountPath": "/c"}), r#"configmap "no" not found in namespace "ns""#)]
-    #[case(json!({"secret": {"secretName": "no"}}), json!({"mountPath": "/c"}), r#"secret "no" not found in namespace "ns""#)]
-    #[case(json!({"configMap": {"name": "cm", "items": [{"key": "z", "path": "z"}]}}), json!({"mountPath": "/c"}),
-        r#"references non-existent key "z" of "cm""#)]
-    #[case(json!({"configMap": {"name": "cm", "items": [{"key": "a.txt", "path": "../z"}]}}), json!({"mountPath": "/c"}), "without `..`")]
-    #[case(json!({"configMap": {"name": "cm"}}), json!({"mountPath": "/c", "subPath": "zz"}), "is not among the files")]
-    #[case(json!({"nfs": {"server": "s", "path": "/"}}), json!({"mountPath": "/c"}), "is not supported here")]
-    #[case(json!({"hostPath": {"path": "/etc"}}), json!({"mountPath": "/c"}), "is outside the project")]
-    fn refusals(#[case] volume: Value, #[case] mount: Value, #[case] message: &str) {
-        let dir = tempfile::tempdir().expect("a folder");
-        let error = run(dir.path(), volume, mount).expect_err("refused");
-        assert!(error.0.contains(message), "{error}");
-    }
-
-    #[test]
-    fn optional_objects_leave_an_empty_directory() {
-        let dir = tempfile::tempdir().expect("a folder");
-        for volume in [json!({"configMap": {"name": "no", "optional": true}}), json!({"configMap": {"name": "empty"}})] {
-            let mounts = run(dir.path(), volume, json!({"mountPath": "/c"})).expect("resolves");
-            assert_eq!((mounts.files.len(), mounts.binds.len()), (0, 1));
-            assert!(mounts.binds[0].source.is_dir());
-        }
-    }
-
-    #[test]
-    fn empty_dir_is_made_and_shared() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mounts = run(dir.path(), json!({"emptyDir": {}}), json!({"mountPath": "/cache"})).expect("resolves");
-        let source = dir.path().join("volumes/v");
-        assert_eq!(mounts.binds, [BindMount { source: source.clone(), target: "/cache".into(), read_only: false }]);
-        assert_eq!(source.metadata().expect("made").permissions().mode() & 0o777, 0o777);
-    }
-
-    #[test]
-    fn host_paths_stay_in_the_project_even_through_links() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let root = dir.path().canonicalize().expect("real");
-        let path = |p: &str| json!({"hostPath": {"path": root.join(p), "type": "DirectoryOrCreate"}});
-        let mount = json!({"mountPath": "/d", "readOnly": true});
-        let mounts = run(&root, path("project/new/deep"), mount.clone()).expect("allowed");
-        assert!(root.join("project/new/deep").is_dir());
-        assert!(mounts.binds[0].read_only);
-        std::os::unix::fs::symlink("/etc", root.join("project/link")).expect("linked");
-        for bad in ["project/link", "project/../other", "other"] {
-            run(&root, path(bad), mount.clone()).expect_err(bad);
-        }
-        assert!(!root.join("other").exists());
-    }
-}
+mod tests;

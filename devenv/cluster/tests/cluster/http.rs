@@ -14,17 +14,34 @@ pub struct Client {
 
 impl Client {
     pub async fn over(stream: TcpStream, host: &str) -> Result<Client, String> {
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| e.to_string())?;
         tokio::spawn(connection);
-        Ok(Client { host: host.to_owned(), sender })
+        Ok(Client {
+            host: host.to_owned(),
+            sender,
+        })
     }
 
     pub async fn get(&mut self, path: &str) -> Result<(u16, String), String> {
         self.sender.ready().await.map_err(|e| e.to_string())?;
-        let request = http::Request::get(path).header("host", &self.host).body(Empty::new()).map_err(|e| e.to_string())?;
-        let response = self.sender.send_request(request).await.map_err(|e| e.to_string())?;
+        let request = http::Request::get(path)
+            .header("host", &self.host)
+            .body(Empty::new())
+            .map_err(|e| e.to_string())?;
+        let response = self
+            .sender
+            .send_request(request)
+            .await
+            .map_err(|e| e.to_string())?;
         let status = response.status().as_u16();
-        let body = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|e| e.to_string())?
+            .to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }

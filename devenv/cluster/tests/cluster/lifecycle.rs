@@ -9,7 +9,11 @@ use crate::rig::{Rig, processes};
 
 pub async fn goes_on() {
     let rig = Rig::start().await;
-    rig.deployment("web", 2, json!({"readinessProbe": {"tcpSocket": {"port": 5000}}}));
+    rig.deployment(
+        "web",
+        2,
+        json!({"readinessProbe": {"tcpSocket": {"port": 5000}}}),
+    );
     rig.until_available("web", 2).await;
     let before: Vec<String> = rig.pods("web").iter().map(|p| p.uid().to_owned()).collect();
     let (dir, version) = (rig.dir.clone(), rig.cluster.store().resource_version());
@@ -21,7 +25,12 @@ pub async fn goes_on() {
     println!("cluster with an old store started in {:?}", begin.elapsed());
     assert!(rig.cluster.store().resource_version() > version);
     rig.until(&kinds::DEPLOYMENT, "web", "served by new pods", |d| {
-        d.is_some_and(|d| d["status"]["availableReplicas"] == 2) && rig.pods("web").len() == 2 && rig.pods("web").iter().all(|p| !before.contains(&p.uid().to_owned()))
+        d.is_some_and(|d| d["status"]["availableReplicas"] == 2)
+            && rig.pods("web").len() == 2
+            && rig
+                .pods("web")
+                .iter()
+                .all(|p| !before.contains(&p.uid().to_owned()))
     })
     .await;
     assert_eq!(rig.pods("web").len(), 2);
@@ -51,10 +60,20 @@ pub async fn ends_in_order() {
     pod("db", "database");
     pod("app", "workload");
     for name in ["db", "app"] {
-        rig.until(&kinds::POD, name, "ready", |p| p.is_some_and(|p| p["status"]["containerStatuses"][0]["ready"] == true)).await;
+        rig.until(&kinds::POD, name, "ready", |p| {
+            p.is_some_and(|p| p["status"]["containerStatuses"][0]["ready"] == true)
+        })
+        .await;
     }
     let (begin, _dir) = (Instant::now(), rig.dir.clone());
     rig.stop().await;
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
-    assert_eq!(std::fs::read_to_string(host.join("order")).expect("written"), "app db ");
+    assert!(
+        begin.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert_eq!(
+        std::fs::read_to_string(host.join("order")).expect("written"),
+        "app db "
+    );
 }

@@ -12,7 +12,11 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 fn trial<F: Future<Output = ()>>(name: &str, run: impl FnOnce() -> F + Send + 'static) -> Trial {
     Trial::test(name, move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(Failed::from)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(Failed::from)?;
         runtime.block_on(run());
         Ok(())
     })
@@ -21,19 +25,31 @@ fn trial<F: Future<Output = ()>>(name: &str, run: impl FnOnce() -> F + Send + 's
 fn main() {
     devenv_sandbox::run_role_if_asked();
     // RUST_LOG=devenv_cluster=debug tells what a failing test saw.
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
     let mut arguments = Arguments::from_args();
     // Each has its own cluster and looks at the clock: side by side they would only slow each other.
     arguments.test_threads = Some(1);
     let trials = vec![
-        trial("a_deployment_is_reached_by_name_and_through_the_ingress", traffic::reached),
-        trial("a_rolling_update_under_load_loses_nothing", traffic::rolling_update),
+        trial(
+            "a_deployment_is_reached_by_name_and_through_the_ingress",
+            traffic::reached,
+        ),
+        trial(
+            "a_rolling_update_under_load_loses_nothing",
+            traffic::rolling_update,
+        ),
         trial("a_service_without_endpoints_refuses", traffic::refuses),
         trial("a_host_listener_leads_to_a_service", traffic::forwarded),
+        trial("pods_reach_what_lies_outside", traffic::way_out),
         trial("a_killed_container_comes_back", workloads::killed),
         trial("configuration_reaches_the_container", workloads::configured),
         trial("probes_ask_the_real_thing", workloads::probed),
-        trial("a_cloud_run_service_listens_on_the_host", workloads::knative),
+        trial(
+            "a_cloud_run_service_listens_on_the_host",
+            workloads::knative,
+        ),
         trial("deleting_takes_everything_along", workloads::deleted),
         trial("a_cluster_goes_on_after_a_shutdown", lifecycle::goes_on),
         trial("the_database_ends_last", lifecycle::ends_in_order),

@@ -39,7 +39,10 @@ impl Rig {
         std::fs::create_dir_all(&state_dir).expect("made");
         let ingress = listener();
         let addr = ingress.local_addr().expect("an address");
-        let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let owner = (
+            rustix::process::getuid().as_raw(),
+            rustix::process::getgid().as_raw(),
+        );
         let cluster = Cluster::start(ClusterOptions {
             project: "test".into(),
             state_dir,
@@ -53,14 +56,23 @@ impl Rig {
         })
         .await
         .expect("the cluster starts");
-        let rig = Rig { cluster, ingress: addr, dir };
+        let rig = Rig {
+            cluster,
+            ingress: addr,
+            dir,
+        };
         rig.image("web", &["python3", "-m", "http.server", "5000"]);
         rig
     }
 
     pub fn image(&self, name: &str, argv: &[&str]) {
         let argv = argv.iter().map(|a| (*a).to_owned()).collect();
-        let run = RunSpec { argv, cwd: self.web(), env: vec![("PYTHONUNBUFFERED".into(), "1".into())], ..RunSpec::default() };
+        let run = RunSpec {
+            argv,
+            cwd: self.web(),
+            env: vec![("PYTHONUNBUFFERED".into(), "1".into())],
+            ..RunSpec::default()
+        };
         self.cluster.images().set(name, run);
     }
 
@@ -100,17 +112,30 @@ impl Rig {
 
     pub fn service(&self, name: &str, port: u16) {
         let spec = json!({"selector": {"app": name}, "ports": [{"port": port}]});
-        self.create(&kinds::SERVICE, json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec}));
+        self.create(
+            &kinds::SERVICE,
+            json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec}),
+        );
     }
 
     pub fn ingress(&self, service: &str, port: u16) {
         let backend = json!({"service": {"name": service, "port": {"number": port}}});
-        let rule = json!({"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}});
+        let rule =
+            json!({"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}});
         let spec = json!({"ingressClassName": "nginx", "rules": [rule]});
-        self.create(&kinds::INGRESS, json!({"metadata": {"name": service, "namespace": "default"}, "spec": spec}));
+        self.create(
+            &kinds::INGRESS,
+            json!({"metadata": {"name": service, "namespace": "default"}, "spec": spec}),
+        );
     }
 
-    pub async fn until(&self, kind: KindRef, name: &str, what: &str, is: impl Fn(Option<&Value>) -> bool) {
+    pub async fn until(
+        &self,
+        kind: KindRef,
+        name: &str,
+        what: &str,
+        is: impl Fn(Option<&Value>) -> bool,
+    ) {
         let mut watch = self.cluster.store().watch(&[kind], None).expect("watched");
         let wait = async {
             while !is(self.get(kind, name).as_ref().map(|o| o.value())) {
@@ -119,7 +144,11 @@ impl Rig {
         };
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
             let now = self.get(kind, name).map(|o| o.value().to_string());
-            panic!("{} {name} never was {what}: {now:?}\nevents: {:#?}", kind.kind, self.events());
+            panic!(
+                "{} {name} never was {what}: {now:?}\nevents: {:#?}",
+                kind.kind,
+                self.events()
+            );
         }
     }
 
@@ -128,15 +157,23 @@ impl Rig {
             d.is_some_and(|d| {
                 let status = &d["status"];
                 status["observedGeneration"] == d["metadata"]["generation"]
-                    && ["replicas", "updatedReplicas", "availableReplicas"].iter().all(|f| status[*f].as_i64() == Some(replicas))
+                    && ["replicas", "updatedReplicas", "availableReplicas"]
+                        .iter()
+                        .all(|f| status[*f].as_i64() == Some(replicas))
             })
         })
         .await;
     }
 
     pub async fn until_ended(&self, pod: &str) -> String {
-        self.until(&kinds::POD, pod, "ended", |p| p.is_some_and(|p| matches!(p["status"]["phase"].as_str(), Some("Succeeded" | "Failed")))).await;
-        let phase = self.get(&kinds::POD, pod).expect("there").value()["status"]["phase"].as_str().expect("text").to_owned();
+        self.until(&kinds::POD, pod, "ended", |p| {
+            p.is_some_and(|p| matches!(p["status"]["phase"].as_str(), Some("Succeeded" | "Failed")))
+        })
+        .await;
+        let phase = self.get(&kinds::POD, pod).expect("there").value()["status"]["phase"]
+            .as_str()
+            .expect("text")
+            .to_owned();
         let log = self.log(pod).await;
         assert_eq!(phase, "Succeeded", "{log}");
         log
@@ -149,27 +186,54 @@ impl Rig {
     }
 
     pub fn pod(&self, name: &str, spec: Value) {
-        self.create(&kinds::POD, json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec}));
+        self.create(
+            &kinds::POD,
+            json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec}),
+        );
     }
 
     /// The pod's log as the API serves it.
     pub async fn log(&self, pod: &str) -> String {
         // The pump may be a moment behind the exit.
         let path = format!("/api/v1/namespaces/default/pods/{pod}/log?follow=true&container=c");
-        let request = http::Request::get(path).body(Empty::<Bytes>::new()).expect("a request");
-        let response = self.cluster.api_service().call(request).await.expect("infallible");
-        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let request = http::Request::get(path)
+            .body(Empty::<Bytes>::new())
+            .expect("a request");
+        let response = self
+            .cluster
+            .api_service()
+            .call(request)
+            .await
+            .expect("infallible");
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes();
         String::from_utf8_lossy(&body).into_owned()
     }
 
     pub fn pods(&self, app: &str) -> Vec<Arc<Object>> {
         let (pods, _) = self.cluster.store().list(&kinds::POD, Some("default"));
-        pods.into_iter().filter(|p| p.value()["metadata"]["labels"]["app"] == app).collect()
+        pods.into_iter()
+            .filter(|p| p.value()["metadata"]["labels"]["app"] == app)
+            .collect()
     }
 
     pub fn events(&self) -> Vec<String> {
         let (events, _) = self.cluster.store().list(&kinds::EVENT, None);
-        events.iter().map(|e| format!("{} {}: {}", e.value()["involvedObject"]["name"], e.value()["reason"], e.value()["message"])).collect()
+        events
+            .iter()
+            .map(|e| {
+                format!(
+                    "{} {}: {}",
+                    e.value()["involvedObject"]["name"],
+                    e.value()["reason"],
+                    e.value()["message"]
+                )
+            })
+            .collect()
     }
 
     pub async fn stop(self) {
@@ -180,7 +244,9 @@ impl Rig {
 /// Processes whose command line has `needle`, zombies left out.
 pub fn processes(needle: &Path) -> Vec<String> {
     let needle = needle.display().to_string();
-    let read = |pid: &str, file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let read = |pid: &str, file: &str| {
+        std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default()
+    };
     std::fs::read_dir("/proc")
         .expect("there")
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())

@@ -12,7 +12,8 @@ use tokio::net::TcpStream;
 use crate::http::{Client, get};
 use crate::rig::Rig;
 
-const FETCH: &str = "import urllib.request,sys; print(urllib.request.urlopen(sys.argv[1]).read().decode())";
+const FETCH: &str =
+    "import urllib.request,sys; print(urllib.request.urlopen(sys.argv[1]).read().decode())";
 
 pub async fn reached() {
     let begin = Instant::now();
@@ -24,26 +25,61 @@ pub async fn reached() {
     let probe = json!({"httpGet": {"path": "/", "port": 5000}});
     rig.deployment("web", 2, json!({"readinessProbe": probe}));
     rig.until_available("web", 2).await;
-    println!("two replicas of python's http.server available in {:?}", begin.elapsed());
-    assert_eq!(get(rig.ingress, "/").await.expect("an answer"), (200, "hello from web\n".into()));
+    println!(
+        "two replicas of python's http.server available in {:?}",
+        begin.elapsed()
+    );
+    assert_eq!(
+        get(rig.ingress, "/").await.expect("an answer"),
+        (200, "hello from web\n".into())
+    );
     let ingress = rig.get(&kinds::INGRESS, "web").expect("there");
-    assert_eq!(ingress.value()["status"]["loadBalancer"]["ingress"], json!([{"ip": "127.9.9.9"}]));
+    assert_eq!(
+        ingress.value()["status"]["loadBalancer"]["ingress"],
+        json!([{"ip": "127.9.9.9"}])
+    );
 
     // By name from another pod: short, with the search path's forms, and in full.
-    for (n, host) in ["web", "web.default", "web.default.svc.cluster.local"].iter().enumerate() {
+    for (n, host) in ["web", "web.default", "web.default.svc.cluster.local"]
+        .iter()
+        .enumerate()
+    {
         let url = format!("http://{host}:5000/index.html");
-        assert_eq!(rig.run(&format!("fetch-{n}"), &["python3", "-c", FETCH, &url]).await.trim(), "hello from web");
+        assert_eq!(
+            rig.run(&format!("fetch-{n}"), &["python3", "-c", FETCH, &url])
+                .await
+                .trim(),
+            "hello from web"
+        );
     }
     // Both replicas get connections through the ClusterIP.
     let service = rig.get(&kinds::SERVICE, "web").expect("there");
-    let ip = service.value()["spec"]["clusterIP"].as_str().expect("allocated").parse().expect("an address");
+    let ip = service.value()["spec"]["clusterIP"]
+        .as_str()
+        .expect("allocated")
+        .parse()
+        .expect("an address");
     for n in 0..4 {
-        let stream = rig.cluster.connect(SocketAddrV4::new(ip, 5000)).await.expect("connects");
+        let stream = rig
+            .cluster
+            .connect(SocketAddrV4::new(ip, 5000))
+            .await
+            .expect("connects");
         let mut client = Client::over(stream, "x").await.expect("speaks");
-        assert_eq!(client.get(&format!("/index.html?n={n}")).await.expect("an answer").0, 200);
+        assert_eq!(
+            client
+                .get(&format!("/index.html?n={n}"))
+                .await
+                .expect("an answer")
+                .0,
+            200
+        );
     }
     for pod in rig.pods("web") {
-        rig.cluster.store().mark_deleted(&kinds::POD, "default", pod.name(), 1).expect("marked");
+        rig.cluster
+            .store()
+            .mark_deleted(&kinds::POD, "default", pod.name(), 1)
+            .expect("marked");
         let log = rig.log(pod.name()).await;
         assert_eq!(log.matches("?n=").count(), 2, "{log}");
     }
@@ -58,7 +94,10 @@ pub async fn rolling_update() {
     rig.ingress("web", 5000);
     rig.until_available("web", 2).await;
 
-    let (stop, good) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (stop, good) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let ingress = rig.ingress;
     let users: Vec<_> = (0..4)
         .map(|_| {
@@ -72,7 +111,10 @@ pub async fn rolling_update() {
                         Ok((200, _)) => {
                             good.fetch_add(1, Ordering::Relaxed);
                         }
-                        other => bad.push(format!("{other:?}")),
+                        other => {
+                            bad.push(format!("{other:?}"));
+                            break;
+                        }
                     }
                 }
                 bad
@@ -80,18 +122,28 @@ pub async fn rolling_update() {
         })
         .collect();
     for version in 1..=3 {
-        let before: Vec<String> = rig.pods("web").iter().map(|p| p.name().to_owned()).collect();
+        let before: Vec<String> = rig
+            .pods("web")
+            .iter()
+            .map(|p| p.name().to_owned())
+            .collect();
         let begin = Instant::now();
         rig.cluster
             .store()
             .update(&kinds::DEPLOYMENT, "default", "web", |d| {
-                d["spec"]["template"]["metadata"]["annotations"] = json!({"version": version.to_string()});
+                d["spec"]["template"]["metadata"]["annotations"] =
+                    json!({"version": version.to_string()});
                 Ok(())
             })
             .expect("updated");
         rig.until_available("web", 2).await;
         println!("rolling update {version} took {:?}", begin.elapsed());
-        assert!(rig.pods("web").iter().all(|p| !before.contains(&p.name().to_owned()) || p.is_deleting()), "{before:?}");
+        assert!(
+            rig.pods("web")
+                .iter()
+                .all(|p| !before.contains(&p.name().to_owned()) || p.is_deleting()),
+            "{before:?}"
+        );
     }
     stop.store(true, Ordering::Relaxed);
     for user in users {
@@ -101,7 +153,10 @@ pub async fn rolling_update() {
     println!("{} requests, none failed", good.load(Ordering::Relaxed));
     assert!(good.load(Ordering::Relaxed) > 100);
     let deployment = rig.get(&kinds::DEPLOYMENT, "web").expect("there");
-    assert_eq!(deployment.value()["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "4");
+    assert_eq!(
+        deployment.value()["metadata"]["annotations"]["deployment.kubernetes.io/revision"],
+        "4"
+    );
     rig.stop().await;
 }
 
@@ -109,10 +164,16 @@ pub async fn refuses() {
     let rig = Rig::start().await;
     rig.service("nobody", 80);
     let code = "import socket\nfor target in ['nobody', 'nowhere']:\n  try: socket.create_connection((target, 80), 5)\n  except Exception as e: print(type(e).__name__)";
-    assert_eq!(rig.run("asker", &["python3", "-c", code]).await, "ConnectionRefusedError\ngaierror\n");
+    assert_eq!(
+        rig.run("asker", &["python3", "-c", code]).await,
+        "ConnectionRefusedError\ngaierror\n"
+    );
     assert_eq!(get(rig.ingress, "/").await.expect("an answer").0, 404);
     rig.ingress("nobody", 80);
-    rig.until(&kinds::INGRESS, "nobody", "given an address", |i| i.is_some_and(|i| i["status"]["loadBalancer"]["ingress"][0].is_object())).await;
+    rig.until(&kinds::INGRESS, "nobody", "given an address", |i| {
+        i.is_some_and(|i| i["status"]["loadBalancer"]["ingress"][0].is_object())
+    })
+    .await;
     assert_eq!(get(rig.ingress, "/").await.expect("an answer").0, 503);
     rig.stop().await;
 }
@@ -121,13 +182,66 @@ pub async fn forwarded() {
     let rig = Rig::start().await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("an address");
-    rig.cluster.forward(listener, "default".into(), "web".into(), 5000).await.expect("forwarded");
+    rig.cluster
+        .forward(listener, "default".into(), "web".into(), 5000)
+        .await
+        .expect("forwarded");
     get(addr, "/").await.expect_err("nobody is there yet");
     rig.service("web", 5000);
-    rig.deployment("web", 1, json!({"readinessProbe": {"tcpSocket": {"port": 5000}}}));
+    rig.deployment(
+        "web",
+        1,
+        json!({"readinessProbe": {"tcpSocket": {"port": 5000}}}),
+    );
     rig.until_available("web", 1).await;
     // The status may be a moment ahead of the endpoints.
-    rig.until(&kinds::ENDPOINT_SLICE, "web-devenv", "ready", |s| s.is_some_and(|s| s["endpoints"][0]["conditions"]["ready"] == true)).await;
+    rig.until(&kinds::ENDPOINT_SLICE, "web-devenv", "ready", |s| {
+        s.is_some_and(|s| s["endpoints"][0]["conditions"]["ready"] == true)
+    })
+    .await;
     assert_eq!(get(addr, "/").await.expect("an answer").0, 200);
     rig.stop().await;
+}
+
+pub async fn way_out() {
+    let rig = Rig::start().await;
+    // An address of this machine that is not in the pod's own loopback: where a route to the outside leaves from.
+    let Some(host) = outside_address() else {
+        println!("skipped: this machine has no address beside loopback");
+        return rig.stop().await;
+    };
+    let listener = tokio::net::TcpListener::bind((host, 0))
+        .await
+        .expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut asked = String::new();
+        stream
+            .read_to_string(&mut asked)
+            .await
+            .expect("read to the half-close");
+        stream
+            .write_all(asked.to_uppercase().as_bytes())
+            .await
+            .expect("written");
+    });
+    let code = "import socket,sys\ns=socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)\ns.sendall(b'hello'); s.shutdown(socket.SHUT_WR); print(s.makefile().read())";
+    let (host, port) = (host.to_string(), port.to_string());
+    assert_eq!(
+        rig.run("out", &["python3", "-c", code, &host, &port])
+            .await
+            .trim(),
+        "HELLO"
+    );
+    rig.stop().await;
+}
+
+/// An address of this machine that others would reach it at. Nothing is sent.
+fn outside_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback()).then_some(ip)
 }

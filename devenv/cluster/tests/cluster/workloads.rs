@@ -10,7 +10,11 @@ use crate::rig::Rig;
 
 pub async fn killed() {
     let rig = Rig::start().await;
-    rig.deployment("web", 1, json!({"readinessProbe": {"tcpSocket": {"port": 5000}}}));
+    rig.deployment(
+        "web",
+        1,
+        json!({"readinessProbe": {"tcpSocket": {"port": 5000}}}),
+    );
     rig.until_available("web", 1).await;
     let pod = rig.pods("web").remove(0);
     // Kill the container's process from inside its pod: PID 1 there is the pod's own.
@@ -23,7 +27,11 @@ pub async fn killed() {
         })
         .expect("the container's process");
     let begin = Instant::now();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("killed");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .expect("killed");
     rig.until(&kinds::POD, pod.name(), "restarted and ready", |p| {
         p.is_some_and(|p| {
             let status = &p["status"];
@@ -36,7 +44,10 @@ pub async fn killed() {
     println!("killed, restarted and ready again in {:?}", begin.elapsed());
     let last = rig.get(&kinds::POD, pod.name()).expect("there");
     let last = &last.value()["status"]["containerStatuses"][0]["lastState"]["terminated"];
-    assert_eq!((last["exitCode"].as_i64(), last["signal"].as_i64()), (Some(137), Some(9)));
+    assert_eq!(
+        (last["exitCode"].as_i64(), last["signal"].as_i64()),
+        (Some(137), Some(9))
+    );
     rig.stop().await;
 }
 
@@ -77,9 +88,20 @@ pub async fn configured() {
     );
     let log = rig.until_ended("configured").await;
     let web = rig.web().display().to_string();
-    let expected = ["hunter2 db://hunter2@$(IP) value", "contenthunter2", "400", "from init", "configured", "1", &web];
+    let expected = [
+        "hunter2 db://hunter2@$(IP) value",
+        "contenthunter2",
+        "400",
+        "from init",
+        "configured",
+        "1",
+        &web,
+    ];
     assert_eq!(log.lines().collect::<Vec<_>>(), expected);
-    assert_eq!(std::fs::read_to_string(host.join("kept")).expect("written"), "kept\n");
+    assert_eq!(
+        std::fs::read_to_string(host.join("kept")).expect("written"),
+        "kept\n"
+    );
     rig.stop().await;
 }
 
@@ -90,18 +112,44 @@ pub async fn probed() {
         probe["periodSeconds"] = json!(1);
         json!({"readinessProbe": probe})
     };
-    rig.deployment("http", 1, probe(json!({"httpGet": {"path": "/index.html", "port": 5000}})));
-    rig.deployment("exec", 1, probe(json!({"exec": {"command": ["sh", "-c", "test -f index.html"]}})));
-    rig.deployment("missing", 1, probe(json!({"httpGet": {"path": "/nope", "port": 5000}})));
+    rig.deployment(
+        "http",
+        1,
+        probe(json!({"httpGet": {"path": "/index.html", "port": 5000}})),
+    );
+    rig.deployment(
+        "exec",
+        1,
+        probe(json!({"exec": {"command": ["sh", "-c", "test -f index.html"]}})),
+    );
+    rig.deployment(
+        "missing",
+        1,
+        probe(json!({"httpGet": {"path": "/nope", "port": 5000}})),
+    );
     rig.until_available("http", 1).await;
     rig.until_available("exec", 1).await;
     // Not ready, and the event says why once the first hurry is over.
-    assert_eq!(rig.get(&kinds::DEPLOYMENT, "missing").expect("there").value()["status"]["readyReplicas"], json!(null));
+    assert_eq!(
+        rig.get(&kinds::DEPLOYMENT, "missing")
+            .expect("there")
+            .value()["status"]["readyReplicas"],
+        json!(null)
+    );
     std::fs::write(rig.web().join("nope"), "now").expect("written");
     rig.until_available("missing", 1).await;
     std::fs::remove_file(rig.web().join("nope")).expect("removed");
-    rig.until(&kinds::DEPLOYMENT, "missing", "unavailable again", |d| d.is_some_and(|d| d["status"]["readyReplicas"].is_null())).await;
-    assert!(rig.events().iter().any(|e| e.contains("HTTP probe failed with statuscode: 404")), "{:?}", rig.events());
+    rig.until(&kinds::DEPLOYMENT, "missing", "unavailable again", |d| {
+        d.is_some_and(|d| d["status"]["readyReplicas"].is_null())
+    })
+    .await;
+    assert!(
+        rig.events()
+            .iter()
+            .any(|e| e.contains("HTTP probe failed with statuscode: 404")),
+        "{:?}",
+        rig.events()
+    );
     rig.stop().await;
 }
 
@@ -116,17 +164,34 @@ pub async fn knative() {
     let ready = |revision: &'static str| {
         move |k: Option<&serde_json::Value>| {
             k.is_some_and(|k| {
-                let ready = k["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
+                let ready = k["status"]["conditions"].as_array().is_some_and(|all| {
+                    all.iter()
+                        .any(|c| c["type"] == "Ready" && c["status"] == "True")
+                });
                 ready && k["status"]["latestReadyRevisionName"] == revision
             })
         }
     };
-    rig.until(&kinds::KNATIVE_SERVICE, "frontend", "ready", ready("frontend-00001")).await;
+    rig.until(
+        &kinds::KNATIVE_SERVICE,
+        "frontend",
+        "ready",
+        ready("frontend-00001"),
+    )
+    .await;
     let addr = rig.cluster.knative_addrs()[0];
     let url = format!("http://{addr}");
-    assert_eq!(rig.get(&kinds::KNATIVE_SERVICE, "frontend").expect("there").value()["status"]["url"], url.as_str());
+    assert_eq!(
+        rig.get(&kinds::KNATIVE_SERVICE, "frontend")
+            .expect("there")
+            .value()["status"]["url"],
+        url.as_str()
+    );
     let api = format!("http://{}/api3", rig.ingress);
-    assert_eq!(get(addr, "/").await.expect("an answer"), (200, format!("frontend frontend-00001 {api} 1")));
+    assert_eq!(
+        get(addr, "/").await.expect("an answer"),
+        (200, format!("frontend frontend-00001 {api} 1"))
+    );
     rig.cluster
         .store()
         .update(&kinds::KNATIVE_SERVICE, "default", "frontend", |k| {
@@ -134,21 +199,54 @@ pub async fn knative() {
             Ok(())
         })
         .expect("updated");
-    rig.until(&kinds::KNATIVE_SERVICE, "frontend", "ready", ready("frontend-00002")).await;
-    assert_eq!(get(addr, "/").await.expect("an answer"), (200, format!("frontend frontend-00002 {api} 2")));
+    rig.until(
+        &kinds::KNATIVE_SERVICE,
+        "frontend",
+        "ready",
+        ready("frontend-00002"),
+    )
+    .await;
+    assert_eq!(
+        get(addr, "/").await.expect("an answer"),
+        (200, format!("frontend frontend-00002 {api} 2"))
+    );
     rig.stop().await;
 }
 
 pub async fn deleted() {
     let rig = Rig::start().await;
+    let begin = Instant::now();
     rig.deployment("web", 2, json!({}));
+    rig.until(&kinds::DEPLOYMENT, "web", "running", |d| {
+        d.is_some_and(|d| d["status"]["readyReplicas"] == 2)
+    })
+    .await;
+    println!(
+        "from the Deployment to two running containers in {:?}",
+        begin.elapsed()
+    );
     rig.until_available("web", 2).await;
     let pods = rig.pods("web");
-    rig.cluster.store().delete(&kinds::DEPLOYMENT, "default", "web").expect("deleted");
+    rig.cluster
+        .store()
+        .delete(&kinds::DEPLOYMENT, "default", "web")
+        .expect("deleted");
     for pod in pods {
-        rig.until(&kinds::POD, pod.name(), "gone", |p| p.is_none()).await;
+        rig.until(&kinds::POD, pod.name(), "gone", |p| p.is_none())
+            .await;
     }
-    assert!(rig.cluster.store().list(&kinds::REPLICA_SET, None).0.is_empty());
-    assert_eq!(std::fs::read_dir(rig.dir.path().join(".devenv/run/logs")).expect("there").count(), 0);
+    assert!(
+        rig.cluster
+            .store()
+            .list(&kinds::REPLICA_SET, None)
+            .0
+            .is_empty()
+    );
+    assert_eq!(
+        std::fs::read_dir(rig.dir.path().join(".devenv/run/logs"))
+            .expect("there")
+            .count(),
+        0
+    );
     rig.stop().await;
 }

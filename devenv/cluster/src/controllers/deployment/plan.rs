@@ -99,7 +99,10 @@ pub enum Action {
 pub fn plan(desired: &Desired, sets: &[Set]) -> Vec<Action> {
     let newest = sets.iter().map(|s| s.revision).max().unwrap_or(0);
     let new = current(desired, sets);
-    let old: Vec<&Set> = sets.iter().filter(|s| Some(s.name.as_str()) != new.map(|n| n.name.as_str())).collect();
+    let old: Vec<&Set> = sets
+        .iter()
+        .filter(|s| Some(s.name.as_str()) != new.map(|n| n.name.as_str()))
+        .collect();
     if desired.paused {
         return scale_paused(desired, sets, new);
     }
@@ -108,12 +111,26 @@ pub fn plan(desired: &Desired, sets: &[Set]) -> Vec<Action> {
         && (new.revision < newest || new.revision == 0)
     {
         let revision = newest.max(old.iter().map(|s| s.revision).max().unwrap_or(0)) + 1;
-        actions.push(Action::Revise { name: new.name.clone(), revision });
+        actions.push(Action::Revise {
+            name: new.name.clone(),
+            revision,
+        });
     }
     match desired.strategy {
         Strategy::Recreate => recreate(desired, new, &old, newest, &mut actions),
-        Strategy::Rolling { max_surge, max_unavailable } => {
-            rolling(desired, new, &old, newest, max_surge, max_unavailable, &mut actions);
+        Strategy::Rolling {
+            max_surge,
+            max_unavailable,
+        } => {
+            rolling(
+                desired,
+                new,
+                &old,
+                newest,
+                max_surge,
+                max_unavailable,
+                &mut actions,
+            );
         }
     }
     if new.is_some_and(|n| is_complete(desired, n, sets)) {
@@ -147,11 +164,18 @@ fn scale_paused(desired: &Desired, sets: &[Set], new: Option<&Set>) -> Vec<Actio
         // Amid a roll-out nothing moves while it is paused.
         _ => None,
     };
-    target.into_iter().flat_map(|set| scale(set, desired.replicas)).collect()
+    target
+        .into_iter()
+        .flat_map(|set| scale(set, desired.replicas))
+        .collect()
 }
 
 fn scale(set: &Set, to: i32) -> Option<Action> {
-    (set.wanted != to).then(|| Action::Scale { name: set.name.clone(), from: set.wanted, to })
+    (set.wanted != to).then(|| Action::Scale {
+        name: set.name.clone(),
+        from: set.wanted,
+        to,
+    })
 }
 
 fn create(desired: &Desired, replicas: i32, newest: i64) -> Action {
@@ -162,7 +186,13 @@ fn create(desired: &Desired, replicas: i32, newest: i64) -> Action {
     }
 }
 
-fn recreate(desired: &Desired, new: Option<&Set>, old: &[&Set], newest: i64, actions: &mut Vec<Action>) {
+fn recreate(
+    desired: &Desired,
+    new: Option<&Set>,
+    old: &[&Set],
+    newest: i64,
+    actions: &mut Vec<Action>,
+) {
     let down: Vec<Action> = old.iter().filter_map(|s| scale(s, 0)).collect();
     if !down.is_empty() {
         actions.extend(down);
@@ -214,12 +244,22 @@ fn rolling(
     scale_down(desired, new, old, max_unavailable, actions);
 }
 
-fn scale_down(desired: &Desired, new: &Set, old: &[&Set], max_unavailable: i32, actions: &mut Vec<Action>) {
+fn scale_down(
+    desired: &Desired,
+    new: &Set,
+    old: &[&Set],
+    max_unavailable: i32,
+    actions: &mut Vec<Action>,
+) {
     let least = desired.replicas - max_unavailable;
     let old_wanted: i32 = old.iter().map(|s| s.wanted).sum();
     let unavailable_new = (new.wanted - new.available).max(0);
     let mut spare = old_wanted + new.wanted - least - unavailable_new;
-    let mut oldest_first: Vec<(&Set, i32)> = old.iter().filter(|s| s.wanted > 0).map(|s| (*s, s.wanted)).collect();
+    let mut oldest_first: Vec<(&Set, i32)> = old
+        .iter()
+        .filter(|s| s.wanted > 0)
+        .map(|s| (*s, s.wanted))
+        .collect();
     oldest_first.sort_by(|a, b| (a.0.created, &a.0.name).cmp(&(b.0.created, &b.0.name)));
     // First those that serve nobody: they would only hold up the roll-out.
     for (set, wanted) in &mut oldest_first {
@@ -227,23 +267,35 @@ fn scale_down(desired: &Desired, new: &Set, old: &[&Set], max_unavailable: i32, 
         *wanted -= broken;
         spare -= broken;
     }
-    let available: i32 = oldest_first.iter().map(|(s, wanted)| s.available.min(*wanted)).sum::<i32>() + new.available;
+    let available: i32 = oldest_first
+        .iter()
+        .map(|(s, wanted)| s.available.min(*wanted))
+        .sum::<i32>()
+        + new.available;
     let mut healthy = (available - least).max(0);
     for (_, wanted) in &mut oldest_first {
         let gone = (*wanted).min(healthy);
         *wanted -= gone;
         healthy -= gone;
     }
-    actions.extend(oldest_first.into_iter().filter_map(|(set, to)| scale(set, to)));
+    actions.extend(
+        oldest_first
+            .into_iter()
+            .filter_map(|(set, to)| scale(set, to)),
+    );
 }
 
 fn clean_up(desired: &Desired, old: &[&Set], actions: &mut Vec<Action>) {
-    let mut empty: Vec<&&Set> =
-        old.iter().filter(|s| s.wanted == 0 && s.replicas == 0 && s.pods == 0 && s.observed).collect();
+    let mut empty: Vec<&&Set> = old
+        .iter()
+        .filter(|s| s.wanted == 0 && s.replicas == 0 && s.pods == 0 && s.observed)
+        .collect();
     let keep = usize::try_from(desired.history_limit).unwrap_or(0);
     empty.sort_by_key(|s| (s.revision, s.created));
     let beyond = empty.len().saturating_sub(keep);
-    actions.extend(empty.into_iter().take(beyond).map(|s| Action::Delete { name: s.name.clone() }));
+    actions.extend(empty.into_iter().take(beyond).map(|s| Action::Delete {
+        name: s.name.clone(),
+    }));
 }
 
 /// `maxSurge` and `maxUnavailable` as counts: a share of the surge is rounded up, of the
@@ -259,7 +311,11 @@ pub fn bounds(replicas: i32, surge: &str, unavailable: &str) -> Option<(i32, i32
         i32::try_from(if up { (share + 99) / 100 } else { share / 100 }).ok()
     };
     let (surge, unavailable) = (resolve(surge, true)?, resolve(unavailable, false)?);
-    Some(if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable.min(replicas)) })
+    Some(if surge == 0 && unavailable == 0 {
+        (0, 1)
+    } else {
+        (surge, unavailable.min(replicas))
+    })
 }
 
 #[cfg(test)]
@@ -268,10 +324,20 @@ mod tests {
     use rstest::rstest;
 
     fn desired(replicas: i32, strategy: Strategy) -> Desired {
-        Desired { name: "web".into(), replicas, strategy, paused: false, history_limit: 1, hash: "new".into() }
+        Desired {
+            name: "web".into(),
+            replicas,
+            strategy,
+            paused: false,
+            history_limit: 1,
+            hash: "new".into(),
+        }
     }
 
-    const ROLLING: Strategy = Strategy::Rolling { max_surge: 1, max_unavailable: 0 };
+    const ROLLING: Strategy = Strategy::Rolling {
+        max_surge: 1,
+        max_unavailable: 0,
+    };
 
     /// A settled set: every wanted pod runs, `available` of them are available.
     fn set(hash: &str, revision: i64, wanted: i32, available: i32) -> Set {
@@ -290,11 +356,19 @@ mod tests {
     }
 
     fn scaled(name: &str, from: i32, to: i32) -> Action {
-        Action::Scale { name: format!("web-{name}"), from, to }
+        Action::Scale {
+            name: format!("web-{name}"),
+            from,
+            to,
+        }
     }
 
     fn made(replicas: i32, revision: i64) -> Action {
-        Action::Create { name: "web-new".into(), replicas, revision }
+        Action::Create {
+            name: "web-new".into(),
+            replicas,
+            revision,
+        }
     }
 
     #[rstest]
@@ -315,7 +389,11 @@ mod tests {
         vec![Action::Delete { name: "web-a".into() }])]
     #[case::history_waits_for_the_end(2, vec![set("a", 1, 0, 0), set("b", 2, 0, 0), set("new", 3, 2, 1)], vec![])]
     #[case::zero(0, vec![set("new", 1, 2, 2)], vec![scaled("new", 2, 0)])]
-    fn rolling_update(#[case] replicas: i32, #[case] sets: Vec<Set>, #[case] expected: Vec<Action>) {
+    fn rolling_update(
+        #[case] replicas: i32,
+        #[case] sets: Vec<Set>,
+        #[case] expected: Vec<Action>,
+    ) {
         assert_eq!(plan(&desired(replicas, ROLLING), &sets), expected);
     }
 
@@ -328,7 +406,10 @@ mod tests {
 
     #[test]
     fn unavailable_allows_to_go_down_first() {
-        let strategy = Strategy::Rolling { max_surge: 0, max_unavailable: 1 };
+        let strategy = Strategy::Rolling {
+            max_surge: 0,
+            max_unavailable: 1,
+        };
         let before = [set("a", 1, 3, 3)];
         assert_eq!(plan(&desired(3, strategy), &before), [made(0, 2)]);
         let after = [set("a", 1, 3, 3), set("new", 2, 0, 0)];
@@ -363,7 +444,12 @@ mod tests {
     #[case(10, "3", "100%", Some((3, 10)))]
     #[case(10, "x", "1", None)]
     #[case(10, "-1", "1", None)]
-    fn fence_posts(#[case] n: i32, #[case] surge: &str, #[case] down: &str, #[case] expected: Option<(i32, i32)>) {
+    fn fence_posts(
+        #[case] n: i32,
+        #[case] surge: &str,
+        #[case] down: &str,
+        #[case] expected: Option<(i32, i32)>,
+    ) {
         assert_eq!(bounds(n, surge, down), expected);
     }
 
@@ -374,8 +460,18 @@ mod tests {
     #[case(4, 1, 1)]
     #[case(5, 0, 2)]
     #[case(3, 3, 3)]
-    fn a_whole_roll_out_stays_within_its_bounds(#[case] n: i32, #[case] surge: i32, #[case] down: i32) {
-        let desired = desired(n, Strategy::Rolling { max_surge: surge, max_unavailable: down });
+    fn a_whole_roll_out_stays_within_its_bounds(
+        #[case] n: i32,
+        #[case] surge: i32,
+        #[case] down: i32,
+    ) {
+        let desired = desired(
+            n,
+            Strategy::Rolling {
+                max_surge: surge,
+                max_unavailable: down,
+            },
+        );
         let mut sets = vec![set("a", 1, n, n)];
         for _ in 0..100 {
             let actions = plan(&desired, &sets);
@@ -384,7 +480,9 @@ mod tests {
             }
             for action in actions {
                 match action {
-                    Action::Create { replicas, revision, .. } => sets.push(set("new", revision, replicas, 0)),
+                    Action::Create {
+                        replicas, revision, ..
+                    } => sets.push(set("new", revision, replicas, 0)),
                     Action::Scale { name, to, .. } => {
                         let set = sets.iter_mut().find(|s| s.name == name).expect("known");
                         set.wanted = to;
@@ -402,7 +500,10 @@ mod tests {
                 lagging.available += 1;
             }
         }
-        let end: Vec<(&str, i32)> = sets.iter().map(|s| (s.hash.as_str(), s.available)).collect();
+        let end: Vec<(&str, i32)> = sets
+            .iter()
+            .map(|s| (s.hash.as_str(), s.available))
+            .collect();
         assert_eq!(end, [("a", 0), ("new", n)]);
     }
 }

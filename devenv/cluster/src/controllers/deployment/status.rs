@@ -27,7 +27,8 @@ pub struct Context {
 pub fn status(desired: &Desired, sets: &[Set], context: &Context) -> (Value, Option<Duration>) {
     let new = current(desired, sets);
     let sum = |f: fn(&Set) -> i32| sets.iter().map(f).sum::<i32>();
-    let (replicas, ready, available) = (sum(|s| s.replicas), sum(|s| s.ready), sum(|s| s.available));
+    let (replicas, ready, available) =
+        (sum(|s| s.replicas), sum(|s| s.ready), sum(|s| s.available));
     let updated = new.map_or(0, |s| s.replicas);
     let mut status = json!({"observedGeneration": context.generation});
     for (field, count) in [
@@ -35,7 +36,10 @@ pub fn status(desired: &Desired, sets: &[Set], context: &Context) -> (Value, Opt
         ("updatedReplicas", updated),
         ("readyReplicas", ready),
         ("availableReplicas", available),
-        ("unavailableReplicas", (sum(|s| s.wanted) - available).max(0)),
+        (
+            "unavailableReplicas",
+            (sum(|s| s.wanted) - available).max(0),
+        ),
     ] {
         // Kubernetes leaves zeros out.
         if count > 0 {
@@ -43,16 +47,33 @@ pub fn status(desired: &Desired, sets: &[Set], context: &Context) -> (Value, Opt
         }
     }
     let down = match desired.strategy {
-        Strategy::Rolling { max_unavailable, .. } => max_unavailable,
+        Strategy::Rolling {
+            max_unavailable, ..
+        } => max_unavailable,
         Strategy::Recreate => 0,
     };
     let enough = available >= desired.replicas - down;
     let available_condition = if enough {
-        wanted("Available", true, "MinimumReplicasAvailable", "Deployment has minimum availability.")
+        wanted(
+            "Available",
+            true,
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.",
+        )
     } else {
-        wanted("Available", false, "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+        wanted(
+            "Available",
+            false,
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.",
+        )
     };
-    let mut conditions = vec![carry(&context.previous, available_condition, context.now, false)];
+    let mut conditions = vec![carry(
+        &context.previous,
+        available_condition,
+        context.now,
+        false,
+    )];
     let (progressing, again) = progressing(desired, sets, new, &status, context);
     conditions.extend(progressing);
     status["conditions"] = Value::Array(conditions);
@@ -73,13 +94,19 @@ fn progressing(
     let Some(new) = new else {
         let message = format!("Waiting for the old pods of {:?} to end.", desired.name);
         let condition = wanted("Progressing", true, "ReplicaSetUpdated", &message);
-        return (Some(carry(&context.previous, condition, context.now, false)), None);
+        return (
+            Some(carry(&context.previous, condition, context.now, false)),
+            None,
+        );
     };
     if is_complete(desired, new, sets) {
         let message = format!("ReplicaSet {:?} has successfully progressed.", new.name);
         let condition = wanted("Progressing", true, "NewReplicaSetAvailable", &message);
         let touched = before.is_none_or(|c| c["reason"] != "NewReplicaSetAvailable");
-        return (Some(carry(&context.previous, condition, context.now, touched)), None);
+        return (
+            Some(carry(&context.previous, condition, context.now, touched)),
+            None,
+        );
     }
     let count = |s: &Value, field: &str| s[field].as_i64().unwrap_or(0);
     let old_of = |s: &Value| count(s, "replicas") - count(s, "updatedReplicas");
@@ -91,16 +118,26 @@ fn progressing(
     let message = format!("ReplicaSet {:?} is progressing.", new.name);
     let condition = wanted("Progressing", true, "ReplicaSetUpdated", &message);
     let Some(before) = before else {
-        return (Some(carry(was, condition, context.now, true)), Some(deadline));
+        return (
+            Some(carry(was, condition, context.now, true)),
+            Some(deadline),
+        );
     };
-    let restarted = before["reason"] == "NewReplicaSetAvailable" || before["message"] != condition["message"] && before["status"] == "True";
+    let restarted = before["reason"] == "NewReplicaSetAvailable"
+        || before["message"] != condition["message"] && before["status"] == "True";
     if moved || restarted {
-        return (Some(carry(was, condition, context.now, true)), Some(deadline));
+        return (
+            Some(carry(was, condition, context.now, true)),
+            Some(deadline),
+        );
     }
     if before["reason"] == "ProgressDeadlineExceeded" {
         return (Some(before.clone()), None);
     }
-    let since = before["lastUpdateTime"].as_str().and_then(|t| t.parse().ok()).unwrap_or(context.now);
+    let since = before["lastUpdateTime"]
+        .as_str()
+        .and_then(|t| t.parse().ok())
+        .unwrap_or(context.now);
     let waited = between(since, context.now);
     if waited >= deadline {
         let message = format!("ReplicaSet {:?} has timed out progressing.", new.name);
@@ -108,7 +145,10 @@ fn progressing(
         return (Some(carry(was, condition, context.now, true)), None);
     }
     // A condition's time has whole seconds: a second later is surely after the deadline.
-    (Some(before.clone()), Some(deadline - waited + Duration::from_secs(1)))
+    (
+        Some(before.clone()),
+        Some(deadline - waited + Duration::from_secs(1)),
+    )
 }
 
 fn wanted(kind: &str, status: bool, reason: &str, message: &str) -> Value {
@@ -116,16 +156,22 @@ fn wanted(kind: &str, status: bool, reason: &str, message: &str) -> Value {
 }
 
 fn previous<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
-    status["conditions"].as_array()?.iter().find(|c| c["type"] == kind)
+    status["conditions"]
+        .as_array()?
+        .iter()
+        .find(|c| c["type"] == kind)
 }
 
 /// Gives a condition its times: of its last transition, and of its last update (`touch` renews it).
 fn carry(status: &Value, mut condition: Value, now: Timestamp, touch: bool) -> Value {
-    let before = condition["type"].as_str().and_then(|kind| previous(status, kind));
+    let before = condition["type"]
+        .as_str()
+        .and_then(|kind| previous(status, kind));
     let now = json!(format(now));
     let same = before.filter(|b| b["status"] == condition["status"]);
     let unchanged = same.filter(|b| b["reason"] == condition["reason"] && !touch);
-    condition["lastTransitionTime"] = same.map_or_else(|| now.clone(), |b| b["lastTransitionTime"].clone());
+    condition["lastTransitionTime"] =
+        same.map_or_else(|| now.clone(), |b| b["lastTransitionTime"].clone());
     condition["lastUpdateTime"] = unchanged.map_or(now, |b| b["lastUpdateTime"].clone());
     condition
 }
@@ -142,7 +188,10 @@ mod tests {
         Desired {
             name: "web".into(),
             replicas: 2,
-            strategy: Strategy::Rolling { max_surge: 1, max_unavailable: 0 },
+            strategy: Strategy::Rolling {
+                max_surge: 1,
+                max_unavailable: 0,
+            },
             paused: false,
             history_limit: 10,
             hash: "new".into(),
@@ -166,7 +215,16 @@ mod tests {
 
     fn run(previous: Value, available: i32, second: i64) -> (Value, Option<Duration>) {
         let deadline = Some(Duration::from_secs(600));
-        status(&desired(), &[set(available)], &Context { generation: 3, previous, deadline, now: at(second) })
+        status(
+            &desired(),
+            &[set(available)],
+            &Context {
+                generation: 3,
+                previous,
+                deadline,
+                now: at(second),
+            },
+        )
     }
 
     fn condition(status: &Value, kind: &str) -> (String, String, String) {
@@ -181,25 +239,59 @@ mod tests {
         assert_eq!(again, Some(Duration::from_secs(600)));
         assert_eq!(first["unavailableReplicas"], 2);
         assert_eq!(first.get("readyReplicas"), None);
-        assert_eq!(condition(&first, "Available").1, "MinimumReplicasUnavailable");
+        assert_eq!(
+            condition(&first, "Available").1,
+            "MinimumReplicasUnavailable"
+        );
         assert_eq!(condition(&first, "Progressing").1, "ReplicaSetUpdated");
         let (second, again) = run(first, 2, 20);
         assert_eq!(again, None);
-        assert_eq!(condition(&second, "Available"), ("True".into(), "MinimumReplicasAvailable".into(), "1970-01-01T00:00:20Z".into()));
-        assert_eq!(condition(&second, "Progressing"), ("True".into(), "NewReplicaSetAvailable".into(), "1970-01-01T00:00:10Z".into()));
-        assert_eq!((second["availableReplicas"].as_i64(), second["observedGeneration"].as_i64()), (Some(2), Some(3)));
-        assert_eq!(run(second.clone(), 2, 99).0, second, "nothing changes at rest");
+        assert_eq!(
+            condition(&second, "Available"),
+            (
+                "True".into(),
+                "MinimumReplicasAvailable".into(),
+                "1970-01-01T00:00:20Z".into()
+            )
+        );
+        assert_eq!(
+            condition(&second, "Progressing"),
+            (
+                "True".into(),
+                "NewReplicaSetAvailable".into(),
+                "1970-01-01T00:00:10Z".into()
+            )
+        );
+        assert_eq!(
+            (
+                second["availableReplicas"].as_i64(),
+                second["observedGeneration"].as_i64()
+            ),
+            (Some(2), Some(3))
+        );
+        assert_eq!(
+            run(second.clone(), 2, 99).0,
+            second,
+            "nothing changes at rest"
+        );
     }
 
     #[test]
     fn the_deadline_counts_from_the_last_progress() {
         let (first, _) = run(Value::Null, 0, 0);
         let (second, again) = run(first, 1, 500);
-        assert_eq!(again, Some(Duration::from_secs(600)), "one more is ready: the clock starts over");
+        assert_eq!(
+            again,
+            Some(Duration::from_secs(600)),
+            "one more is ready: the clock starts over"
+        );
         let (third, again) = run(second, 1, 1000);
         assert_eq!(again, Some(Duration::from_secs(101)));
         let (fourth, again) = run(third, 1, 1101);
-        assert_eq!((condition(&fourth, "Progressing").1.as_str(), again), ("ProgressDeadlineExceeded", None));
+        assert_eq!(
+            (condition(&fourth, "Progressing").1.as_str(), again),
+            ("ProgressDeadlineExceeded", None)
+        );
         let (fifth, _) = run(fourth.clone(), 1, 2000);
         assert_eq!(fifth, fourth);
         let (sixth, _) = run(fifth, 2, 3000);

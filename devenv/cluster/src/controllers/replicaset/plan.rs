@@ -91,8 +91,14 @@ pub fn plan(desired: Desired, pods: &[PodView], now: Timestamp) -> Plan {
             _ => {}
         }
     }
-    let mut active: Vec<&PodView> = mine.into_iter().filter(|p| !p.deleting && !p.ended).collect();
-    let available = |pod: &PodView| pod.ready_since.is_some_and(|since| between(since, now) >= desired.min_ready);
+    let mut active: Vec<&PodView> = mine
+        .into_iter()
+        .filter(|p| !p.deleting && !p.ended)
+        .collect();
+    let available = |pod: &PodView| {
+        pod.ready_since
+            .is_some_and(|since| between(since, now) >= desired.min_ready)
+    };
     plan.status = status(desired, &active, available);
     plan.again = active
         .iter()
@@ -109,9 +115,20 @@ pub fn plan(desired: Desired, pods: &[PodView], now: Timestamp) -> Plan {
         let surplus = active.len() - desired.replicas;
         // Those that serve least go first; among equals the youngest.
         active.sort_by_key(|p| {
-            (p.running, p.ready_since.is_some(), Reverse(p.ready_since), Reverse(p.restarts), Reverse(p.created), p.name.clone())
+            (
+                p.running,
+                p.ready_since.is_some(),
+                Reverse(p.ready_since),
+                Reverse(p.restarts),
+                Reverse(p.created),
+                p.name.clone(),
+            )
         });
-        plan.delete = active.iter().take(surplus).map(|p| p.name.clone()).collect();
+        plan.delete = active
+            .iter()
+            .take(surplus)
+            .map(|p| p.name.clone())
+            .collect();
     }
     plan
 }
@@ -156,7 +173,12 @@ mod tests {
     }
 
     fn desired(replicas: usize) -> Desired {
-        Desired { replicas, min_ready: Duration::ZERO, generation: 7, deleting: false }
+        Desired {
+            replicas,
+            min_ready: Duration::ZERO,
+            generation: 7,
+            deleting: false,
+        }
     }
 
     #[rstest]
@@ -172,17 +194,42 @@ mod tests {
     #[case::most_restarts_go_first(vec![pod("a"), PodView { restarts: 3, ..pod("b") }], 1, 0, &["b"])]
     #[case::others_are_not_touched(vec![PodView { owner: Owner::Other, ..pod("a") }], 1, 1, &[])]
     #[case::all(vec![pod("a")], 0, 0, &["a"])]
-    fn counts(#[case] pods: Vec<PodView>, #[case] replicas: usize, #[case] create: usize, #[case] delete: &[&str]) {
+    fn counts(
+        #[case] pods: Vec<PodView>,
+        #[case] replicas: usize,
+        #[case] create: usize,
+        #[case] delete: &[&str],
+    ) {
         let plan = plan(desired(replicas), &pods, at(300));
-        assert_eq!((plan.create, plan.delete.iter().map(String::as_str).collect::<Vec<_>>().as_slice()), (create, delete));
+        assert_eq!(
+            (
+                plan.create,
+                plan.delete
+                    .iter()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .as_slice()
+            ),
+            (create, delete)
+        );
     }
 
     #[test]
     fn orphans_are_adopted_and_strangers_released() {
         let pods = [
-            PodView { owner: Owner::Nobody, ..pod("orphan") },
-            PodView { matches: false, ..pod("relabelled") },
-            PodView { owner: Owner::Nobody, deleting: true, ..pod("ending") },
+            PodView {
+                owner: Owner::Nobody,
+                ..pod("orphan")
+            },
+            PodView {
+                matches: false,
+                ..pod("relabelled")
+            },
+            PodView {
+                owner: Owner::Nobody,
+                deleting: true,
+                ..pod("ending")
+            },
         ];
         let plan = plan(desired(1), &pods, at(300));
         assert_eq!(plan.adopt, ["orphan"]);
@@ -192,8 +239,17 @@ mod tests {
 
     #[test]
     fn available_comes_after_min_ready_seconds() {
-        let desired = Desired { min_ready: Duration::from_secs(30), ..desired(2) };
-        let pods = [pod("a"), PodView { ready_since: Some(at(90)), ..pod("b") }];
+        let desired = Desired {
+            min_ready: Duration::from_secs(30),
+            ..desired(2)
+        };
+        let pods = [
+            pod("a"),
+            PodView {
+                ready_since: Some(at(90)),
+                ..pod("b")
+            },
+        ];
         let plan = plan(desired, &pods, at(125));
         assert_eq!(
             plan.status,
@@ -204,7 +260,10 @@ mod tests {
 
     #[test]
     fn a_set_that_goes_makes_nothing() {
-        let desired = Desired { deleting: true, ..desired(3) };
+        let desired = Desired {
+            deleting: true,
+            ..desired(3)
+        };
         assert_eq!(plan(desired, &[], at(0)).create, 0);
     }
 }

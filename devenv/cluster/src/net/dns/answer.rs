@@ -49,14 +49,26 @@ pub fn verdict(request: &Message, store: &Store) -> Verdict {
         return Verdict::Reply(Box::new(reverse(request, query, ip, store)));
     }
     let name = query.name().to_lowercase().to_ascii();
-    let name = if name.ends_with('.') { name } else { format!("{name}.") };
-    let Some(inner) = name.strip_suffix(DOMAIN).filter(|rest| rest.is_empty() || rest.ends_with('.')) else {
+    let name = if name.ends_with('.') {
+        name
+    } else {
+        format!("{name}.")
+    };
+    let Some(inner) = name
+        .strip_suffix(DOMAIN)
+        .filter(|rest| rest.is_empty() || rest.ends_with('.'))
+    else {
         return Verdict::Forward;
     };
     if query.query_class() != DNSClass::IN {
         return Verdict::Reply(Box::new(reply(request, ResponseCode::Refused)));
     }
-    Verdict::Reply(Box::new(cluster(request, query, inner.trim_end_matches('.'), store)))
+    Verdict::Reply(Box::new(cluster(
+        request,
+        query,
+        inner.trim_end_matches('.'),
+        store,
+    )))
 }
 
 fn in_network(ip: Ipv4Addr, prefix: [u8; 2]) -> bool {
@@ -70,10 +82,9 @@ pub fn reply(request: &Message, code: ResponseCode) -> Message {
     message.metadata.response_code = code;
     message.metadata.recursion_available = true;
     message.queries = request.queries.clone();
-    if let Some(edns) = &request.edns {
+    if request.edns.is_some() {
         let mut own = hickory_proto::op::Edns::new();
         own.set_max_payload(1232);
-        own.set_version(edns.version().min(0));
         message.edns = Some(own);
     }
     message
@@ -90,10 +101,16 @@ enum Found {
 }
 
 fn cluster(request: &Message, query: &Query, inner: &str, store: &Store) -> Message {
-    let labels: Vec<&str> = if inner.is_empty() { Vec::new() } else { inner.split('.').collect() };
+    let labels: Vec<&str> = if inner.is_empty() {
+        Vec::new()
+    } else {
+        inner.split('.').collect()
+    };
     let mut message = reply(request, ResponseCode::NoError);
     message.metadata.authoritative = true;
-    let wanted = |data: &RData| query.query_type() == RecordType::ANY || data.record_type() == query.query_type();
+    let wanted = |data: &RData| {
+        query.query_type() == RecordType::ANY || data.record_type() == query.query_type()
+    };
     match find(&labels, store) {
         Found::Nothing => message.metadata.response_code = ResponseCode::NXDomain,
         Found::Records(all) => {
@@ -105,9 +122,14 @@ fn cluster(request: &Message, query: &Query, inner: &str, store: &Store) -> Mess
                 }
             }
         }
-        Found::Alias(target) => match Name::from_str(&format!("{}.", target.trim_end_matches('.'))) {
+        Found::Alias(target) => match Name::from_str(&format!("{}.", target.trim_end_matches('.')))
+        {
             Ok(target) => {
-                message.add_answer(Record::from_rdata(query.name().clone(), TTL, RData::CNAME(CNAME(target))));
+                message.add_answer(Record::from_rdata(
+                    query.name().clone(),
+                    TTL,
+                    RData::CNAME(CNAME(target)),
+                ));
             }
             Err(_) => message.metadata.response_code = ResponseCode::ServFail,
         },
@@ -141,7 +163,13 @@ fn find(labels: &[&str], store: &Store) -> Found {
     let exists = Found::Records(Vec::new());
     match labels {
         [] | ["svc" | "pod"] => exists,
-        [ns, "svc" | "pod"] => if has_namespace(store, ns) { exists } else { Found::Nothing },
+        [ns, "svc" | "pod"] => {
+            if has_namespace(store, ns) {
+                exists
+            } else {
+                Found::Nothing
+            }
+        }
         [dashed, ns, "pod"] => match dashed.replace('-', ".").parse::<Ipv4Addr>() {
             Ok(ip) if has_namespace(store, ns) => Found::Records(vec![RData::A(A(ip))]),
             _ => Found::Nothing,
@@ -172,7 +200,10 @@ fn of_service(rest: &[&str], service: &Service, store: &Store) -> Found {
             _ => Found::Nothing,
         };
     }
-    let cluster_ip = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+    let cluster_ip = spec
+        .cluster_ip
+        .as_deref()
+        .and_then(|ip| ip.parse::<Ipv4Addr>().ok());
     let full = format!("{name}.{ns}.svc.{DOMAIN}");
     let Some(ip) = cluster_ip else {
         let all = spec.publish_not_ready_addresses.unwrap_or(false);
@@ -180,11 +211,19 @@ fn of_service(rest: &[&str], service: &Service, store: &Store) -> Found {
         return of_headless(rest, &full, &members);
     };
     let ports = spec.ports.iter().flatten().filter_map(|p| {
-        Some((p.name.clone()?, p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), u16::try_from(p.port).ok()?))
+        Some((
+            p.name.clone()?,
+            p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+            u16::try_from(p.port).ok()?,
+        ))
     });
     match rest {
         [] => Found::Records(vec![RData::A(A(ip))]),
-        [port, protocol] => srv(port, protocol, ports.map(|(n, p, number)| (n, p, number, full.clone()))),
+        [port, protocol] => srv(
+            port,
+            protocol,
+            ports.map(|(n, p, number)| (n, p, number, full.clone())),
+        ),
         [protocol] if protocol.starts_with('_') => Found::Records(Vec::new()),
         _ => Found::Nothing,
     }
@@ -208,17 +247,32 @@ fn members(slices: &[EndpointSlice], all: bool) -> Vec<Member> {
                 .flatten()
                 .filter_map(|p| {
                     let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-                    Some((p.name.clone().unwrap_or_default(), protocol, u16::try_from(p.port?).ok()?))
+                    Some((
+                        p.name.clone().unwrap_or_default(),
+                        protocol,
+                        u16::try_from(p.port?).ok()?,
+                    ))
                 })
                 .collect();
-            slice.endpoints.iter().filter(move |e| all || endpoints::is_ready(e)).flat_map(move |endpoint| {
-                let ports = ports.clone();
-                endpoint.addresses.iter().filter_map(|a| a.parse().ok()).map(move |ip: Ipv4Addr| Member {
-                    host: endpoint.hostname.clone().unwrap_or_else(|| ip.to_string().replace('.', "-")),
-                    ip,
-                    ports: ports.clone(),
+            slice
+                .endpoints
+                .iter()
+                .filter(move |e| all || endpoints::is_ready(e))
+                .flat_map(move |endpoint| {
+                    let ports = ports.clone();
+                    endpoint
+                        .addresses
+                        .iter()
+                        .filter_map(|a| a.parse().ok())
+                        .map(move |ip: Ipv4Addr| Member {
+                            host: endpoint
+                                .hostname
+                                .clone()
+                                .unwrap_or_else(|| ip.to_string().replace('.', "-")),
+                            ip,
+                            ports: ports.clone(),
+                        })
                 })
-            })
         })
         .collect()
 }
@@ -229,30 +283,60 @@ fn of_headless(rest: &[&str], full: &str, members: &[Member]) -> Found {
         [port, protocol] => {
             let all = members.iter().flat_map(|m| {
                 m.ports.iter().map(move |(name, protocol, number)| {
-                    (name.clone(), protocol.clone(), *number, format!("{}.{full}", m.host))
+                    (
+                        name.clone(),
+                        protocol.clone(),
+                        *number,
+                        format!("{}.{full}", m.host),
+                    )
                 })
             });
             srv(port, protocol, all)
         }
         [protocol] if protocol.starts_with('_') => Found::Records(Vec::new()),
         [host] => {
-            let found: Vec<RData> = members.iter().filter(|m| m.host == *host).map(|m| RData::A(A(m.ip))).collect();
-            if found.is_empty() { Found::Nothing } else { Found::Records(found) }
+            let found: Vec<RData> = members
+                .iter()
+                .filter(|m| m.host == *host)
+                .map(|m| RData::A(A(m.ip)))
+                .collect();
+            if found.is_empty() {
+                Found::Nothing
+            } else {
+                Found::Records(found)
+            }
         }
         _ => Found::Nothing,
     }
 }
 
 /// The SRV records of `_port._protocol` among (name, protocol, number, target).
-fn srv(port: &str, protocol: &str, ports: impl Iterator<Item = (String, String, u16, String)>) -> Found {
+fn srv(
+    port: &str,
+    protocol: &str,
+    ports: impl Iterator<Item = (String, String, u16, String)>,
+) -> Found {
     let (Some(port), Some(protocol)) = (port.strip_prefix('_'), protocol.strip_prefix('_')) else {
         return Found::Nothing;
     };
     let found: Vec<RData> = ports
-        .filter(|(name, proto, ..)| name.eq_ignore_ascii_case(port) && proto.eq_ignore_ascii_case(protocol))
-        .filter_map(|(_, _, number, target)| Some(RData::SRV(SRV::new(0, 100, number, Name::from_str(&target).ok()?))))
+        .filter(|(name, proto, ..)| {
+            name.eq_ignore_ascii_case(port) && proto.eq_ignore_ascii_case(protocol)
+        })
+        .filter_map(|(_, _, number, target)| {
+            Some(RData::SRV(SRV::new(
+                0,
+                100,
+                number,
+                Name::from_str(&target).ok()?,
+            )))
+        })
         .collect();
-    if found.is_empty() { Found::Nothing } else { Found::Records(found) }
+    if found.is_empty() {
+        Found::Nothing
+    } else {
+        Found::Records(found)
+    }
 }
 
 /// The name of a ClusterIP or pod address.
@@ -261,13 +345,21 @@ fn reverse(request: &Message, query: &Query, ip: Ipv4Addr, store: &Store) -> Mes
     message.metadata.authoritative = true;
     let text = ip.to_string();
     let (services, _) = store.list(&kinds::SERVICE, None);
-    let service = services.iter().find(|s| s.value()["spec"]["clusterIP"] == text.as_str());
-    let Some(name) = service.and_then(|s| Name::from_str(&format!("{}.{}.svc.{DOMAIN}", s.name(), s.namespace())).ok()) else {
+    let service = services
+        .iter()
+        .find(|s| s.value()["spec"]["clusterIP"] == text.as_str());
+    let Some(name) = service
+        .and_then(|s| Name::from_str(&format!("{}.{}.svc.{DOMAIN}", s.name(), s.namespace())).ok())
+    else {
         message.metadata.response_code = ResponseCode::NXDomain;
         return message;
     };
     if matches!(query.query_type(), RecordType::PTR | RecordType::ANY) {
-        message.add_answer(Record::from_rdata(query.name().clone(), TTL, RData::PTR(PTR(name))));
+        message.add_answer(Record::from_rdata(
+            query.name().clone(),
+            TTL,
+            RData::PTR(PTR(name)),
+        ));
     }
     message
 }

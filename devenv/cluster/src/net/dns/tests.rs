@@ -15,10 +15,26 @@ fn store() -> Store {
         let object = json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec});
         store.create(kind, object).expect("created");
     };
-    put(&kinds::SERVICE, "web", json!({"clusterIP": "10.96.1.1", "ports": [{"name": "http", "port": 80}]}));
-    put(&kinds::SERVICE, "peers", json!({"clusterIP": "None", "ports": [{"name": "p", "port": 7}]}));
-    put(&kinds::SERVICE, "idle", json!({"clusterIP": "None", "ports": [{"port": 7}]}));
-    put(&kinds::SERVICE, "out", json!({"type": "ExternalName", "externalName": "example.com"}));
+    put(
+        &kinds::SERVICE,
+        "web",
+        json!({"clusterIP": "10.96.1.1", "ports": [{"name": "http", "port": 80}]}),
+    );
+    put(
+        &kinds::SERVICE,
+        "peers",
+        json!({"clusterIP": "None", "ports": [{"name": "p", "port": 7}]}),
+    );
+    put(
+        &kinds::SERVICE,
+        "idle",
+        json!({"clusterIP": "None", "ports": [{"port": 7}]}),
+    );
+    put(
+        &kinds::SERVICE,
+        "out",
+        json!({"type": "ExternalName", "externalName": "example.com"}),
+    );
     let endpoint = |n: usize, ready: bool| {
         let ip = format!("10.244.{}.{}", n / 250, n % 250 + 2);
         json!({"addresses": [ip], "conditions": {"ready": ready}, "hostname": if n == 0 { json!("peer-0") } else { Value::Null }})
@@ -28,11 +44,25 @@ fn store() -> Store {
             "metadata": {"name": name, "namespace": "default", "labels": {SERVICE_LABEL: service}},
             "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "p", "port": 7}],
         });
-        store.create(&kinds::ENDPOINT_SLICE, slice).expect("created");
+        store
+            .create(&kinds::ENDPOINT_SLICE, slice)
+            .expect("created");
     };
-    slice("peers", "peers", vec![endpoint(0, true), endpoint(1, true), endpoint(2, false)]);
-    put(&kinds::SERVICE, "many", json!({"clusterIP": "None", "ports": [{"name": "p", "port": 7}]}));
-    slice("many", "many", (0..200).map(|n| endpoint(n, true)).collect());
+    slice(
+        "peers",
+        "peers",
+        vec![endpoint(0, true), endpoint(1, true), endpoint(2, false)],
+    );
+    put(
+        &kinds::SERVICE,
+        "many",
+        json!({"clusterIP": "None", "ports": [{"name": "p", "port": 7}]}),
+    );
+    slice(
+        "many",
+        "many",
+        (0..200).map(|n| endpoint(n, true)).collect(),
+    );
     store
 }
 
@@ -61,14 +91,21 @@ fn serve(upstream: Upstream) -> Server {
     udp.set_nonblocking(true).expect("set");
     tcp.set_nonblocking(true).expect("set");
     let stop = CancellationToken::new();
-    let server = Server { udp: udp.local_addr().expect("an address"), tcp: tcp.local_addr().expect("an address"), stop: stop.clone() };
+    let server = Server {
+        udp: udp.local_addr().expect("an address"),
+        tcp: tcp.local_addr().expect("an address"),
+        stop: stop.clone(),
+    };
     tokio::spawn(Dns::new(store(), upstream).run(udp, tcp, stop));
     server
 }
 
 async fn ask_udp(server: SocketAddr, question: &Message) -> Message {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
-    socket.send_to(&question.to_vec().expect("encodes"), server).await.expect("sent");
+    socket
+        .send_to(&question.to_vec().expect("encodes"), server)
+        .await
+        .expect("sent");
     let mut buffer = vec![0; 65_535];
     let len = socket.recv(&mut buffer).await.expect("an answer");
     Message::from_vec(&buffer[..len]).expect("decodes")
@@ -77,7 +114,10 @@ async fn ask_udp(server: SocketAddr, question: &Message) -> Message {
 async fn ask_tcp(server: SocketAddr, question: &Message) -> Message {
     let mut stream = TcpStream::connect(server).await.expect("connects");
     let packet = question.to_vec().expect("encodes");
-    stream.write_u16(u16::try_from(packet.len()).expect("small")).await.expect("sent");
+    stream
+        .write_u16(u16::try_from(packet.len()).expect("small"))
+        .await
+        .expect("sent");
     stream.write_all(&packet).await.expect("sent");
     let mut answer = vec![0; usize::from(stream.read_u16().await.expect("an answer"))];
     stream.read_exact(&mut answer).await.expect("an answer");
@@ -113,10 +153,21 @@ fn data(message: &Message) -> Vec<String> {
 #[case::reverse_unknown("9.9.96.10.in-addr.arpa.", RecordType::PTR, ResponseCode::NXDomain, &[])]
 #[case::outside_without_resolver("example.com.", RecordType::A, ResponseCode::ServFail, &[])]
 #[tokio::test]
-async fn names(#[case] name: &str, #[case] kind: RecordType, #[case] code: ResponseCode, #[case] expected: &[&str]) {
+async fn names(
+    #[case] name: &str,
+    #[case] kind: RecordType,
+    #[case] code: ResponseCode,
+    #[case] expected: &[&str],
+) {
     let server = serve(Upstream::default());
-    for answer in [ask_udp(server.udp, &question(name, kind)).await, ask_tcp(server.tcp, &question(name, kind)).await] {
-        assert_eq!((answer.metadata.id, answer.metadata.response_code), (77, code));
+    for answer in [
+        ask_udp(server.udp, &question(name, kind)).await,
+        ask_tcp(server.tcp, &question(name, kind)).await,
+    ] {
+        assert_eq!(
+            (answer.metadata.id, answer.metadata.response_code),
+            (77, code)
+        );
         assert_eq!(data(&answer), expected);
         assert_eq!(answer.queries.len(), 1);
     }
@@ -125,7 +176,10 @@ async fn names(#[case] name: &str, #[case] kind: RecordType, #[case] code: Respo
 #[tokio::test]
 async fn no_data_and_no_such_name_say_how_long_that_holds() {
     let server = serve(Upstream::default());
-    for name in ["nope.default.svc.cluster.local.", "idle.default.svc.cluster.local."] {
+    for name in [
+        "nope.default.svc.cluster.local.",
+        "idle.default.svc.cluster.local.",
+    ] {
         let answer = ask_udp(server.udp, &question(name, RecordType::A)).await;
         assert_eq!(answer.authorities.len(), 1);
         assert_eq!(answer.authorities[0].record_type(), RecordType::SOA);
@@ -143,7 +197,10 @@ async fn too_large_for_udp_comes_whole_over_tcp() {
 
 #[tokio::test]
 async fn names_outside_come_from_the_host_even_if_its_first_server_is_dead() {
-    let dead = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound").local_addr().expect("an address");
+    let dead = std::net::UdpSocket::bind("127.0.0.1:0")
+        .expect("bound")
+        .local_addr()
+        .expect("an address");
     let resolver = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
     let upstream = Upstream::new(vec![dead, resolver.local_addr().expect("an address")]);
     tokio::spawn(async move {
@@ -152,12 +209,18 @@ async fn names_outside_come_from_the_host_even_if_its_first_server_is_dead() {
             let (len, client) = resolver.recv_from(&mut buffer).await.expect("a question");
             let asked = Message::from_vec(&buffer[..len]).expect("decodes");
             let answer = answer::reply(&asked, ResponseCode::Refused);
-            resolver.send_to(&answer.to_vec().expect("encodes"), client).await.expect("sent");
+            resolver
+                .send_to(&answer.to_vec().expect("encodes"), client)
+                .await
+                .expect("sent");
         }
     });
     let server = serve(upstream);
     let answer = ask_udp(server.udp, &question("example.com.", RecordType::A)).await;
-    assert_eq!((answer.metadata.id, answer.metadata.response_code), (77, ResponseCode::Refused));
+    assert_eq!(
+        (answer.metadata.id, answer.metadata.response_code),
+        (77, ResponseCode::Refused)
+    );
 }
 
 #[tokio::test]
@@ -167,6 +230,10 @@ async fn rubbish_is_survived() {
     for packet in [&b""[..], b"x", &[0xff; 40]] {
         socket.send_to(packet, server.udp).await.expect("sent");
     }
-    let answer = ask_udp(server.udp, &question("web.default.svc.cluster.local.", RecordType::A)).await;
+    let answer = ask_udp(
+        server.udp,
+        &question("web.default.svc.cluster.local.", RecordType::A),
+    )
+    .await;
     assert_eq!(data(&answer), ["10.96.1.1"]);
 }

@@ -29,28 +29,44 @@ impl Upstream {
 
     /// The `nameserver` lines of a resolv.conf; without any, such names cannot be resolved.
     pub fn from_resolv_conf(path: &Path) -> Upstream {
-        Upstream::new(std::fs::read_to_string(path).map(|text| parse(&text)).unwrap_or_default())
+        Upstream::new(
+            std::fs::read_to_string(path)
+                .map(|text| parse(&text))
+                .unwrap_or_default(),
+        )
     }
 
     /// The answer of the first server that gives one, else SERVFAIL; always under the query's id.
     pub async fn ask(&self, query: &Message, packet: &[u8], tcp: bool) -> Vec<u8> {
         for server in &self.servers {
             let asked = async {
-                if tcp { over_tcp(*server, packet).await } else { over_udp(*server, packet).await }
+                if tcp {
+                    over_tcp(*server, packet).await
+                } else {
+                    over_udp(*server, packet).await
+                }
             };
             match tokio::time::timeout(PATIENCE, asked).await {
                 Ok(Ok(answer)) => return answer,
-                Ok(Err(error)) => debug!(%server, error = &error as &dyn std::error::Error, "a resolver did not answer"),
+                Ok(Err(error)) => {
+                    debug!(%server, error = &error as &dyn std::error::Error, "a resolver did not answer")
+                }
                 Err(_) => debug!(%server, "a resolver did not answer in time"),
             }
         }
         // An encoding failure would leave the client to its own patience.
-        reply(query, ResponseCode::ServFail).to_vec().unwrap_or_default()
+        reply(query, ResponseCode::ServFail)
+            .to_vec()
+            .unwrap_or_default()
     }
 }
 
 async fn over_udp(server: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
-    let local: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let local: SocketAddr = if server.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
     // A socket for each question: its port is random, and only the server's packets reach it.
     let socket = UdpSocket::bind(local).await?;
     socket.connect(server).await?;

@@ -16,9 +16,17 @@ impl Instance {
             return;
         };
         let slot = &mut self.slots[index];
-        let due: Vec<_> = slot.plans.iter().filter(|p| (p.kind == Kind::Startup) != slot.started).cloned().collect();
+        let due: Vec<_> = slot
+            .plans
+            .iter()
+            .filter(|p| (p.kind == Kind::Startup) != slot.started)
+            .cloned()
+            .collect();
         for plan in due {
-            let target = Target { ip: ip.addr(), exec: slot.spec.clone().map(|spec| (sandbox.clone(), spec)) };
+            let target = Target {
+                ip: ip.addr(),
+                exec: slot.spec.clone().map(|spec| (sandbox.clone(), spec)),
+            };
             let kind = plan.kind;
             let asking = probes::run(
                 plan,
@@ -61,7 +69,11 @@ impl Instance {
     }
 
     fn unhealthy(&self, kind: Kind, why: &str) {
-        self.tell(EventType::Warning, "Unhealthy", &format!("{} probe failed: {why}", kind.title()));
+        self.tell(
+            EventType::Warning,
+            "Unhealthy",
+            &format!("{} probe failed: {why}", kind.title()),
+        );
     }
 
     /// Ends a container whose probe failed; it is started again when it has ended.
@@ -69,10 +81,23 @@ impl Instance {
         if !matches!(self.life, Life::Alive) {
             return;
         }
-        let of_pod = self.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+        let of_pod = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.termination_grace_period_seconds);
         let slot = &mut self.slots[index];
-        let of_probe = slot.plans.iter().find(|p| p.kind == kind).and_then(|p| p.grace);
-        let grace = Duration::from_secs(of_probe.or(of_pod).and_then(|g| u64::try_from(g).ok()).unwrap_or(30));
+        let of_probe = slot
+            .plans
+            .iter()
+            .find(|p| p.kind == kind)
+            .and_then(|p| p.grace);
+        let grace = Duration::from_secs(
+            of_probe
+                .or(of_pod)
+                .and_then(|g| u64::try_from(g).ok())
+                .unwrap_or(30),
+        );
         let message = format!(
             "Container {} failed {} probe, will be restarted",
             slot.name(),

@@ -16,9 +16,17 @@ use crate::pod::status::{ContainerView, ExitRecord, State};
 #[derive(Debug)]
 pub(super) enum Phase {
     /// It is to be started: at once, or at a time.
-    Waiting { reason: &'static str, message: Option<String>, until: Option<Instant> },
+    Waiting {
+        reason: &'static str,
+        message: Option<String>,
+        until: Option<Instant>,
+    },
     /// It runs. `kill_at` is set when it was asked to end, so that it is restarted.
-    Running { since: Timestamp, at: Instant, kill_at: Option<Instant> },
+    Running {
+        since: Timestamp,
+        at: Instant,
+        kill_at: Option<Instant>,
+    },
     /// It ended for good.
     Done(ExitRecord),
 }
@@ -44,14 +52,27 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(container: Container, init: bool, backoff: Option<Duration>, waits_for_init: bool) -> Slot {
+    pub(super) fn new(
+        container: Container,
+        init: bool,
+        backoff: Option<Duration>,
+        waits_for_init: bool,
+    ) -> Slot {
         let sidecar = init && container.restart_policy.as_deref() == Some("Always");
-        let reason = if waits_for_init { "PodInitializing" } else { "ContainerCreating" };
+        let reason = if waits_for_init {
+            "PodInitializing"
+        } else {
+            "ContainerCreating"
+        };
         Slot {
             container,
             init,
             sidecar,
-            phase: Phase::Waiting { reason, message: None, until: None },
+            phase: Phase::Waiting {
+                reason,
+                message: None,
+                until: None,
+            },
             ready: false,
             started: false,
             run: 0,
@@ -88,12 +109,20 @@ impl Slot {
     /// Says why it waits; true when that is news.
     pub(super) fn wait(&mut self, reason: &'static str, message: String) -> bool {
         let news = !matches!(&self.phase, Phase::Waiting { reason: r, message: Some(m), .. } if *r == reason && *m == message);
-        self.phase = Phase::Waiting { reason, message: Some(message), until: None };
+        self.phase = Phase::Waiting {
+            reason,
+            message: Some(message),
+            until: None,
+        };
         news
     }
 
     pub(super) fn began(&mut self, spec: StartSpec, plans: Vec<Plan>) {
-        self.phase = Phase::Running { since: Timestamp::now(), at: Instant::now(), kill_at: None };
+        self.phase = Phase::Running {
+            since: Timestamp::now(),
+            at: Instant::now(),
+            kill_at: None,
+        };
         self.ever_ran = true;
         self.spec = Some(spec);
         self.started = !plans.iter().any(|p| p.kind == Kind::Startup);
@@ -108,7 +137,13 @@ impl Slot {
     }
 
     /// Its run ended (or could not begin). Returns the delay before the next run, if there is one.
-    pub(super) fn ended(&mut self, ended: Ended, reason: Option<&str>, message: Option<String>, restart: bool) -> Option<Duration> {
+    pub(super) fn ended(
+        &mut self,
+        ended: Ended,
+        reason: Option<&str>,
+        message: Option<String>,
+        restart: bool,
+    ) -> Option<Duration> {
         let (since, ran) = match self.phase {
             Phase::Running { since, at, .. } => (since, at.elapsed()),
             _ => (Timestamp::now(), Duration::ZERO),
@@ -116,8 +151,21 @@ impl Slot {
         self.stop_probes();
         self.ready = false;
         self.started = false;
-        let reason = reason.unwrap_or(if ended == Ended::Code(0) { "Completed" } else { "Error" }).to_owned();
-        let record = ExitRecord { ended, reason, message, started: since, finished: Timestamp::now(), run: self.run };
+        let reason = reason
+            .unwrap_or(if ended == Ended::Code(0) {
+                "Completed"
+            } else {
+                "Error"
+            })
+            .to_owned();
+        let record = ExitRecord {
+            ended,
+            reason,
+            message,
+            started: since,
+            finished: Timestamp::now(),
+            run: self.run,
+        };
         if !restart {
             self.phase = Phase::Done(record);
             return None;
@@ -126,15 +174,30 @@ impl Slot {
         self.last = Some(record);
         self.run += 1;
         self.ever_ran = true;
-        self.phase = Phase::Waiting { reason: "ContainerCreating", message: None, until: None };
+        self.phase = Phase::Waiting {
+            reason: "ContainerCreating",
+            message: None,
+            until: None,
+        };
         Some(delay)
     }
 
     /// The next run waits because those before ended.
     pub(super) fn back_off(&mut self, delay: Duration, pod: &str) {
-        let shown = if delay.as_secs() >= 1 { format!("{}s", delay.as_secs()) } else { format!("{}ms", delay.as_millis()) };
-        let message = format!("back-off {shown} restarting failed container={} pod={pod}", self.name());
-        self.phase = Phase::Waiting { reason: "CrashLoopBackOff", message: Some(message), until: Some(Instant::now() + delay) };
+        let shown = if delay.as_secs() >= 1 {
+            format!("{}s", delay.as_secs())
+        } else {
+            format!("{}ms", delay.as_millis())
+        };
+        let message = format!(
+            "back-off {shown} restarting failed container={} pod={pod}",
+            self.name()
+        );
+        self.phase = Phase::Waiting {
+            reason: "CrashLoopBackOff",
+            message: Some(message),
+            until: Some(Instant::now() + delay),
+        };
     }
 
     pub(super) fn add_probe(&mut self, kind: Kind, task: AbortHandle) {
@@ -173,7 +236,12 @@ impl Slot {
             init: self.init,
             sidecar: self.sidecar,
             state: match &self.phase {
-                Phase::Waiting { reason, message, .. } => State::Waiting { reason: (*reason).to_owned(), message: message.clone() },
+                Phase::Waiting {
+                    reason, message, ..
+                } => State::Waiting {
+                    reason: (*reason).to_owned(),
+                    message: message.clone(),
+                },
                 Phase::Running { since, .. } => State::Running { since: *since },
                 Phase::Done(exit) => State::Exited(exit.clone()),
             },

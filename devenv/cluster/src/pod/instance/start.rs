@@ -35,7 +35,11 @@ impl Instance {
                     ip: ip.addr(),
                     files: resolv::files(&self.pod, ip.addr()),
                 };
-                self.shared.runtime.create(spec).await.map_err(|error| error.full())
+                self.shared
+                    .runtime
+                    .create(spec)
+                    .await
+                    .map_err(|error| error.full())
             }
         };
         match made {
@@ -45,7 +49,9 @@ impl Instance {
                 true
             }
             Err(why) => {
-                let wait = self.sandbox_retry.map_or(FIRST_RETRY, |(_, wait)| (wait * 2).min(LONGEST_RETRY));
+                let wait = self
+                    .sandbox_retry
+                    .map_or(FIRST_RETRY, |(_, wait)| (wait * 2).min(LONGEST_RETRY));
                 self.sandbox_retry = Some((now + wait, wait));
                 let message = format!("Failed to create pod sandbox: {why}");
                 self.tell(EventType::Warning, "FailedCreatePodSandBox", &message);
@@ -65,23 +71,40 @@ impl Instance {
         let container = self.slots[index].container.clone();
         let name = container.image.clone().unwrap_or_default();
         let Some(image) = self.shared.images.image(&name) else {
-            let message = format!("image {name:?} is not built here: devenv.toml must say how it is built and run; it starts when that is done");
+            let message = format!(
+                "image {name:?} is not built here: devenv.toml must say how it is built and run; it starts when that is done"
+            );
             if self.slots[index].wait("ErrImageNeverPull", message.clone()) {
                 self.tell(EventType::Warning, "ErrImageNeverPull", &message);
             }
             return;
         };
-        let configs = StoredConfigs { store: &self.shared.store, namespace: self.object.namespace() };
+        let configs = StoredConfigs {
+            store: &self.shared.store,
+            namespace: self.object.namespace(),
+        };
         let policy = HostPolicy {
             volumes_dir: self.shared.pods_dir.join(&self.uid).join("volumes"),
             allowed: self.shared.host_paths.clone(),
             owner: self.shared.around.owner,
         };
-        let spec = match start_spec(&self.pod, &container, &image, &configs, &self.facts(), &policy, &self.shared.around) {
+        let spec = match start_spec(
+            &self.pod,
+            &container,
+            &image,
+            &configs,
+            &self.facts(),
+            &policy,
+            &self.shared.around,
+        ) {
             Ok(spec) => spec,
             Err(error) => {
                 if self.slots[index].wait(error.reason, error.message.clone()) {
-                    self.tell(EventType::Warning, "Failed", &format!("Error: {}", error.message));
+                    self.tell(
+                        EventType::Warning,
+                        "Failed",
+                        &format!("Error: {}", error.message),
+                    );
                 }
                 return;
             }
@@ -90,20 +113,52 @@ impl Instance {
             Ok(started) => started,
             Err(error) => {
                 let why = error.full();
-                self.tell(EventType::Warning, "Failed", &format!("Error: failed to start container {:?}: {why}", container.name));
-                self.ended(index, Ended::Code(START_ERROR), Some("StartError"), Some(why));
+                self.tell(
+                    EventType::Warning,
+                    "Failed",
+                    &format!(
+                        "Error: failed to start container {:?}: {why}",
+                        container.name
+                    ),
+                );
+                self.ended(
+                    index,
+                    Ended::Code(START_ERROR),
+                    Some("StartError"),
+                    Some(why),
+                );
                 return;
             }
         };
-        debug!(pod = self.object.name(), container = container.name, pid = started.pid, "a container started");
+        debug!(
+            pod = self.object.name(),
+            container = container.name,
+            pid = started.pid,
+            "a container started"
+        );
         let run = self.slots[index].run;
-        if let Err(error) = self.shared.logs.begin(&self.uid, &container.name, run, started) {
+        if let Err(error) = self
+            .shared
+            .logs
+            .begin(&self.uid, &container.name, run, started)
+        {
             // Its pipes are closed with that: it will notice when it prints. Said, since it may end for it.
-            self.tell(EventType::Warning, "Failed", &format!("the log of container {:?} cannot be written: {error}", container.name));
+            self.tell(
+                EventType::Warning,
+                "Failed",
+                &format!(
+                    "the log of container {:?} cannot be written: {error}",
+                    container.name
+                ),
+            );
         }
         let plans = plans(&container, &spec.env);
         self.slots[index].began(spec, plans);
         self.start_probes(index);
-        self.tell(EventType::Normal, "Started", &format!("Started container {}", container.name));
+        self.tell(
+            EventType::Normal,
+            "Started",
+            &format!("Started container {}", container.name),
+        );
     }
 }

@@ -33,13 +33,24 @@ pub(super) async fn stream(
         while let Some(entry) = reader.next_now().await? {
             pieces += usize::from(entry.whole);
             first.push_back(entry);
-            while pieces > tail && let Some(dropped) = first.pop_front() {
+            while pieces > tail
+                && let Some(dropped) = first.pop_front()
+            {
                 pieces -= usize::from(dropped.whole);
             }
         }
     }
-    let state = State { reader, first, left: query.limit_bytes, begins: true, query, done: false };
-    let chunks = stream::unfold(state, |mut state| async move { state.chunk().await.map(|bytes| (bytes, state)) });
+    let state = State {
+        reader,
+        first,
+        left: query.limit_bytes,
+        begins: true,
+        query,
+        done: false,
+    };
+    let chunks = stream::unfold(state, |mut state| async move {
+        state.chunk().await.map(|bytes| (bytes, state))
+    });
     Ok(chunks.boxed())
 }
 
@@ -79,7 +90,13 @@ impl State {
         }
         let before = out.len();
         if self.query.timestamps && self.begins {
-            out.extend_from_slice(entry.at.strftime("%Y-%m-%dT%H:%M:%S.%9fZ ").to_string().as_bytes());
+            out.extend_from_slice(
+                entry
+                    .at
+                    .strftime("%Y-%m-%dT%H:%M:%S.%9fZ ")
+                    .to_string()
+                    .as_bytes(),
+            );
         }
         out.extend_from_slice(&entry.text);
         if entry.whole {
@@ -121,10 +138,21 @@ impl Reader {
         // The writer may rotate between the look and the opening: then it is looked at again.
         loop {
             let rotations = progress_rx.borrow().rotations;
-            let (from, rotation) = if rotations > 0 { (rotated(&path), rotations - 1) } else { (path.clone(), 0) };
+            let (from, rotation) = if rotations > 0 {
+                (rotated(&path), rotations - 1)
+            } else {
+                (path.clone(), 0)
+            };
             let file = open(&from).await?;
             if progress_rx.borrow().rotations == rotations {
-                return Ok(Reader { path, progress_rx, file, rotation, read: 0, line: Vec::new() });
+                return Ok(Reader {
+                    path,
+                    progress_rx,
+                    file,
+                    rotation,
+                    read: 0,
+                    line: Vec::new(),
+                });
             }
         }
     }
@@ -184,5 +212,9 @@ fn parse(line: &[u8]) -> Option<Entry> {
     let at = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
     let _stream = parts.next()?;
     let whole = parts.next()? == b"F";
-    Some(Entry { at, text: parts.next()?.to_vec(), whole })
+    Some(Entry {
+        at,
+        text: parts.next()?.to_vec(),
+        whole,
+    })
 }

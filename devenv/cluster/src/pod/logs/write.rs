@@ -29,15 +29,24 @@ impl LogFile {
     pub(super) fn create(path: &Path, progress_tx: watch::Sender<Progress>) -> io::Result<LogFile> {
         let file = File::create(path)?;
         let progress = Progress::default();
-        Ok(LogFile { path: path.to_owned(), file, progress, progress_tx, entry: Vec::new(), broken: false })
+        Ok(LogFile {
+            path: path.to_owned(),
+            file,
+            progress,
+            progress_tx,
+            entry: Vec::new(),
+            broken: false,
+        })
     }
 
     /// Writes lines (or parts of lines) as they came.
     pub(super) fn write(&mut self, stream: &str, text: &[u8], whole: bool, at: Timestamp) {
-        self.entry.extend_from_slice(at.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string().as_bytes());
+        self.entry
+            .extend_from_slice(at.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string().as_bytes());
         self.entry.push(b' ');
         self.entry.extend_from_slice(stream.as_bytes());
-        self.entry.extend_from_slice(if whole { b" F " } else { b" P " });
+        self.entry
+            .extend_from_slice(if whole { b" F " } else { b" P " });
         self.entry.extend_from_slice(text);
         self.entry.push(b'\n');
     }
@@ -115,7 +124,11 @@ struct Lines {
 
 impl Lines {
     fn new(stream: &'static str) -> Lines {
-        Lines { stream, buffer: Vec::new(), open: true }
+        Lines {
+            stream,
+            buffer: Vec::new(),
+            open: true,
+        }
     }
 
     async fn fill(&mut self, from: &mut (impl AsyncRead + Unpin)) {
@@ -135,7 +148,12 @@ impl Lines {
             start += end + 1;
         }
         while self.buffer.len() - start >= LINE_PART {
-            file.write(self.stream, &self.buffer[start..start + LINE_PART], false, at);
+            file.write(
+                self.stream,
+                &self.buffer[start..start + LINE_PART],
+                false,
+                at,
+            );
             start += LINE_PART;
         }
         if !self.open && start < self.buffer.len() {

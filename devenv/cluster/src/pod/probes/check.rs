@@ -25,7 +25,9 @@ pub struct Target {
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target").field("ip", &self.ip).finish_non_exhaustive()
+        f.debug_struct("Target")
+            .field("ip", &self.ip)
+            .finish_non_exhaustive()
     }
 }
 
@@ -48,13 +50,23 @@ impl NetProber {
         NetProber { sockets }
     }
 
-    async fn connect(&self, host: Option<&str>, ip: Ipv4Addr, port: u16) -> Result<TcpStream, String> {
+    async fn connect(
+        &self,
+        host: Option<&str>,
+        ip: Ipv4Addr,
+        port: u16,
+    ) -> Result<TcpStream, String> {
         let ip = match host {
             None => ip,
-            Some(host) => host.parse().map_err(|_| format!("the probe's host {host:?} must be an IPv4 address here"))?,
+            Some(host) => host
+                .parse()
+                .map_err(|_| format!("the probe's host {host:?} must be an IPv4 address here"))?,
         };
         let addr = SocketAddrV4::new(ip, port);
-        self.sockets.connect(addr).await.map_err(|error| format!("dial tcp {addr}: {error}"))
+        self.sockets
+            .connect(addr)
+            .await
+            .map_err(|error| format!("dial tcp {addr}: {error}"))
     }
 }
 
@@ -62,21 +74,37 @@ impl NetProber {
 impl Prober for NetProber {
     async fn check(&self, action: &Action, target: &Target) -> Result<(), String> {
         match action {
-            Action::Tcp { host, port } => self.connect(host.as_deref(), target.ip, *port).await.map(drop),
-            Action::Http { host, port, path, headers } => {
+            Action::Tcp { host, port } => self
+                .connect(host.as_deref(), target.ip, *port)
+                .await
+                .map(drop),
+            Action::Http {
+                host,
+                port,
+                path,
+                headers,
+            } => {
                 let stream = self.connect(host.as_deref(), target.ip, *port).await?;
-                let authority = format!("{}:{port}", host.clone().unwrap_or_else(|| target.ip.to_string()));
+                let authority = format!(
+                    "{}:{port}",
+                    host.clone().unwrap_or_else(|| target.ip.to_string())
+                );
                 get(stream, &authority, path, headers).await
             }
             Action::Exec(command) => {
                 let Some((sandbox, spec)) = &target.exec else {
                     return Err("the container is not running".to_owned());
                 };
-                let spec = StartSpec { argv: command.clone(), ..spec.clone() };
+                let spec = StartSpec {
+                    argv: command.clone(),
+                    ..spec.clone()
+                };
                 match sandbox.exec(spec).await {
                     Ok(Ended::Code(0)) => Ok(()),
                     Ok(Ended::Code(code)) => Err(format!("command {command:?} returned {code}")),
-                    Ok(Ended::Signal(signal)) => Err(format!("command {command:?} was killed by signal {signal}")),
+                    Ok(Ended::Signal(signal)) => {
+                        Err(format!("command {command:?} was killed by signal {signal}"))
+                    }
                     Err(error) => Err(error.full()),
                 }
             }
@@ -85,30 +113,44 @@ impl Prober for NetProber {
     }
 }
 
-async fn get(stream: TcpStream, authority: &str, path: &str, headers: &[(String, String)]) -> Result<(), String> {
+async fn get(
+    stream: TcpStream,
+    authority: &str,
+    path: &str,
+    headers: &[(String, String)],
+) -> Result<(), String> {
     let failed = |error: &dyn fmt::Display| format!("Get \"http://{authority}{path}\": {error}");
     let mut request = http::Request::get(path)
-        .header(http::header::USER_AGENT, concat!("kube-probe/1.34 devenv/", env!("CARGO_PKG_VERSION")))
+        .header(
+            http::header::USER_AGENT,
+            concat!("kube-probe/1.34 devenv/", env!("CARGO_PKG_VERSION")),
+        )
         .header(http::header::ACCEPT, "*/*")
         .header(http::header::CONNECTION, "close");
-    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+    if !headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+    {
         request = request.header(http::header::HOST, authority);
     }
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| failed(&error))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-    // Polled beside the request and dropped with it: the body is not wanted.
+    let request = request
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| failed(&error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| failed(&error))?;
+    let mut answer = std::pin::pin!(sender.send_request(request));
     let response = tokio::select! {
-        response = sender.send_request(request) => response.map_err(|error| failed(&error))?,
-        ended = connection => {
-            return Err(match ended {
-                Ok(()) => failed(&"the connection was closed without an answer"),
-                Err(error) => failed(&error),
-            });
-        }
+        biased;
+        response = &mut answer => response,
+        // The connection ended: what it brought before that is there now, an answer or an error.
+        _ = connection => answer.await,
     };
+    // The connection goes with this function: the body is not wanted.
+    let response = response.map_err(|error| failed(&error))?;
     match response.status().as_u16() {
         200..400 => Ok(()),
         code => Err(format!("HTTP probe failed with statuscode: {code}")),

@@ -22,7 +22,12 @@ fn defaults_are_those_of_kubernetes() {
         plans(&container, &[]),
         [Plan {
             kind: Kind::Readiness,
-            action: Action::Http { host: None, port: 8080, path: "/".into(), headers: vec![] },
+            action: Action::Http {
+                host: None,
+                port: 8080,
+                path: "/".into(),
+                headers: vec![]
+            },
             initial_delay: Duration::ZERO,
             period: Duration::from_secs(10),
             timeout: Duration::from_secs(1),
@@ -41,13 +46,18 @@ fn defaults_are_those_of_kubernetes() {
 #[case(json!({"grpc": {"port": 80}}), Action::Unsupported("grpc probes are not supported here: use httpGet, tcpSocket or exec".into()))]
 fn actions(#[case] probe: Value, #[case] expected: Action) {
     let container = container(json!({"livenessProbe": probe}));
-    assert_eq!(plans(&container, &[("A".into(), "1".into())])[0].action, expected);
+    assert_eq!(
+        plans(&container, &[("A".into(), "1".into())])[0].action,
+        expected
+    );
 }
 
 #[test]
 fn an_unknown_port_name_is_named() {
     let container = container(json!({"livenessProbe": {"tcpSocket": {"port": "no"}}}));
-    let Action::Unsupported(why) = &plans(&container, &[])[0].action else { panic!("must be refused") };
+    let Action::Unsupported(why) = &plans(&container, &[])[0].action else {
+        panic!("must be refused")
+    };
     assert!(why.contains("no") && why.contains("\"c\""), "{why}");
 }
 
@@ -61,25 +71,48 @@ struct Scripted {
 #[async_trait]
 impl Prober for Scripted {
     async fn check(&self, _: &Action, _: &Target) -> Result<(), String> {
-        self.asked.lock().expect("not poisoned").push(Instant::now());
+        self.asked
+            .lock()
+            .expect("not poisoned")
+            .push(Instant::now());
         let mut answers = self.answers.lock().expect("not poisoned");
-        let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().copied() };
-        if answer.unwrap_or(false) { Ok(()) } else { Err("no".into()) }
+        let answer = if answers.len() > 1 {
+            answers.pop_front()
+        } else {
+            answers.front().copied()
+        };
+        if answer.unwrap_or(false) {
+            Ok(())
+        } else {
+            Err("no".into())
+        }
     }
 }
 
 fn start(probe: (&str, Value), answers: &[bool]) -> (Arc<Scripted>, mpsc::Receiver<Report>) {
     let container = container(json!({probe.0: probe.1}));
     let plan = plans(&container, &[]).remove(0);
-    let prober = Arc::new(Scripted { answers: Mutex::new(answers.iter().copied().collect()), asked: Mutex::default() });
+    let prober = Arc::new(Scripted {
+        answers: Mutex::new(answers.iter().copied().collect()),
+        asked: Mutex::default(),
+    });
     let (report_tx, report_rx) = mpsc::channel(8);
-    let target = Target { ip: std::net::Ipv4Addr::LOCALHOST, exec: None };
+    let target = Target {
+        ip: std::net::Ipv4Addr::LOCALHOST,
+        exec: None,
+    };
     tokio::spawn(run(plan, "c".into(), 0, prober.clone(), target, report_tx));
     (prober, report_rx)
 }
 
 fn offsets(prober: &Scripted, since: Instant) -> Vec<u128> {
-    prober.asked.lock().expect("not poisoned").iter().map(|at| (*at - since).as_millis()).collect()
+    prober
+        .asked
+        .lock()
+        .expect("not poisoned")
+        .iter()
+        .map(|at| (*at - since).as_millis())
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,7 +122,11 @@ async fn readiness_is_asked_fast_until_the_first_yes_then_once_a_period() {
     let (prober, mut report_rx) = start(("readinessProbe", probe), &[false, false, false, true]);
     let report = report_rx.recv().await.expect("a report");
     assert_eq!(report.news, News::Passed);
-    assert!(begin.elapsed() < Duration::from_millis(15), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_millis(15),
+        "{:?}",
+        begin.elapsed()
+    );
     tokio::time::sleep(Duration::from_secs(11)).await;
     let asked = offsets(&prober, begin);
     assert_eq!(asked.len(), 6);
@@ -104,14 +141,20 @@ async fn a_container_that_is_never_ready_is_not_asked_fast_for_ever() {
     let fast = prober.asked.lock().expect("not poisoned").len();
     tokio::time::sleep(Duration::from_secs(100)).await;
     let slow = prober.asked.lock().expect("not poisoned").len() - fast;
-    assert!((590..640).contains(&fast) && (9..=11).contains(&slow), "{fast} {slow}");
+    assert!(
+        (590..640).contains(&fast) && (9..=11).contains(&slow),
+        "{fast} {slow}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn readiness_is_lost_after_the_threshold_and_comes_back() {
     let begin = Instant::now();
     let probe = json!({"tcpSocket": {"port": 1}, "periodSeconds": 1, "failureThreshold": 2});
-    let (_prober, mut report_rx) = start(("readinessProbe", probe), &[true, false, false, false, true]);
+    let (_prober, mut report_rx) = start(
+        ("readinessProbe", probe),
+        &[true, false, false, false, true],
+    );
     let mut news = Vec::new();
     while news.len() < 5 {
         let report = report_rx.recv().await.expect("a report");
@@ -140,7 +183,14 @@ async fn liveness_waits_and_fails_after_its_threshold() {
         news.push((report.news, begin.elapsed().as_secs()));
     }
     let no = || "no".to_owned();
-    assert_eq!(news, [(News::Missed(no()), 7), (News::Missed(no()), 9), (News::Failed(no()), 11)]);
+    assert_eq!(
+        news,
+        [
+            (News::Missed(no()), 7),
+            (News::Missed(no()), 9),
+            (News::Failed(no()), 11)
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,7 +204,11 @@ async fn startup_leaves_the_whole_time_and_no_more() {
             break;
         }
     }
-    assert!((50..=60).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    assert!(
+        (50..=60).contains(&begin.elapsed().as_secs()),
+        "{:?}",
+        begin.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
