@@ -27,8 +27,6 @@ pub struct EnvError(pub String);
 
 /// Variables of `container` in order (later ones win), without the image's own.
 ///
-/// `injected` come first, so that the container's own values can use them as `$(NAME)`.
-///
 /// # Errors
 /// A ConfigMap, Secret, key or field that is referred to, is not optional and is not there.
 pub fn environment(
@@ -36,13 +34,9 @@ pub fn environment(
     container: &Container,
     configs: &dyn Configs,
     facts: &Facts,
-    injected: &[(String, String)],
 ) -> Result<Vec<(String, String)>, EnvError> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let mut vars = Vars::default();
-    for (name, value) in injected {
-        vars.set(name, value.clone());
-    }
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         let (what, name, optional, found) = if let Some(r) = &source.config_map_ref {
@@ -357,13 +351,7 @@ mod tests {
             host_ip: "10.244.0.1".into(),
             node: "devenv".into(),
         };
-        environment(
-            &pod,
-            &container,
-            &configs,
-            &facts,
-            &[("URL".into(), "http://i".into())],
-        )
+        environment(&pod, &container, &configs, &facts)
     }
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -377,7 +365,7 @@ mod tests {
         let env = run(json!({"name": "c",
             "envFrom": [{"prefix": "P_", "configMapRef": {"name": "cm"}}, {"secretRef": {"name": "none", "optional": true}}],
             "env": [
-                {"name": "A", "value": "$(P_K)/$(LATER)/$(URL)"},
+                {"name": "A", "value": "$(P_K)/$(LATER)"},
                 {"name": "LATER", "value": "x"},
                 {"name": "P_Z", "value": "mine"},
                 {"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "PASSWORD"}}},
@@ -390,10 +378,9 @@ mod tests {
         assert_eq!(
             env,
             pairs(&[
-                ("URL", "http://i"),
                 ("P_K", "v"),
                 ("P_Z", "mine"),
-                ("A", "v/$(LATER)/http://i"),
+                ("A", "v/$(LATER)"),
                 ("LATER", "x"),
                 // What a Secret holds is never expanded.
                 ("S", "secret$(K)"),

@@ -1,6 +1,6 @@
 //! One pod: a task that owns its state, with controls coming in over a channel.
 //!
-//! The loop is always the same: bring things one step further ([`Instance::advance`]),
+//! The loop is always the same: bring things one step further (`advance`),
 //! publish the status if it changed, wait for the next input. Inputs are never
 //! acted on by themselves; they change state, and `advance` decides.
 //!

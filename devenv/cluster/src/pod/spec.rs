@@ -11,8 +11,7 @@ use super::runtime::StartSpec;
 use super::volumes::{BindMount, HostPolicy, mounts};
 use crate::image::Image;
 
-/// Annotation that gives a container further variables, set before its own: used for what a Cloud
-/// Run service is told about its surroundings.
+/// `PATH` where this process has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What every container of this machine shares.
@@ -67,8 +66,7 @@ pub(crate) fn start_spec(
     policy: &HostPolicy,
     around: &Surroundings,
 ) -> Result<StartSpec, ConfigError> {
-    let own =
-        environment(pod, container, configs, facts, &[]).map_err(|e| ConfigError::new(e.0))?;
+    let own = environment(pod, container, configs, facts).map_err(|e| ConfigError::new(e.0))?;
     let mounts =
         mounts(pod, container, configs, facts, policy, &own).map_err(|e| ConfigError::new(e.0))?;
     let argv = command_line(container, image, &own);
