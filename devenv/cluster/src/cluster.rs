@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use devenv_ingress::{Inputs, Proxy, ProxyOptions, Table, compile};
+use devenv_ingress::{Proxy, ProxyOptions, Table};
 use devenv_sandbox::{Netd, NetdOptions};
 use k8s_openapi::api::core::v1::Service;
 use tokio::net::{TcpListener, TcpStream};
@@ -30,7 +30,7 @@ use crate::controllers::deployment::Deployments;
 use crate::controllers::endpointslice::EndpointSlices;
 use crate::controllers::events::Recorder;
 use crate::controllers::gc::GarbageCollector;
-use crate::controllers::ingress::Ingresses;
+use crate::controllers::ingress::{Ingresses, routes_without_endpoints};
 use crate::controllers::knative::{Front, KnativeServices};
 use crate::controllers::replicaset::ReplicaSets;
 use crate::controllers::runtime::{self, Controller};
@@ -142,17 +142,11 @@ impl Cluster {
         )
         .await?;
 
-        let nothing = Inputs {
-            ingresses: &[],
-            classes: &[],
-            services: &[],
-            endpoint_slices: &[],
-        };
         let proxy_options = ProxyOptions {
             connector: Arc::new(sockets.clone()),
             ..ProxyOptions::new(options.ingress)
         };
-        let proxy = Arc::new(Proxy::start(proxy_options, compile(&nothing).table)?);
+        let proxy = Arc::new(Proxy::start(proxy_options, routes_without_endpoints(&store))?);
         let fronts = Arc::new(fronts(options.knative, &sockets)?);
 
         let images = ImageTable::new();

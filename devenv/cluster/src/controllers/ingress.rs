@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use devenv_ingress::{Inputs, Proxy, compile};
+use devenv_ingress::{Inputs, Proxy, Table, compile};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -37,6 +37,23 @@ impl std::fmt::Debug for Ingresses {
             .field("addresses", &self.addresses)
             .finish_non_exhaustive()
     }
+}
+
+/// The routes of the objects in `store`, all without endpoints: what a proxy starts with, so
+/// that a client who comes before the first pod is told «not yet» and not «no such page».
+pub fn routes_without_endpoints(store: &Store) -> Table {
+    fn typed<T: DeserializeOwned>(store: &Store, kind: KindRef) -> Vec<T> {
+        let (objects, _) = store.list(kind, None);
+        // What has not its form is told by the controller.
+        objects.iter().filter_map(|o| o.typed().ok()).collect()
+    }
+    let inputs = Inputs {
+        ingresses: &typed(store, &kinds::INGRESS),
+        classes: &typed(store, &kinds::INGRESS_CLASS),
+        services: &typed(store, &kinds::SERVICE),
+        endpoint_slices: &[],
+    };
+    compile(&inputs).table
 }
 
 impl Ingresses {
