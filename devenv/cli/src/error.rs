@@ -114,7 +114,9 @@ impl CliError {
 
     fn help(&self) -> Option<String> {
         Some(match self {
-            Self::NoProject(_) => "go to a project's folder, or name it: devenv -C DIR …".to_owned(),
+            Self::NoProject(_) => {
+                "go to a project's folder, or name it: devenv -C DIR …".to_owned()
+            }
             Self::Missing(_) => "devenv up --yes installs the packages named above".to_owned(),
             Self::NotUp => "devenv up".to_owned(),
             Self::NotStopped { pid, .. } => format!("kill -9 {pid} ends it and all that it runs"),

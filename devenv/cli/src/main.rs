@@ -17,7 +17,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The whole of a GKE system on one machine, from the manifests that production uses.
 #[derive(Debug, Parser)]
-#[command(name = "devenv", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "devenv",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 struct Args {
     /// The project's folder [default: the nearest one upwards with a devenv.toml]
     #[arg(short = 'C', long = "directory", value_name = "DIR", global = true)]
@@ -26,7 +31,13 @@ struct Args {
     #[arg(short, long, value_name = "NAME", global = true)]
     namespace: Option<String>,
     /// How results are printed
-    #[arg(short, long, value_name = "FORMAT", global = true, default_value = "text")]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        global = true,
+        default_value = "text"
+    )]
     output: render::Format,
     #[command(subcommand)]
     command: Command,

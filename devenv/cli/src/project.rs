@@ -44,10 +44,15 @@ impl Project {
 
     /// Reads and checks everything; warnings are shown, errors end the command.
     pub fn load(&self, namespace: Option<&str>) -> Result<Topology, CliError> {
-        let options = LoadOptions { namespace: namespace.map(str::to_owned), ..LoadOptions::default() };
+        let options = LoadOptions {
+            namespace: namespace.map(str::to_owned),
+            ..LoadOptions::default()
+        };
         let loaded = Topology::load(&self.root, &options);
-        let (errors, warnings): (Vec<_>, Vec<_>) =
-            loaded.problems.into_iter().partition(devenv_model::Problem::is_error);
+        let (errors, warnings): (Vec<_>, Vec<_>) = loaded
+            .problems
+            .into_iter()
+            .partition(devenv_model::Problem::is_error);
         render::problems(&warnings);
         match loaded.topology {
             Some(topology) if errors.is_empty() => Ok(topology),

@@ -71,7 +71,11 @@ impl Applier {
                 }
             }
         }
-        Ok(Self { client, namespace: namespace.to_owned(), kinds })
+        Ok(Self {
+            client,
+            namespace: namespace.to_owned(),
+            kinds,
+        })
     }
 
     fn api(&self, object: &Object) -> Result<Api<DynamicObject>, ApplyError> {
@@ -101,7 +105,10 @@ impl Applier {
         let api = self.api(object)?;
         let body = with_origin(object);
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        match api.patch(object.name(), &params, &Patch::Apply(&body)).await {
+        match api
+            .patch(object.name(), &params, &Patch::Apply(&body))
+            .await
+        {
             Ok(_) => Ok(()),
             Err(source) => Err(ApplyError::Refused {
                 origin: object.origin().to_string(),
@@ -117,9 +124,7 @@ impl Applier {
     pub async fn prune(&self, objects: &[Object]) -> Result<Vec<String>, ApplyError> {
         let wanted: BTreeSet<(&str, &str, &str)> = objects
             .iter()
-            .map(|o| {
-                (o.kind(), o.namespace().unwrap_or(&self.namespace), o.name())
-            })
+            .map(|o| (o.kind(), o.namespace().unwrap_or(&self.namespace), o.name()))
             .collect();
         let mut gone = Vec::new();
         for ((_, kind), (resource, namespaced)) in &self.kinds {
@@ -128,16 +133,27 @@ impl Applier {
                 continue;
             }
             let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
-            let Ok(list) = api.list(&ListParams::default()).await else { continue };
+            let Ok(list) = api.list(&ListParams::default()).await else {
+                continue;
+            };
             for found in list.items {
                 let (Some(name), Some(namespace)) = (found.metadata.name, found.metadata.namespace)
                 else {
                     continue;
                 };
-                let ours = found.metadata.annotations.is_some_and(|a| a.contains_key(ORIGIN));
+                let ours = found
+                    .metadata
+                    .annotations
+                    .is_some_and(|a| a.contains_key(ORIGIN));
                 // A ReplicaSet carries its Deployment's annotations and goes with it.
-                let owned = found.metadata.owner_references.is_some_and(|o| !o.is_empty());
-                if !ours || owned || wanted.contains(&(kind.as_str(), namespace.as_str(), name.as_str())) {
+                let owned = found
+                    .metadata
+                    .owner_references
+                    .is_some_and(|o| !o.is_empty());
+                if !ours
+                    || owned
+                    || wanted.contains(&(kind.as_str(), namespace.as_str(), name.as_str()))
+                {
                     continue;
                 }
                 let api: Api<DynamicObject> =

@@ -9,7 +9,10 @@ use std::{
 };
 
 use devenv_model::{Command, ImageSource};
-use nix::{sys::signal::{Signal, killpg}, unistd::Pid};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 use crate::{
@@ -117,7 +120,11 @@ fn jobs<'a>(images: &[&'a ImageSource], stage: Stage) -> Vec<Job<'a>> {
         let Some(command) = command else { continue };
         let dir = image.workdir.clone();
         jobs.entry((dir.clone(), command.to_string()))
-            .or_insert_with(|| Job { command, dir, images: Vec::new() })
+            .or_insert_with(|| Job {
+                command,
+                dir,
+                images: Vec::new(),
+            })
             .images
             .push(image);
     }
@@ -136,9 +143,15 @@ async fn run_if_changed(
     let names = names.join(", ");
     let command = job.command.to_string();
     let key = format!("{stage:?} {command}");
-    let inputs: Vec<PathBuf> = job.images.iter().flat_map(|i| i.watch.iter().cloned()).collect();
-    let print = fingerprint::of(root, &command, &inputs)
-        .map_err(|source| BuildError::Sources { image: names.clone(), source })?;
+    let inputs: Vec<PathBuf> = job
+        .images
+        .iter()
+        .flat_map(|i| i.watch.iter().cloned())
+        .collect();
+    let print = fingerprint::of(root, &command, &inputs).map_err(|source| BuildError::Sources {
+        image: names.clone(),
+        source,
+    })?;
     let made = || job.images.iter().all(|i| check_program(i).is_ok());
     if ledger.knows(&key, &print) && (stage == Stage::Install || made()) {
         return Ok(None);
@@ -172,13 +185,12 @@ async fn run(job: &Job<'_>, names: &str, owner: (u32, u32), bus: &Bus) -> Result
         dir: job.dir.clone(),
         source,
     })?;
-    let group = child.id().map(|id| KillGroup(Pid::from_raw(id.cast_signed())));
+    let group = child
+        .id()
+        .map(|id| KillGroup(Pid::from_raw(id.cast_signed())));
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let (out, err, status) = tokio::join!(
-        lines(out, names, bus),
-        lines(err, names, bus),
-        child.wait()
-    );
+    let (out, err, status) =
+        tokio::join!(lines(out, names, bus), lines(err, names, bus), child.wait());
     if let Some(group) = group {
         group.ended();
     }
@@ -240,7 +252,10 @@ async fn lines(from: Option<impl AsyncRead + Unpin>, source: &str, bus: &Bus) ->
             Ok(_) => {}
         }
         let line = String::from_utf8_lossy(&raw).trim_end().to_owned();
-        bus.emit(Event::Output { source: source.to_owned(), line: line.clone() });
+        bus.emit(Event::Output {
+            source: source.to_owned(),
+            line: line.clone(),
+        });
         if tail.len() == TAIL {
             tail.remove(0);
         }
@@ -250,16 +265,25 @@ async fn lines(from: Option<impl AsyncRead + Unpin>, source: &str, bus: &Bus) ->
 
 fn check_program(image: &ImageSource) -> Result<(), BuildError> {
     let argv = image.run.argv();
-    let Some(program) = argv.first().filter(|p| p.contains('/')) else { return Ok(()) };
+    let Some(program) = argv.first().filter(|p| p.contains('/')) else {
+        return Ok(());
+    };
     let program = image.workdir.join(program);
     if program.exists() {
         return Ok(());
     }
     let hint = match &image.build {
         Some(b) => format!("; `{b}` should have made it"),
-        None => format!("; say in devenv.toml how it is made: [image.{}] build = …", image.name),
+        None => format!(
+            "; say in devenv.toml how it is made: [image.{}] build = …",
+            image.name
+        ),
     };
-    Err(BuildError::NoProgram { image: image.name.clone(), program, hint })
+    Err(BuildError::NoProgram {
+        image: image.name.clone(),
+        program,
+        hint,
+    })
 }
 
 fn seconds(d: Duration) -> String {

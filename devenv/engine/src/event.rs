@@ -112,7 +112,12 @@ impl Report {
             }
             next = cause.source();
         }
-        Self { message: error.to_string(), causes, help, exit_code }
+        Self {
+            message: error.to_string(),
+            causes,
+            help,
+            exit_code,
+        }
     }
 }
 
@@ -134,7 +139,12 @@ struct Inner {
 impl Default for Bus {
     fn default() -> Self {
         let (sender, _) = broadcast::channel(HISTORY);
-        Self { inner: Arc::new(Inner { history: Mutex::default(), sender }) }
+        Self {
+            inner: Arc::new(Inner {
+                history: Mutex::default(),
+                sender,
+            }),
+        }
     }
 }
 
@@ -143,7 +153,11 @@ impl Bus {
     pub fn emit(&self, event: Event) {
         let event = Arc::new(event);
         // Kept and sent under one lock: a subscriber sees each event once.
-        let mut history = self.inner.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut history = self
+            .inner
+            .history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if history.len() == HISTORY {
             history.pop_front();
         }
@@ -155,8 +169,15 @@ impl Bus {
     /// The events so far and a receiver of those after them. A receiver that lags
     /// behind subscribes again.
     pub fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
-        let history = self.inner.history.lock().unwrap_or_else(PoisonError::into_inner);
-        (history.iter().cloned().collect(), self.inner.sender.subscribe())
+        let history = self
+            .inner
+            .history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        (
+            history.iter().cloned().collect(),
+            self.inner.sender.subscribe(),
+        )
     }
 }
 
@@ -165,7 +186,9 @@ mod tests {
     use super::*;
 
     fn warning(n: usize) -> Event {
-        Event::Warning { message: n.to_string() }
+        Event::Warning {
+            message: n.to_string(),
+        }
     }
 
     #[tokio::test]
@@ -195,9 +218,16 @@ mod tests {
 
     #[test]
     fn events_travel_as_json() {
-        let e = Event::StepDone { step: Step::Database, ms: 310, detail: "MariaDB".into() };
+        let e = Event::StepDone {
+            step: Step::Database,
+            ms: 310,
+            detail: "MariaDB".into(),
+        };
         let text = serde_json::to_string(&e).unwrap();
-        assert_eq!(text, r#"{"event":"step-done","step":"database","ms":310,"detail":"MariaDB"}"#);
+        assert_eq!(
+            text,
+            r#"{"event":"step-done","step":"database","ms":310,"detail":"MariaDB"}"#
+        );
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), e);
     }
 }

@@ -34,7 +34,11 @@ pub fn of(root: &Path, command: &str, inputs: &[PathBuf]) -> io::Result<String> 
     let mut hash = Sha256::new();
     hash.update(command.as_bytes());
     for file in files {
-        let name = file.strip_prefix(root).unwrap_or(&file).as_os_str().as_encoded_bytes();
+        let name = file
+            .strip_prefix(root)
+            .unwrap_or(&file)
+            .as_os_str()
+            .as_encoded_bytes();
         let contents = fs::read(&file)?;
         for part in [name, &contents] {
             hash.update((part.len() as u64).to_le_bytes());
@@ -56,8 +60,13 @@ impl Ledger {
     /// Reads it.
     pub fn open(state_dir: &Path) -> Self {
         let path = state_dir.join("builds.json");
-        let entries = fs::read(&path).ok().and_then(|t| serde_json::from_slice(&t).ok());
-        Self { path, entries: Mutex::new(entries.unwrap_or_default()) }
+        let entries = fs::read(&path)
+            .ok()
+            .and_then(|t| serde_json::from_slice(&t).ok());
+        Self {
+            path,
+            entries: Mutex::new(entries.unwrap_or_default()),
+        }
     }
 
     /// Whether `key` last succeeded with exactly this fingerprint.

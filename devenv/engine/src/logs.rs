@@ -37,7 +37,9 @@ pub struct LogQuery {
 
 impl LogQuery {
     fn wants(&self, pod: &str) -> bool {
-        let Some(workload) = &self.workload else { return true };
+        let Some(workload) = &self.workload else {
+            return true;
+        };
         pod.strip_prefix(workload.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
@@ -68,15 +70,18 @@ pub async fn lines(
             }
         });
     }
-    Ok(Box::pin(futures_util::stream::unfold(line_rx, |mut rx| async {
-        rx.recv().await.map(|line| (line, rx))
-    })))
+    Ok(Box::pin(futures_util::stream::unfold(
+        line_rx,
+        |mut rx| async { rx.recv().await.map(|line| (line, rx)) },
+    )))
 }
 
 async fn follow(api: Api<Pod>, query: Arc<LogQuery>, line_tx: mpsc::Sender<Line>) {
     let mut known = BTreeSet::new();
     let mut events = std::pin::pin!(
-        watcher(api.clone(), watcher::Config::default()).default_backoff().applied_objects()
+        watcher(api.clone(), watcher::Config::default())
+            .default_backoff()
+            .applied_objects()
     );
     loop {
         let pod = tokio::select! {
@@ -103,7 +108,10 @@ async fn follow(api: Api<Pod>, query: Arc<LogQuery>, line_tx: mpsc::Sender<Line>
 
 /// The containers of a pod that have run, each with its count of restarts.
 fn started(pod: &Pod) -> Vec<(String, i32)> {
-    let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|s| s.container_statuses.iter().flatten());
     statuses
         .filter(|c| {
             let state = c.state.clone().unwrap_or_default();
@@ -136,7 +144,11 @@ async fn read(
     };
     let mut lines = reader.lines();
     while let Ok(Some(line)) = lines.try_next().await {
-        let line = Line { pod: pod.clone(), container: container.clone(), line };
+        let line = Line {
+            pod: pod.clone(),
+            container: container.clone(),
+            line,
+        };
         if line_tx.send(line).await.is_err() {
             return;
         }
@@ -149,7 +161,10 @@ mod tests {
 
     #[test]
     fn a_workload_names_its_pods() {
-        let query = LogQuery { workload: Some("api1".into()), ..LogQuery::default() };
+        let query = LogQuery {
+            workload: Some("api1".into()),
+            ..LogQuery::default()
+        };
         assert!(query.wants("api1") && query.wants("api1-7d5-x"));
         assert!(!query.wants("api10-7d5-x") && !query.wants("x-api1"));
         assert!(LogQuery::default().wants("anything"));

@@ -17,7 +17,11 @@ pub fn run_spec(root: &Path, image: &ImageSource) -> RunSpec {
         argv,
         cwd: cwd.clone(),
         workdir: None,
-        env: image.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        env: image
+            .env
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
         binds: vec![(root.to_owned(), root.to_owned(), true)],
     }
 }

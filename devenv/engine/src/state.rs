@@ -63,7 +63,11 @@ impl StateDir {
         let usual = root.join(".devenv");
         let foreign = root.join("devenv.nix").exists()
             || (usual.exists() && !usual.join(MARKER).exists() && !is_empty(&usual));
-        let path = if foreign { root.join(".devenv-gke") } else { usual };
+        let path = if foreign {
+            root.join(".devenv-gke")
+        } else {
+            usual
+        };
         Self { path }
     }
 
@@ -108,7 +112,10 @@ impl StateDir {
             }
             Err(e) => return Err(io_error("lock", &path)(e.into())),
         }
-        let me = Holder { pid: std::process::id(), since: jiff::Timestamp::now().as_second() };
+        let me = Holder {
+            pid: std::process::id(),
+            since: jiff::Timestamp::now().as_second(),
+        };
         let text = serde_json::to_string(&me).unwrap_or_default();
         file.set_len(0)
             .and_then(|()| file.rewind())
@@ -178,7 +185,11 @@ pub struct ProjectLock {
 fn read_holder(file: &mut fs::File) -> Holder {
     let mut text = String::new();
     let read = file.read_to_string(&mut text).is_ok();
-    let holder = if read { serde_json::from_str(&text).ok() } else { None };
+    let holder = if read {
+        serde_json::from_str(&text).ok()
+    } else {
+        None
+    };
     holder.unwrap_or(Holder { pid: 0, since: 0 })
 }
 
@@ -242,7 +253,10 @@ mod tests {
         let state = StateDir::of(root.path());
         let _lock = state.lock().unwrap();
         assert_eq!(state.endpoints(), None);
-        let e = Endpoints { kubernetes: "https://127.70.0.1:6443".into(), ..Endpoints::default() };
+        let e = Endpoints {
+            kubernetes: "https://127.70.0.1:6443".into(),
+            ..Endpoints::default()
+        };
         state.publish(&e).unwrap();
         assert_eq!(state.endpoints(), Some(e));
         state.withdraw().unwrap();

@@ -69,10 +69,16 @@ impl Status {
             Some(client) => workloads(client, &topology.project().namespace).await?,
             None => Vec::new(),
         };
-        let database = endpoints.as_ref().and_then(|e| e.database.clone()).map(|facts| {
-            let data = state.path().join("data").join("cloudsql");
-            DatabaseStatus { facts, pid: cloudsql::server_pid(&data) }
-        });
+        let database = endpoints
+            .as_ref()
+            .and_then(|e| e.database.clone())
+            .map(|facts| {
+                let data = state.path().join("data").join("cloudsql");
+                DatabaseStatus {
+                    facts,
+                    pid: cloudsql::server_pid(&data),
+                }
+            });
         Ok(Self {
             project: topology.project().name.clone(),
             namespace: topology.project().namespace.clone(),
@@ -95,19 +101,31 @@ async fn workloads(client: Client, namespace: &str) -> Result<Vec<Workload>, kub
     let pods: Api<Pod> = Api::namespaced(client, namespace);
     let pods = pods.list(&all).await?.items;
     let of = |d: Deployment| {
-        let selector = d.spec.as_ref().and_then(|s| s.selector.match_labels.clone()).unwrap_or_default();
+        let selector = d
+            .spec
+            .as_ref()
+            .and_then(|s| s.selector.match_labels.clone())
+            .unwrap_or_default();
         let mine: Vec<&Pod> = pods
             .iter()
             .filter(|p| selector.iter().all(|(k, v)| p.labels().get(k) == Some(v)))
             .collect();
         let containers = || {
-            mine.iter().flat_map(|p| p.status.iter().flat_map(|s| s.container_statuses.iter().flatten()))
+            mine.iter().flat_map(|p| {
+                p.status
+                    .iter()
+                    .flat_map(|s| s.container_statuses.iter().flatten())
+            })
         };
         let template = d.spec.as_ref().and_then(|s| s.template.spec.as_ref());
         Workload {
             kind: "Deployment".to_owned(),
             name: d.name_any(),
-            ready: d.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0),
+            ready: d
+                .status
+                .as_ref()
+                .and_then(|s| s.ready_replicas)
+                .unwrap_or(0),
             wanted: d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
             restarts: containers().map(|c| c.restart_count).sum(),
             images: template
@@ -119,5 +137,11 @@ async fn workloads(client: Client, namespace: &str) -> Result<Vec<Workload>, kub
                 .find(|r| r != "ContainerCreating"),
         }
     };
-    Ok(deployments.list(&all).await?.items.into_iter().map(of).collect())
+    Ok(deployments
+        .list(&all)
+        .await?
+        .items
+        .into_iter()
+        .map(of)
+        .collect())
 }

@@ -14,7 +14,7 @@ use devenv_platform::{
 };
 
 use crate::{
-    apply::{ApplyError, Applier},
+    apply::{Applier, ApplyError},
     build::{self, BuildError},
     event::{Bus, Event, Report, Step},
     fingerprint::Ledger,
@@ -56,9 +56,13 @@ impl UpError {
     pub fn report(&self) -> Report {
         let (help, code) = match self {
             Self::Target(e) if e.is_missing() => (Some("devenv doctor".to_owned()), 3),
-            Self::NotReady { .. } => {
-                (Some("fix the service, then run `devenv up` again; `--timeout 5m` waits longer".to_owned()), 1)
-            }
+            Self::NotReady { .. } => (
+                Some(
+                    "fix the service, then run `devenv up` again; `--timeout 5m` waits longer"
+                        .to_owned(),
+                ),
+                1,
+            ),
             Self::State(StateError::Running(_)) => (Some("devenv status".to_owned()), 1),
             _ => (None, 1),
         };
@@ -84,7 +88,9 @@ pub fn needs(topology: &Topology) -> Needs {
         .flatten();
     Needs {
         database: topology.cloud_sql().is_some(),
-        programs: commands.filter_map(|c| c.argv().into_iter().next()).collect(),
+        programs: commands
+            .filter_map(|c| c.argv().into_iter().next())
+            .collect(),
     }
 }
 
@@ -99,11 +105,7 @@ pub struct Running {
 }
 
 /// Brings the system up; returns when every workload is ready.
-pub async fn up(
-    options: &UpOptions,
-    topology: &Topology,
-    bus: &Bus,
-) -> Result<Running, UpError> {
+pub async fn up(options: &UpOptions, topology: &Topology, bus: &Bus) -> Result<Running, UpError> {
     let start = Instant::now();
     let state = StateDir::of(&options.root);
     let lock = state.lock()?;
@@ -114,14 +116,24 @@ pub async fn up(
     })
     .await?;
     for note in target.notes() {
-        bus.emit(Event::Warning { message: note.clone() });
+        bus.emit(Event::Warning {
+            message: note.clone(),
+        });
     }
-    let running = Running { target, state, bus: bus.clone(), _lock: lock };
+    let running = Running {
+        target,
+        state,
+        bus: bus.clone(),
+        _lock: lock,
+    };
     match running.bring_up(options, topology).await {
         Ok(()) => {
             let endpoints = running.target.endpoints();
             running.state.publish(&endpoints)?;
-            bus.emit(Event::Ready { ms: millis(start), endpoints });
+            bus.emit(Event::Ready {
+                ms: millis(start),
+                endpoints,
+            });
             Ok(running)
         }
         Err(e) => {
@@ -140,6 +152,11 @@ impl Running {
     /// Where it is.
     pub fn endpoints(&self) -> Endpoints {
         self.target.endpoints()
+    }
+
+    /// Resolves when the system can't go on by itself, with the reason.
+    pub async fn failed(&self) -> UpError {
+        self.target.failed().await.into()
     }
 
     /// Ends the workloads, then the database, within `grace`; the data stays.
@@ -163,7 +180,11 @@ impl Running {
             let gone = applier.prune(topology.objects()).await?;
             let detail = match gone.len() {
                 0 => format!("{} objects", topology.objects().len()),
-                _ => format!("{} objects; removed {}", topology.objects().len(), gone.join(", ")),
+                _ => format!(
+                    "{} objects; removed {}",
+                    topology.objects().len(),
+                    gone.join(", ")
+                ),
             };
             Ok::<_, UpError>(((), detail))
         })
@@ -189,7 +210,10 @@ impl Running {
             );
             match ready.await {
                 Ok(()) => Ok(((), format!("{} ready", workloads.len()))),
-                Err(late) => Err(UpError::NotReady { waited: options.timeout, late }),
+                Err(late) => Err(UpError::NotReady {
+                    waited: options.timeout,
+                    late,
+                }),
             }
         })
         .await
@@ -212,7 +236,11 @@ impl Running {
         timed(&self.bus, Step::Build, async {
             let ledger = Ledger::open(self.state.path());
             let ran = build::build_all(root, &sources, owner, &ledger, &self.bus).await?;
-            let detail = if ran.is_empty() { "nothing changed".to_owned() } else { ran.join(", ") };
+            let detail = if ran.is_empty() {
+                "nothing changed".to_owned()
+            } else {
+                ran.join(", ")
+            };
             Ok::<_, UpError>(((), detail))
         })
         .await?;
@@ -224,7 +252,9 @@ impl Running {
     }
 
     async fn database(&self, root: &Path, topology: &Topology) -> Result<(), UpError> {
-        let Some(config) = topology.cloud_sql() else { return Ok(()) };
+        let Some(config) = topology.cloud_sql() else {
+            return Ok(());
+        };
         let database = timed(&self.bus, Step::Database, async {
             let database = self.target.database(topology).await?;
             let detail = database.as_ref().map(describe).unwrap_or_default();
@@ -250,8 +280,15 @@ impl Running {
 
 fn describe(d: &Database) -> String {
     let f = &d.facts;
-    let stands_in = if f.stands_in { format!(", standing in for {}", f.asked) } else { String::new() };
-    format!("{} {}{stands_in} at {}:{}", f.engine, f.version, f.host, f.port)
+    let stands_in = if f.stands_in {
+        format!(", standing in for {}", f.asked)
+    } else {
+        String::new()
+    };
+    format!(
+        "{} {}{stands_in} at {}:{}",
+        f.engine, f.version, f.host, f.port
+    )
 }
 
 fn local_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> LocalOptions {
@@ -278,7 +315,11 @@ async fn timed<T, E>(
     let start = Instant::now();
     bus.emit(Event::StepStarted { step });
     let (value, detail) = work.await?;
-    bus.emit(Event::StepDone { step, ms: millis(start), detail });
+    bus.emit(Event::StepDone {
+        step,
+        ms: millis(start),
+        detail,
+    });
     Ok(value)
 }
 

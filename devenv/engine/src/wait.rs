@@ -1,9 +1,6 @@
 //! Waits until every workload is ready, and says why one isn't.
 
-use std::{
-    collections::BTreeMap,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use devenv_model::Object;
 use futures_util::{StreamExt, stream::select_all};
@@ -98,7 +95,12 @@ pub async fn until_ready(
     let mut wanted: BTreeMap<String, (&Object, Option<Seen>)> = objects
         .iter()
         .filter(|o| o.kind() == "Deployment" || o.is_cloud_run())
-        .map(|o| (key(o.kind(), o.namespace().unwrap_or(namespace), o.name()), (o, None)))
+        .map(|o| {
+            (
+                key(o.kind(), o.namespace().unwrap_or(namespace), o.name()),
+                (o, None),
+            )
+        })
         .collect();
     if wanted.is_empty() {
         return Ok(());
@@ -139,7 +141,10 @@ pub async fn until_ready(
             }
             Change::Listed => {}
         }
-        if wanted.values().all(|(_, seen)| seen.as_ref().is_some_and(is_ready)) {
+        if wanted
+            .values()
+            .all(|(_, seen)| seen.as_ref().is_some_and(is_ready))
+        {
             return Ok(());
         }
     }
@@ -169,7 +174,11 @@ fn tell(bus: &Bus, object: &Object, seen: Option<&Seen>, reason: Option<String>)
         Some(Seen::Knative { ready, .. }) => (i32::from(*ready), 1),
         None => (0, 1),
     };
-    let reason = if seen.is_some_and(is_ready) { None } else { reason };
+    let reason = if seen.is_some_and(is_ready) {
+        None
+    } else {
+        reason
+    };
     bus.emit(Event::Workload {
         kind: object.kind().to_owned(),
         name: object.name().to_owned(),
@@ -179,25 +188,37 @@ fn tell(bus: &Bus, object: &Object, seen: Option<&Seen>, reason: Option<String>)
     });
 }
 
-fn watch(client: &Client, knative: bool) -> impl futures_util::Stream<Item = Change> + Unpin + use<> {
+fn watch(
+    client: &Client,
+    knative: bool,
+) -> impl futures_util::Stream<Item = Change> + Unpin + use<> {
     let config = watcher::Config::default;
     let deployments = watcher(Api::<Deployment>::all(client.clone()), config())
         .default_backoff()
         .filter_map(|e| async {
             Some(match e.ok()? {
                 watcher::Event::Apply(d) | watcher::Event::InitApply(d) => Change::Workload(
-                    key("Deployment", &d.namespace().unwrap_or_default(), &d.name_any()),
+                    key(
+                        "Deployment",
+                        &d.namespace().unwrap_or_default(),
+                        &d.name_any(),
+                    ),
                     Some(Seen::Deployment(Box::new(DeploymentFacts::of(&d)))),
                 ),
                 watcher::Event::Delete(d) => Change::Workload(
-                    key("Deployment", &d.namespace().unwrap_or_default(), &d.name_any()),
+                    key(
+                        "Deployment",
+                        &d.namespace().unwrap_or_default(),
+                        &d.name_any(),
+                    ),
                     None,
                 ),
                 _ => Change::Listed,
             })
         });
-    let pods = watcher(Api::<Pod>::all(client.clone()), config()).default_backoff().filter_map(
-        |e| async {
+    let pods = watcher(Api::<Pod>::all(client.clone()), config())
+        .default_backoff()
+        .filter_map(|e| async {
             let name = |p: &Pod| format!("{}/{}", p.namespace().unwrap_or_default(), p.name_any());
             Some(match e.ok()? {
                 watcher::Event::Apply(p) | watcher::Event::InitApply(p) => {
@@ -206,26 +227,27 @@ fn watch(client: &Client, knative: bool) -> impl futures_util::Stream<Item = Cha
                 watcher::Event::Delete(p) => Change::Pod(name(&p), None),
                 _ => Change::Listed,
             })
-        },
-    );
+        });
     let mut all = vec![deployments.boxed(), pods.boxed()];
     if knative {
         let gvk = GroupVersionKind::gvk("serving.knative.dev", "v1", "Service");
         let resource = ApiResource::from_gvk_with_plural(&gvk, "services");
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        let services = watcher(api, config()).default_backoff().filter_map(|e| async {
-            Some(match e.ok()? {
-                watcher::Event::Apply(s) | watcher::Event::InitApply(s) => Change::Workload(
-                    key("Service", &s.namespace().unwrap_or_default(), &s.name_any()),
-                    Some(knative_seen(&s.data)),
-                ),
-                watcher::Event::Delete(s) => Change::Workload(
-                    key("Service", &s.namespace().unwrap_or_default(), &s.name_any()),
-                    None,
-                ),
-                _ => Change::Listed,
-            })
-        });
+        let services = watcher(api, config())
+            .default_backoff()
+            .filter_map(|e| async {
+                Some(match e.ok()? {
+                    watcher::Event::Apply(s) | watcher::Event::InitApply(s) => Change::Workload(
+                        key("Service", &s.namespace().unwrap_or_default(), &s.name_any()),
+                        Some(knative_seen(&s.data)),
+                    ),
+                    watcher::Event::Delete(s) => Change::Workload(
+                        key("Service", &s.namespace().unwrap_or_default(), &s.name_any()),
+                        None,
+                    ),
+                    _ => Change::Listed,
+                })
+            });
         all.push(services.boxed());
     }
     select_all(all)
@@ -237,7 +259,9 @@ fn knative_seen(data: &Value) -> Seen {
         .and_then(|c| c.iter().find(|c| c["type"] == "Ready"));
     Seen::Knative {
         ready: condition.is_some_and(|c| c["status"] == "True"),
-        reason: condition.and_then(|c| c["message"].as_str()).map(str::to_owned),
+        reason: condition
+            .and_then(|c| c["message"].as_str())
+            .map(str::to_owned),
     }
 }
 
@@ -246,11 +270,16 @@ fn knative_seen(data: &Value) -> Seen {
 fn belongs(object: &Object, pod: &Pod) -> bool {
     let labels = pod.labels();
     if object.is_cloud_run() {
-        return labels.get("serving.knative.dev/service") .map(String::as_str) == Some(object.name());
+        return labels
+            .get("serving.knative.dev/service")
+            .map(String::as_str)
+            == Some(object.name());
     }
     let selector = object.value()["spec"]["selector"]["matchLabels"].as_object();
     selector.is_some_and(|s| {
-        !s.is_empty() && s.iter().all(|(k, v)| labels.get(k).map(String::as_str) == v.as_str())
+        !s.is_empty()
+            && s.iter()
+                .all(|(k, v)| labels.get(k).map(String::as_str) == v.as_str())
     })
 }
 
@@ -269,12 +298,14 @@ fn pod_trouble(pod: &Pod) -> Option<String> {
             && reason != "ContainerCreating"
             && reason != "PodInitializing"
         {
-            let last = c.last_state.as_ref().and_then(|l| l.terminated.as_ref()).map(|t| {
-                match t.signal {
+            let last = c
+                .last_state
+                .as_ref()
+                .and_then(|l| l.terminated.as_ref())
+                .map(|t| match t.signal {
                     Some(s) => format!("; it was ended by signal {s}"),
                     None => format!("; it ended with exit code {}", t.exit_code),
-                }
-            });
+                });
             let message = w.message.map(|m| format!(": {m}")).unwrap_or_default();
             return Some(format!("{reason}{message}{}", last.unwrap_or_default()));
         }
@@ -293,7 +324,12 @@ async fn explain(
 ) -> NotReady {
     let mine = pods.values().find(|p| belongs(object, p));
     let reason = reason_of(object, pods.values()).unwrap_or_else(|| match (seen, mine) {
-        (Some(Seen::Knative { reason: Some(r), .. }), None) => r.clone(),
+        (
+            Some(Seen::Knative {
+                reason: Some(r), ..
+            }),
+            None,
+        ) => r.clone(),
         (_, None) => "it has no pod".to_owned(),
         (_, Some(_)) => "its pod runs but its readiness probe does not pass".to_owned(),
     });
@@ -312,7 +348,11 @@ async fn explain(
 async fn last_lines(client: &Client, pod: &Pod) -> Vec<String> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
     for previous in [false, true] {
-        let params = LogParams { tail_lines: Some(10), previous, ..LogParams::default() };
+        let params = LogParams {
+            tail_lines: Some(10),
+            previous,
+            ..LogParams::default()
+        };
         if let Ok(text) = api.logs(&pod.name_any(), &params).await
             && !text.trim().is_empty()
         {

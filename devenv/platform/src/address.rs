@@ -20,12 +20,7 @@ use sha2::{Digest, Sha256};
 /// use by hand.
 pub fn project_address(root: &Path) -> Ipv4Addr {
     let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
-    Ipv4Addr::new(
-        127,
-        64 + digest[0] % 128,
-        digest[1],
-        1 + digest[2] % 254,
-    )
+    Ipv4Addr::new(127, 64 + digest[0] % 128, digest[1], 1 + digest[2] % 254)
 }
 
 /// A listener and what has to be said about how it was had.
@@ -43,7 +38,9 @@ pub struct Bound {
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     /// Another process listens there.
-    #[error("{address} is taken by {holder}; stop it, or run this project with another port ({hint})")]
+    #[error(
+        "{address} is taken by {holder}; stop it, or run this project with another port ({hint})"
+    )]
     Taken {
         /// The wanted address.
         address: SocketAddr,
@@ -171,15 +168,21 @@ fn listening_inode(address: SocketAddr) -> Option<u64> {
     let exact = format!("{:08X}:{port}", u32::from_le_bytes(ip.octets()));
     let any = format!("00000000:{port}");
     let any6 = format!("{:032X}:{port}", 0);
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
-        fs::read_to_string(table).ok()?.lines().skip(1).find_map(|line| {
-            let f: Vec<&str> = line.split_whitespace().collect();
-            let local = *f.get(1)?;
-            (f.get(3) == Some(&LISTEN) && (local == exact || local == any || local == any6))
-                .then(|| f.get(9)?.parse().ok())
-                .flatten()
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .find_map(|table| {
+            fs::read_to_string(table)
+                .ok()?
+                .lines()
+                .skip(1)
+                .find_map(|line| {
+                    let f: Vec<&str> = line.split_whitespace().collect();
+                    let local = *f.get(1)?;
+                    (f.get(3) == Some(&LISTEN) && (local == exact || local == any || local == any6))
+                        .then(|| f.get(9)?.parse().ok())
+                        .flatten()
+                })
         })
-    })
 }
 
 /// Who owns the checkout: pods and builds run as this user, also when devenv was

@@ -57,7 +57,13 @@ pub fn examine(needs: &Needs) -> Vec<Check> {
     if needs.database {
         checks.push(database());
     }
-    checks.extend(needs.programs.iter().filter(|p| !p.contains('/')).map(|p| program(p, true)));
+    checks.extend(
+        needs
+            .programs
+            .iter()
+            .filter(|p| !p.contains('/'))
+            .map(|p| program(p, true)),
+    );
     if !needs.programs.contains("kubectl") {
         checks.push(program("kubectl", false));
     }
@@ -95,11 +101,22 @@ fn program(name: &str, needed: bool) -> Check {
         };
     }
     let (state, detail) = if needed {
-        (State::Missing, "not in PATH; a build or a service of this project runs it")
+        (
+            State::Missing,
+            "not in PATH; a build or a service of this project runs it",
+        )
     } else {
-        (State::Optional, "not in PATH; devenv itself does without it")
+        (
+            State::Optional,
+            "not in PATH; devenv itself does without it",
+        )
     };
-    Check { name: name.to_owned(), state, detail: detail.to_owned(), fix: package_of(name) }
+    Check {
+        name: name.to_owned(),
+        state,
+        detail: detail.to_owned(),
+        fix: package_of(name),
+    }
 }
 
 /// The Debian packages that hold a program, or where else it comes from.
@@ -124,7 +141,9 @@ fn package_of(program: &str) -> Option<Fix> {
         }
         _ => return None,
     };
-    Some(Fix::Packages(packages.iter().map(|p| (*p).to_owned()).collect()))
+    Some(Fix::Packages(
+        packages.iter().map(|p| (*p).to_owned()).collect(),
+    ))
 }
 
 /// Whether this user may make namespaces, which pods are made of.
@@ -132,7 +151,8 @@ fn namespaces() -> Check {
     let read = |path: &str| fs::read_to_string(path).map(|s| s.trim().to_owned()).ok();
     let fix = if nix::unistd::geteuid().is_root() {
         None
-    } else if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
+    } else if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1")
+    {
         Some("sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
     } else if read("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
         Some("sudo sysctl -w kernel.unprivileged_userns_clone=1")
@@ -160,8 +180,15 @@ fn namespaces() -> Check {
 
 /// The command that installs `packages`, with sudo where it is needed.
 pub fn install_command(packages: &[String]) -> String {
-    let sudo = if nix::unistd::geteuid().is_root() { "" } else { "sudo " };
-    format!("{sudo}apt-get install -y --no-install-recommends {}", packages.join(" "))
+    let sudo = if nix::unistd::geteuid().is_root() {
+        ""
+    } else {
+        "sudo "
+    };
+    format!(
+        "{sudo}apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    )
 }
 
 /// Why packages could not be installed.
@@ -190,13 +217,20 @@ pub async fn install(packages: &[String]) -> Result<(), InstallError> {
         return Ok(());
     }
     // A new machine has no package lists, or old ones.
-    let sudo = if nix::unistd::geteuid().is_root() { "" } else { "sudo " };
+    let sudo = if nix::unistd::geteuid().is_root() {
+        ""
+    } else {
+        "sudo "
+    };
     run(&format!("{sudo}apt-get update")).await?;
     run(&command).await
 }
 
 async fn run(command: &str) -> Result<(), InstallError> {
-    let failed = |output: String| InstallError::Failed { command: command.to_owned(), output };
+    let failed = |output: String| InstallError::Failed {
+        command: command.to_owned(),
+        output,
+    };
     let out = tokio::process::Command::new("sh")
         .args(["-c", command])
         .env("DEBIAN_FRONTEND", "noninteractive")
@@ -210,7 +244,9 @@ async fn run(command: &str) -> Result<(), InstallError> {
     }
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     let tail: Vec<&str> = text.lines().rev().take(5).collect();
-    Err(failed(tail.into_iter().rev().collect::<Vec<_>>().join("\n")))
+    Err(failed(
+        tail.into_iter().rev().collect::<Vec<_>>().join("\n"),
+    ))
 }
 
 #[cfg(test)]
@@ -228,6 +264,9 @@ mod tests {
         assert_eq!(of("sh").state, State::Ok);
         assert_eq!(of("no-such-program-here").state, State::Missing);
         assert_eq!(of("no-such-program-here").fix, None);
-        assert_eq!(package_of("npm"), Some(Fix::Packages(vec!["nodejs".into(), "npm".into()])));
+        assert_eq!(
+            package_of("npm"),
+            Some(Fix::Packages(vec!["nodejs".into(), "npm".into()]))
+        );
     }
 }

@@ -9,6 +9,4 @@ mod local;
 mod target;
 
 pub use local::{FIELD_MANAGER, LocalOptions, LocalTarget};
-pub use target::{
-    BuiltImage, Database, DatabaseFacts, Endpoints, Target, TargetError, Volumes,
-};
+pub use target::{BuiltImage, Database, DatabaseFacts, Endpoints, Target, TargetError, Volumes};

@@ -66,7 +66,9 @@ pub struct LocalTarget {
 
 impl std::fmt::Debug for LocalTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalTarget").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("LocalTarget")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,12 +139,25 @@ impl LocalTarget {
             kubeconfig: options.state_dir.join("kubeconfig"),
             database: None,
         });
-        Ok(Self { options, cluster, client, address: own, owner, endpoints, notes })
+        Ok(Self {
+            options,
+            cluster,
+            client,
+            address: own,
+            owner,
+            endpoints,
+            notes,
+        })
     }
 
     /// What people should know about the addresses that were had.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Resolves when a part of the cluster ended although nobody stopped it.
+    pub async fn failed(&self) -> TargetError {
+        self.cluster.failed().await.into()
     }
 
     /// Ends every pod, the workloads before the database, and closes the store.
@@ -158,7 +173,11 @@ impl LocalTarget {
         })?;
         if let Some((user, password)) = secret_of(topology, &config.secret) {
             return Ok((
-                Credentials { user, password, database: config.database.clone() },
+                Credentials {
+                    user,
+                    password,
+                    database: config.database.clone(),
+                },
                 false,
             ));
         }
@@ -172,17 +191,26 @@ impl LocalTarget {
         Ok((account, true))
     }
 
-    async fn apply<K>(&self, api: &Api<K>, name: &str, object: &serde_json::Value) -> Result<(), TargetError>
+    async fn apply<K>(
+        &self,
+        api: &Api<K>,
+        name: &str,
+        object: &serde_json::Value,
+    ) -> Result<(), TargetError>
     where
         K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
     {
-        api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object))
-            .await
-            .map(drop)
-            .map_err(|source| TargetError::Api {
-                what: format!("{} {name}", object["kind"].as_str().unwrap_or("object")),
-                source: Box::new(source),
-            })
+        api.patch(
+            name,
+            &PatchParams::apply(FIELD_MANAGER).force(),
+            &Patch::Apply(object),
+        )
+        .await
+        .map(drop)
+        .map_err(|source| TargetError::Api {
+            what: format!("{} {name}", object["kind"].as_str().unwrap_or("object")),
+            source: Box::new(source),
+        })
     }
 }
 
@@ -193,7 +221,9 @@ impl Target for LocalTarget {
     }
 
     async fn database(&self, topology: &Topology) -> Result<Option<Database>, TargetError> {
-        let Some(config) = topology.cloud_sql() else { return Ok(None) };
+        let Some(config) = topology.cloud_sql() else {
+            return Ok(None);
+        };
         let (account, made_here) = self.credentials(topology)?;
         let run = self.options.state_dir.join("run");
         let data = self.options.state_dir.join("data").join("cloudsql");
@@ -204,18 +234,30 @@ impl Target for LocalTarget {
             move || -> Result<Server, TargetError> {
                 let engine = Engine::find()?;
                 cloudsql::template::ensure_data(&engine, &cache, &data, owner)?;
-                Ok(Server { engine, data, run, owner })
+                Ok(Server {
+                    engine,
+                    data,
+                    run,
+                    owner,
+                })
             }
         })
         .await
-        .map_err(|e| TargetError::Database { reason: e.to_string() })??;
+        .map_err(|e| TargetError::Database {
+            reason: e.to_string(),
+        })??;
         let init = server
             .write_init_file(&account)
             .map_err(|e| io_error("write the database's accounts in", &run, e))?;
-        self.deliver(&BuiltImage { name: server.image(), run: server.run_spec(&init) }).await?;
+        self.deliver(&BuiltImage {
+            name: server.image(),
+            run: server.run_spec(&init),
+        })
+        .await?;
 
         if made_here {
-            let secrets: Api<Secret> = Api::namespaced(self.client(), &topology.project().namespace);
+            let secrets: Api<Secret> =
+                Api::namespaced(self.client(), &topology.project().namespace);
             let object = serde_json::json!({
                 "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
                 "metadata": {"name": config.secret, "namespace": &topology.project().namespace},
@@ -228,7 +270,8 @@ impl Target for LocalTarget {
         }
         let [namespace, deployment] = server.objects();
         let namespaces: Api<Namespace> = Api::all(self.client());
-        self.apply(&namespaces, cloudsql::NAMESPACE, &namespace).await?;
+        self.apply(&namespaces, cloudsql::NAMESPACE, &namespace)
+            .await?;
         let deployments: Api<Deployment> = Api::namespaced(self.client(), cloudsql::NAMESPACE);
         self.apply(&deployments, "cloudsql", &deployment).await?;
 
@@ -241,7 +284,12 @@ impl Target for LocalTarget {
         let bound = address::bind(at(self.address, MYSQL), "another devenv has this address")?;
         let (host, port) = (bound.address.ip().to_string(), bound.address.port());
         self.cluster
-            .forward(bound.listener, topology.project().namespace.clone(), config.service.clone(), MYSQL)
+            .forward(
+                bound.listener,
+                topology.project().namespace.clone(),
+                config.service.clone(),
+                MYSQL,
+            )
             .await?;
         let facts = DatabaseFacts {
             engine: server.engine.flavour.to_string(),
@@ -253,7 +301,10 @@ impl Target for LocalTarget {
             user: account.user.clone(),
             database: account.database.clone(),
         };
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).database = Some(facts.clone());
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .database = Some(facts.clone());
         let connect = MySqlConnectOptions::new()
             .host(&host)
             .port(port)
@@ -270,7 +321,10 @@ impl Target for LocalTarget {
     }
 
     fn endpoints(&self) -> Endpoints {
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -294,7 +348,9 @@ async fn follow_database(
                 tracing::debug!(error = %e, "watching the database's pod");
                 continue;
             }
-            let Some(now) = database_pod(&pods).await else { continue };
+            let Some(now) = database_pod(&pods).await else {
+                continue;
+            };
             if known.as_ref() == Some(&now) {
                 continue;
             }
@@ -351,16 +407,23 @@ fn stands_in(asked: &str, engine: &Engine) -> bool {
 
 /// User and password of a Secret among the project's own objects.
 fn secret_of(topology: &Topology, name: &str) -> Option<(String, String)> {
-    let secret = topology.objects().iter().find(|o| o.kind() == "Secret" && o.name() == name)?;
+    let secret = topology
+        .objects()
+        .iter()
+        .find(|o| o.kind() == "Secret" && o.name() == name)?;
     let key = |key: &str| {
         if let Some(text) = secret.value()["stringData"][key].as_str() {
             return Some(text.to_owned());
         }
         let data = secret.value()["data"][key].as_str()?;
-        let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).ok()?;
+        let bytes =
+            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).ok()?;
         String::from_utf8(bytes).ok()
     };
-    Some((key(cloudsql::CREDENTIALS_USER)?, key(cloudsql::CREDENTIALS_PASSWORD)?))
+    Some((
+        key(cloudsql::CREDENTIALS_USER)?,
+        key(cloudsql::CREDENTIALS_PASSWORD)?,
+    ))
 }
 
 fn kept_password(path: &Path) -> io::Result<String> {
@@ -375,7 +438,11 @@ fn kept_password(path: &Path) -> io::Result<String> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
     let bytes: [u8; 18] = rand::random();
     let password = hex::encode(bytes);
-    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     io::Write::write_all(&mut &file, password.as_bytes())?;
     Ok(password)
 }
@@ -386,7 +453,8 @@ fn cache_dir(state_dir: &Path) -> PathBuf {
         .map(PathBuf::from)
         .filter(|p| p.is_absolute())
         .or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache")));
-    base.map_or_else(|| state_dir.join("cache"), |b| b.join("devenv-gke")).join("cloudsql")
+    base.map_or_else(|| state_dir.join("cache"), |b| b.join("devenv-gke"))
+        .join("cloudsql")
 }
 
 fn at(ip: Ipv4Addr, port: u16) -> SocketAddr {
@@ -394,9 +462,12 @@ fn at(ip: Ipv4Addr, port: u16) -> SocketAddr {
 }
 
 fn io_error(what: &'static str, path: &Path, source: io::Error) -> TargetError {
-    TargetError::Io { what, path: path.to_owned(), source }
+    TargetError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -410,7 +481,10 @@ mod tests {
             flavour,
             version: version.into(),
         };
-        assert!(stands_in("mysql:8.4", &engine(Flavour::MariaDB, "10.11.19")));
+        assert!(stands_in(
+            "mysql:8.4",
+            &engine(Flavour::MariaDB, "10.11.19")
+        ));
         assert!(!stands_in("mysql:8.4", &engine(Flavour::MySQL, "8.4.3")));
         assert!(stands_in("mysql:8.0", &engine(Flavour::MySQL, "9.7.4")));
         assert!(!stands_in("mysql", &engine(Flavour::MySQL, "9.7.4")));
@@ -423,6 +497,9 @@ mod tests {
         let first = kept_password(&path).unwrap();
         assert_eq!(first.len(), 36);
         assert_eq!(first, kept_password(&path).unwrap());
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 }

@@ -196,6 +196,8 @@ impl TestDatabase {
         command
             .args(["--no-defaults", "--auth-root-authentication-method=normal"])
             .args(["--skip-test-db", "--skip-name-resolve"])
+            // A server that starts sweeps its tmpdir, tables of other servers included.
+            .arg(format!("--tmpdir={}", self.dir.path().display()))
             .arg(format!("--datadir={}", data.display()));
         if is_root() {
             command.arg("--user=root");

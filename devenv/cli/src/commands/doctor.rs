@@ -7,7 +7,10 @@ use devenv_engine::needs;
 use devenv_platform::doctor::{self, Needs, State};
 
 use super::Context;
-use crate::{error::{CliError, exit}, render};
+use crate::{
+    error::{CliError, exit},
+    render,
+};
 
 /// Say what this machine lacks and the command that mends it.
 ///
@@ -19,11 +22,18 @@ pub async fn doctor(_: DoctorArgs, context: &Context) -> Result<ExitCode, CliErr
     let needs = match context.project() {
         Ok(project) => needs(&project.load(context.namespace.as_deref())?),
         // Outside a project: what every project needs.
-        Err(CliError::NoProject(_)) => Needs { database: true, ..Needs::default() },
+        Err(CliError::NoProject(_)) => Needs {
+            database: true,
+            ..Needs::default()
+        },
         Err(e) => return Err(e),
     };
     let checks = doctor::examine(&needs);
     render::checks(&checks, context.format);
     let missing = checks.iter().any(|c| c.state == State::Missing);
-    Ok(ExitCode::from(if missing { exit::MISSING } else { exit::OK }))
+    Ok(ExitCode::from(if missing {
+        exit::MISSING
+    } else {
+        exit::OK
+    }))
 }

@@ -4,7 +4,10 @@ use std::{process::ExitCode, time::Instant};
 
 use clap::Args;
 use devenv_engine::state::StateDir;
-use nix::{sys::signal::{Signal, kill}, unistd::Pid};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use rustix::event::{PollFd, PollFlags};
 
 use super::{Context, up::GRACE};
@@ -40,14 +43,19 @@ pub async fn down(args: DownArgs, context: &Context) -> Result<ExitCode, CliErro
 
 /// Asks the supervisor to stop and waits until it has.
 async fn stop(state: &StateDir) -> Result<bool, CliError> {
-    let Some(holder) = state.holder() else { return Ok(false) };
+    let Some(holder) = state.holder() else {
+        return Ok(false);
+    };
     let pid = holder.pid;
     // More than the pods' own grace: they are killed by then.
     let seconds = GRACE.as_secs() + 10;
     let late = CliError::NotStopped { pid, seconds };
-    let Some(process) = rustix::process::Pid::from_raw(pid.cast_signed()) else { return Err(late) };
+    let Some(process) = rustix::process::Pid::from_raw(pid.cast_signed()) else {
+        return Err(late);
+    };
     // A pidfd stays with this very process, whatever the number is used for later.
-    let Ok(pidfd) = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()) else {
+    let Ok(pidfd) = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty())
+    else {
         return Ok(true);
     };
     let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
@@ -59,8 +67,15 @@ async fn stop(state: &StateDir) -> Result<bool, CliError> {
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
         rustix::event::poll(&mut fds, Some(&limit))
     });
-    let io = |source| CliError::Io { what: format!("wait for process {pid}"), source };
-    match ended.await.map_err(|e| io(e.into()))?.map_err(|e| io(e.into()))? {
+    let io = |source| CliError::Io {
+        what: format!("wait for process {pid}"),
+        source,
+    };
+    match ended
+        .await
+        .map_err(|e| io(e.into()))?
+        .map_err(|e| io(e.into()))?
+    {
         0 => Err(late),
         _ => Ok(true),
     }

@@ -1,15 +1,17 @@
 //! `devenv supervise`: what `up -d` leaves running.
 
-use std::{
-    io::Write,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::Args;
-use devenv_engine::{UpOptions, event::{Bus, Event}};
+use devenv_engine::{
+    UpOptions,
+    event::{Bus, Event},
+};
 
-use super::{Context, duration, up::{GRACE, Interrupts}};
+use super::{
+    Context, duration,
+    up::{GRACE, Interrupts},
+};
 use crate::error::{CliError, exit};
 
 /// Hold a system up in the background.
@@ -32,7 +34,10 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
     let topology = project.load(context.namespace.as_deref())?;
     let bus = Bus::default();
     let (_, mut events) = bus.subscribe();
-    let options = UpOptions { root: project.root.clone(), timeout: args.timeout };
+    let options = UpOptions {
+        root: project.root.clone(),
+        timeout: args.timeout,
+    };
     let result = {
         let mut work = std::pin::pin!(devenv_engine::up(&options, &topology, &bus));
         loop {
@@ -49,9 +54,15 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
     drop(topology);
     match result {
         Ok(running) => {
-            stop.wanted().await;
+            let failure = tokio::select! {
+                () = stop.wanted() => None,
+                e = running.failed() => Some(e),
+            };
             running.down(GRACE).await?;
-            Ok(ExitCode::from(exit::OK))
+            match failure {
+                None => Ok(ExitCode::from(exit::OK)),
+                Some(e) => Err(e.into()),
+            }
         }
         Err(e) => {
             tell(&Event::Failed { report: e.report() });

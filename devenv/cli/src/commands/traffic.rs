@@ -7,7 +7,10 @@ use tokio_util::sync::CancellationToken;
 use traffic::{ExpectSplit, Idempotency, MaxFailures, Options, Pace, Source, Stop};
 
 use super::{Context, duration, up::Interrupts};
-use crate::{error::{CliError, exit}, render};
+use crate::{
+    error::{CliError, exit},
+    render,
+};
 
 /// Send telemetry of this machine to the Ingress and report what came of it.
 ///
@@ -101,5 +104,9 @@ pub async fn traffic(args: TrafficArgs, context: &Context) -> Result<ExitCode, C
     for what in &broken {
         render::say(what);
     }
-    Ok(ExitCode::from(if broken.is_empty() { exit::OK } else { exit::FAILED }))
+    Ok(ExitCode::from(if broken.is_empty() {
+        exit::OK
+    } else {
+        exit::FAILED
+    }))
 }

@@ -17,14 +17,21 @@ use devenv_engine::{
 use devenv_model::Topology;
 use devenv_platform::doctor::{self, Check, Fix, State};
 use futures_util::StreamExt;
-use nix::{sys::signal::{Signal, kill}, unistd::Pid};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     signal::unix::{SignalKind, signal},
 };
 
 use super::{Context, duration};
-use crate::{error::CliError, project::Project, render::{self, Format, Progress}};
+use crate::{
+    error::CliError,
+    project::Project,
+    render::{self, Format, Progress},
+};
 
 /// Bring the system up from its manifests.
 ///
@@ -65,7 +72,9 @@ pub async fn up(args: UpArgs, context: &Context) -> Result<ExitCode, CliError> {
 fn already_up(project: &Project, pid: u32, format: Format) -> Result<ExitCode, CliError> {
     match project.state.endpoints() {
         Some(endpoints) => {
-            render::say(&format!("already up (supervisor pid {pid}); `devenv down` stops it"));
+            render::say(&format!(
+                "already up (supervisor pid {pid}); `devenv down` stops it"
+            ));
             render::endpoints(&endpoints, format);
             Ok(ExitCode::SUCCESS)
         }
@@ -78,7 +87,9 @@ fn already_up(project: &Project, pid: u32, format: Format) -> Result<ExitCode, C
 async fn ensure_installed(topology: &Topology, yes: bool) -> Result<(), CliError> {
     let missing = || -> Vec<Check> {
         let all = doctor::examine(&needs(topology));
-        all.into_iter().filter(|c| c.state == State::Missing).collect()
+        all.into_iter()
+            .filter(|c| c.state == State::Missing)
+            .collect()
     };
     let found = missing();
     if found.is_empty() {
@@ -93,7 +104,10 @@ async fn ensure_installed(topology: &Topology, yes: bool) -> Result<(), CliError
         .flatten()
         .collect();
     if yes && !packages.is_empty() {
-        render::say(&format!("installing: {}", doctor::install_command(&packages)));
+        render::say(&format!(
+            "installing: {}",
+            doctor::install_command(&packages)
+        ));
         doctor::install(&packages).await?;
     }
     match missing() {
@@ -143,8 +157,12 @@ async fn detached(
                 continue;
             }
         };
-        let Some(line) = line else { return Err(gone(&log_path)) };
-        let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
+        let Some(line) = line else {
+            return Err(gone(&log_path));
+        };
+        let Ok(event) = serde_json::from_str::<Event>(&line) else {
+            continue;
+        };
         progress.show(&event);
         match event {
             Event::Ready { endpoints, .. } => {
@@ -163,7 +181,14 @@ async fn detached(
 
 fn gone(log: &Path) -> CliError {
     if let Ok(text) = fs::read_to_string(log) {
-        for line in text.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev() {
+        for line in text
+            .lines()
+            .rev()
+            .take(20)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+        {
             render::say(line);
         }
     }
@@ -188,7 +213,10 @@ async fn foreground(
     let mut stop = Interrupts::new()?;
     let bus = Bus::default();
     let (_, mut events) = bus.subscribe();
-    let options = UpOptions { root: project.root.clone(), timeout: args.timeout };
+    let options = UpOptions {
+        root: project.root.clone(),
+        timeout: args.timeout,
+    };
     let running = {
         let mut work = std::pin::pin!(devenv_engine::up(&options, &topology, &bus));
         loop {
@@ -208,21 +236,29 @@ async fn foreground(
     }
     let running = running?;
     render::endpoints(&running.endpoints(), context.format);
-    let query = LogQuery { follow: true, tail: Some(0), ..LogQuery::default() };
+    let query = LogQuery {
+        follow: true,
+        tail: Some(0),
+        ..LogQuery::default()
+    };
     let mut lines = logs::lines(running.client(), &topology.project().namespace, query).await?;
-    loop {
+    let failure = loop {
         tokio::select! {
             Some(line) = lines.next() => render::log_line(&line, context.format),
-            () = stop.wanted() => break,
+            () = stop.wanted() => break None,
+            e = running.failed() => break Some(e),
         }
-    }
+    };
     render::say("stopping; Ctrl-C again stops at once");
     tokio::select! {
         done = running.down(GRACE) => done?,
         // Ending this process ends every pod: the kernel sees to it.
         () = stop.wanted() => return Ok(ExitCode::from(130)),
     }
-    Ok(ExitCode::SUCCESS)
+    match failure {
+        None => Ok(ExitCode::SUCCESS),
+        Some(e) => Err(e.into()),
+    }
 }
 
 /// Ctrl-C and `kill`.
@@ -235,7 +271,10 @@ impl Interrupts {
     /// Listens from now on.
     pub fn new() -> Result<Self, CliError> {
         let listen = |kind| {
-            signal(kind).map_err(|source| CliError::Io { what: "listen for signals".to_owned(), source })
+            signal(kind).map_err(|source| CliError::Io {
+                what: "listen for signals".to_owned(),
+                source,
+            })
         };
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,

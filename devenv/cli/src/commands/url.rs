@@ -46,7 +46,10 @@ pub async fn url(args: UrlArgs, context: &Context) -> Result<ExitCode, CliError>
             ("address", endpoints.ingress_also.first().cloned()),
             ("frontend", endpoints.cloud_run.values().next().cloned()),
             ("kubernetes", Some(endpoints.kubernetes.clone())),
-            ("database", endpoints.database.as_ref().map(without_password)),
+            (
+                "database",
+                endpoints.database.as_ref().map(without_password),
+            ),
         ] {
             all.extend(url.map(|u| (name.to_owned(), u)));
         }
@@ -61,8 +64,13 @@ pub async fn url(args: UrlArgs, context: &Context) -> Result<ExitCode, CliError>
         What::Database => Some(database(&project, context, &endpoints).await?),
     };
     let Some(url) = url else {
-        let name = what.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
-        return Err(CliError::Check(format!("this project has no {name}, or it has no address here")));
+        let name = what
+            .to_possible_value()
+            .map(|v| v.get_name().to_owned())
+            .unwrap_or_default();
+        return Err(CliError::Check(format!(
+            "this project has no {name}, or it has no address here"
+        )));
     };
     render::url(&url, context.format);
     Ok(ExitCode::SUCCESS)
@@ -78,8 +86,12 @@ async fn database(project: &Project, context: &Context, e: &Endpoints) -> Result
         return Err(CliError::Check("this project has no database".to_owned()));
     };
     let topology = project.load(context.namespace.as_deref())?;
-    let name = topology.cloud_sql().map(|c| c.secret.clone()).unwrap_or_default();
-    let secrets: Api<Secret> = Api::namespaced(project.client().await?, &topology.project().namespace);
+    let name = topology
+        .cloud_sql()
+        .map(|c| c.secret.clone())
+        .unwrap_or_default();
+    let secrets: Api<Secret> =
+        Api::namespaced(project.client().await?, &topology.project().namespace);
     let secret = secrets.get(&name).await?;
     let password = secret
         .data

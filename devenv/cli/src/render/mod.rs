@@ -130,7 +130,10 @@ pub fn endpoints(e: &Endpoints, format: Format) {
         } else {
             format!("{} {}", d.engine, d.version)
         };
-        rows.push(("database".to_owned(), format!("{}:{}  {DIM}{version}{RESET}", d.host, d.port)));
+        rows.push((
+            "database".to_owned(),
+            format!("{}:{}  {DIM}{version}{RESET}", d.host, d.port),
+        ));
     }
     rows.push((
         "kubectl".to_owned(),
@@ -191,23 +194,44 @@ pub fn status(s: &Status, format: Format) {
         return json(s);
     }
     let colour = if s.state == "up" { GREEN } else { YELLOW };
-    print_pair("project", &format!("{} (namespace {})", s.project, s.namespace));
-    let pid = s.supervisor.as_ref().map(|h| format!(" {DIM}supervisor pid {}{RESET}", h.pid));
-    print_pair("state", &format!("{colour}{}{RESET}{}", s.state, pid.unwrap_or_default()));
+    print_pair(
+        "project",
+        &format!("{} (namespace {})", s.project, s.namespace),
+    );
+    let pid = s
+        .supervisor
+        .as_ref()
+        .map(|h| format!(" {DIM}supervisor pid {}{RESET}", h.pid));
+    print_pair(
+        "state",
+        &format!("{colour}{}{RESET}{}", s.state, pid.unwrap_or_default()),
+    );
     if let Some(e) = &s.endpoints {
-        for (name, url) in
-            e.ingress.iter().map(|u| ("ingress", u)).chain(e.cloud_run.iter().map(|(n, u)| (n.as_str(), u)))
+        for (name, url) in e
+            .ingress
+            .iter()
+            .map(|u| ("ingress", u))
+            .chain(e.cloud_run.iter().map(|(n, u)| (n.as_str(), u)))
         {
             print_pair(name, url);
         }
     }
     if let Some(d) = &s.database {
         let f = &d.facts;
-        let asked = if f.stands_in { format!(", standing in for {}", f.asked) } else { String::new() };
-        let pid = d.pid.map_or("not running".to_owned(), |p| format!("pid {p}"));
+        let asked = if f.stands_in {
+            format!(", standing in for {}", f.asked)
+        } else {
+            String::new()
+        };
+        let pid = d
+            .pid
+            .map_or("not running".to_owned(), |p| format!("pid {p}"));
         print_pair(
             "database",
-            &format!("{} {}{asked} at {}:{} {DIM}{pid}{RESET}", f.engine, f.version, f.host, f.port),
+            &format!(
+                "{} {}{asked} at {}:{} {DIM}{pid}{RESET}",
+                f.engine, f.version, f.host, f.port
+            ),
         );
     }
     if s.workloads.is_empty() {
@@ -255,7 +279,13 @@ pub fn traffic(r: &traffic::Report, format: Format) {
     if format == Format::Json {
         return json(r);
     }
-    print_pair("requests", &format!("{} in {:.2} s, {:.0}/s", r.requests, r.duration_s, r.rate_per_s));
+    print_pair(
+        "requests",
+        &format!(
+            "{} in {:.2} s, {:.0}/s",
+            r.requests, r.duration_s, r.rate_per_s
+        ),
+    );
     let errors: Vec<String> = r.errors.iter().map(|(k, v)| format!("{k} {v}")).collect();
     print_pair("failures", &format!("{} {}", r.failures, errors.join(", ")));
     let total = r.by_api.values().sum::<u64>().max(1);
@@ -267,6 +297,9 @@ pub fn traffic(r: &traffic::Report, format: Format) {
     let l = &r.latency_ms;
     print_pair(
         "latency",
-        &format!("p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, max {:.1} ms", l.p50, l.p90, l.p99, l.max),
+        &format!(
+            "p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+            l.p50, l.p90, l.p99, l.max
+        ),
     );
 }

@@ -41,7 +41,11 @@ impl Diagnostic for Drawn<'_> {
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        let related = self.problem.related.iter().map(|(p, what)| format!("{what}: {}", p.origin()));
+        let related = self
+            .problem
+            .related
+            .iter()
+            .map(|(p, what)| format!("{what}: {}", p.origin()));
         let text: Vec<String> = self.problem.help.iter().cloned().chain(related).collect();
         (!text.is_empty()).then(|| Box::new(text.join("\n")) as Box<dyn fmt::Display>)
     }
@@ -51,8 +55,15 @@ impl Diagnostic for Drawn<'_> {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let label = self.problem.expected.as_ref().map(|e| format!("expected {e}"));
-        Some(Box::new(std::iter::once(labelled(&self.problem.place, label))))
+        let label = self
+            .problem
+            .expected
+            .as_ref()
+            .map(|e| format!("expected {e}"));
+        Some(Box::new(std::iter::once(labelled(
+            &self.problem.place,
+            label,
+        ))))
     }
 }
 
@@ -65,8 +76,12 @@ fn labelled(place: &Place, label: Option<String>) -> LabeledSpan {
 pub fn render(problem: &Problem) -> String {
     let place = &problem.place;
     let text = Arc::new(place.source().text().to_owned());
-    let drawn = Drawn { problem, source: NamedSource::new(problem.file(), text) };
-    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode()).with_context_lines(1);
+    let drawn = Drawn {
+        problem,
+        source: NamedSource::new(problem.file(), text),
+    };
+    let handler =
+        GraphicalReportHandler::new_themed(GraphicalTheme::unicode()).with_context_lines(1);
     let mut out = String::new();
     match handler.render_report(&mut out, &drawn) {
         Ok(()) => out,

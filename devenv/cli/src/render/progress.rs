@@ -67,7 +67,11 @@ impl Progress {
                 }
             }
             Event::Warning { message } => self.line(&format!("{YELLOW}!{RESET} {message}")),
-            Event::Workload { name, reason: Some(reason), .. } => {
+            Event::Workload {
+                name,
+                reason: Some(reason),
+                ..
+            } => {
                 // The same trouble is told once.
                 if self.reasons.insert(name.clone(), reason.clone()).as_ref() != Some(reason) {
                     self.line(&format!("{YELLOW}!{RESET} {name}: {reason}"));

@@ -40,7 +40,9 @@ pub struct Engine {
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// Neither mysqld nor mariadbd is installed.
-    #[error("no MySQL or MariaDB server is installed (looked for mysqld and mariadbd in PATH and in /usr/sbin, /usr/local/mysql/bin)")]
+    #[error(
+        "no MySQL or MariaDB server is installed (looked for mysqld and mariadbd in PATH and in /usr/sbin, /usr/local/mysql/bin)"
+    )]
     NotInstalled,
     /// The program does not tell what it is.
     #[error("{} does not tell its version: {reason}", server.display())]
@@ -64,14 +66,21 @@ impl Engine {
 
     /// Asks a server program what it is.
     pub fn ask(server: &Path) -> Result<Self, EngineError> {
-        let unknown = |reason: String| EngineError::Unknown { server: server.to_owned(), reason };
+        let unknown = |reason: String| EngineError::Unknown {
+            server: server.to_owned(),
+            reason,
+        };
         let out = Command::new(server)
             .args(["--no-defaults", "--version"])
             .output()
             .map_err(|e| unknown(e.to_string()))?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let (flavour, version) = parse_version(&text).ok_or_else(|| unknown(text.clone()))?;
-        Ok(Self { server: server.to_owned(), flavour, version })
+        Ok(Self {
+            server: server.to_owned(),
+            flavour,
+            version,
+        })
     }
 
     /// The system user that the server is started as, which it wants named when it
@@ -91,9 +100,15 @@ impl fmt::Display for Engine {
 fn parse_version(text: &str) -> Option<(Flavour, String)> {
     let after = text.split("Ver ").nth(1)?;
     let word = after.split_whitespace().next()?;
-    let flavour = if text.contains("MariaDB") { Flavour::MariaDB } else { Flavour::MySQL };
-    let version: String =
-        word.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+    let flavour = if text.contains("MariaDB") {
+        Flavour::MariaDB
+    } else {
+        Flavour::MySQL
+    };
+    let version: String = word
+        .chars()
+        .take_while(|c| c.is_ascii_digit() || *c == '.')
+        .collect();
     (!version.is_empty()).then_some((flavour, version))
 }
 
@@ -101,7 +116,12 @@ fn parse_version(text: &str) -> Option<(Flavour, String)> {
 /// ordinary user's PATH leaves out.
 pub fn which(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/usr/local/sbin", "/usr/local/mysql/bin", "/usr/libexec"];
+    let usual = [
+        "/usr/sbin",
+        "/usr/local/sbin",
+        "/usr/local/mysql/bin",
+        "/usr/libexec",
+    ];
     std::env::split_paths(&path)
         .chain(usual.iter().map(PathBuf::from))
         .map(|dir| dir.join(OsStr::new(name)))
@@ -119,9 +139,21 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case("mariadbd  Ver 10.11.19-MariaDB-0+deb12u1 for debian-linux-gnu on x86_64 (Debian 12)", Flavour::MariaDB, "10.11.19")]
-    #[case("/usr/sbin/mysqld  Ver 9.7.4-0debian1 for Linux on x86_64 ((Debian))", Flavour::MySQL, "9.7.4")]
-    #[case("mysqld  Ver 8.0.44 for Linux on x86_64 (MySQL Community Server - GPL)", Flavour::MySQL, "8.0.44")]
+    #[case(
+        "mariadbd  Ver 10.11.19-MariaDB-0+deb12u1 for debian-linux-gnu on x86_64 (Debian 12)",
+        Flavour::MariaDB,
+        "10.11.19"
+    )]
+    #[case(
+        "/usr/sbin/mysqld  Ver 9.7.4-0debian1 for Linux on x86_64 ((Debian))",
+        Flavour::MySQL,
+        "9.7.4"
+    )]
+    #[case(
+        "mysqld  Ver 8.0.44 for Linux on x86_64 (MySQL Community Server - GPL)",
+        Flavour::MySQL,
+        "8.0.44"
+    )]
     fn versions(#[case] text: &str, #[case] flavour: Flavour, #[case] version: &str) {
         assert_eq!(parse_version(text), Some((flavour, version.to_owned())));
     }

@@ -4,7 +4,10 @@
 //! `sqlx migrate` works on the same database. Statements are sent one at a time,
 //! because a failure must name its line.
 
-use std::{path::{Path, PathBuf}, time::{Duration, Instant}};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use sqlx::{
     ConnectOptions, Connection, Executor, MySqlConnection,
@@ -86,7 +89,10 @@ pub async fn run(
 ) -> Result<Migrated, MigrateError> {
     let migrator = Migrator::new(root.join(folder))
         .await
-        .map_err(|e| MigrateError::Folder { folder: folder.to_owned(), reason: e.to_string() })?;
+        .map_err(|e| MigrateError::Folder {
+            folder: folder.to_owned(),
+            reason: e.to_string(),
+        })?;
     let mut db = options.connect().await.map_err(MigrateError::Database)?;
     let done = run_on(&mut db, &migrator, root, folder).await;
     // The lock and the session end with the connection, also after a failure.
@@ -109,13 +115,19 @@ async fn run_on(
     let applied = db.list_applied_migrations(TABLE).await.map_err(asked)?;
     check_applied(&applied, migrator, root, folder)?;
     let mut now = Vec::new();
-    for migration in migrator.iter().filter(|m| !m.migration_type.is_down_migration()) {
+    for migration in migrator
+        .iter()
+        .filter(|m| !m.migration_type.is_down_migration())
+    {
         if applied.iter().all(|a| a.version != migration.version) {
             apply(db, migration, &file_of(root, folder, migration.version)).await?;
             now.push(migration.version);
         }
     }
-    Ok(Migrated { before: applied.len(), applied: now })
+    Ok(Migrated {
+        before: applied.len(),
+        applied: now,
+    })
 }
 
 fn check_applied(
@@ -129,10 +141,15 @@ fn check_applied(
             .iter()
             .find(|m| m.version == a.version && !m.migration_type.is_down_migration())
         else {
-            return Err(MigrateError::Missing { version: a.version, folder: folder.to_owned() });
+            return Err(MigrateError::Missing {
+                version: a.version,
+                folder: folder.to_owned(),
+            });
         };
         if m.checksum != a.checksum {
-            return Err(MigrateError::Changed { file: file_of(root, folder, a.version) });
+            return Err(MigrateError::Changed {
+                file: file_of(root, folder, a.version),
+            });
         }
     }
     Ok(())
@@ -145,7 +162,10 @@ async fn apply(
 ) -> Result<(), MigrateError> {
     let start = Instant::now();
     for (n, statement) in statements::split(migration.sql.as_str()).iter().enumerate() {
-        let refused = match db.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(statement.sql))).await {
+        let refused = match db
+            .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(statement.sql)))
+            .await
+        {
             Ok(_) => continue,
             Err(e) => e,
         };
@@ -198,9 +218,12 @@ fn place(first: usize, refused: &sqlx::Error) -> (usize, String) {
         other => other.to_string(),
     };
     // «… near 'x' at line 3»: counted from the start of the statement.
-    let within = text
-        .rsplit_once(" at line ")
-        .and_then(|(_, n)| n.split(|c: char| !c.is_ascii_digit()).next()?.parse::<usize>().ok());
+    let within = text.rsplit_once(" at line ").and_then(|(_, n)| {
+        n.split(|c: char| !c.is_ascii_digit())
+            .next()?
+            .parse::<usize>()
+            .ok()
+    });
     let words = match (within, text.rsplit_once(" at line ")) {
         (Some(n), Some((before, after))) => format!("{before}{}", &after[n.to_string().len()..]),
         _ => text.clone(),

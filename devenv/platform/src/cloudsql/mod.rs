@@ -10,4 +10,7 @@ mod server;
 
 pub use engine::{Engine, EngineError, Flavour};
 pub use migrate::{MigrateError, Migrated};
-pub use server::{CREDENTIALS_PASSWORD, CREDENTIALS_USER, Credentials, NAMESPACE, Server, endpoint_slice, server_pid};
+pub use server::{
+    CREDENTIALS_PASSWORD, CREDENTIALS_USER, Credentials, NAMESPACE, Server, endpoint_slice,
+    server_pid,
+};

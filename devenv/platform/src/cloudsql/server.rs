@@ -10,7 +10,10 @@ use std::{
 use devenv_cluster::RunSpec;
 use serde_json::{Value, json};
 
-use super::{engine::{Engine, Flavour}, template::REDO_LOG};
+use super::{
+    engine::{Engine, Flavour},
+    template::REDO_LOG,
+};
 
 /// Where devenv's own pods live, apart from the application's.
 pub const NAMESPACE: &str = "devenv-system";
@@ -55,7 +58,11 @@ pub struct Server {
 impl Server {
     /// The image name under which the runtime finds the server.
     pub fn image(&self) -> String {
-        format!("devenv.local/cloudsql:{}-{}", self.engine.flavour, self.engine.version).to_lowercase()
+        format!(
+            "devenv.local/cloudsql:{}-{}",
+            self.engine.flavour, self.engine.version
+        )
+        .to_lowercase()
     }
 
     /// Writes the statements that the server runs at each start: account and
@@ -66,7 +73,11 @@ impl Server {
             fs::remove_file(&path)?;
         }
         let mut options = fs::OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         if nix::unistd::geteuid().is_root() {
             chown(&path, Some(self.owner.0), Some(self.owner.1))?;
         }
@@ -228,7 +239,10 @@ mod tests {
             database: "tele`metry".into(),
         };
         let sql = init_statements(&a);
-        assert!(sql.contains("'o''hara'@'%' IDENTIFIED BY 'a\\\\b''c'"), "{sql}");
+        assert!(
+            sql.contains("'o''hara'@'%' IDENTIFIED BY 'a\\\\b''c'"),
+            "{sql}"
+        );
         assert!(sql.contains("`tele``metry`.*"), "{sql}");
         assert_eq!(sql.lines().count(), 4);
         assert!(!format!("{a:?}").contains("a\\b"));

@@ -70,7 +70,10 @@ pub fn split(script: &str) -> Vec<Statement<'_>> {
 }
 
 fn push<'a>(out: &mut Vec<Statement<'a>>, script: &'a str, from: usize, to: usize) {
-    let line = 1 + script.as_bytes()[..from].iter().filter(|b| **b == b'\n').count();
+    let line = 1 + script.as_bytes()[..from]
+        .iter()
+        .filter(|b| **b == b'\n')
+        .count();
     let sql = script[from..to].trim_end();
     out.push(Statement { sql, line });
 }

@@ -72,7 +72,11 @@ pub fn ensure_data(
     if data.exists() {
         let found = fs::read_to_string(&stamp).unwrap_or_else(|_| now.clone());
         if found != now {
-            return Err(TemplateError::OtherEngine { data: data.to_owned(), found, wanted: now });
+            return Err(TemplateError::OtherEngine {
+                data: data.to_owned(),
+                found,
+                wanted: now,
+            });
         }
         return Ok(false);
     }
@@ -123,13 +127,21 @@ fn install(engine: &Engine, cache: &Path, into: &Path) -> Result<(), TemplateErr
             // Its anonymous users would shadow 'telemetry'@'%' for clients whose
             // host name matches.
             let extra = cache.join("extra.sql");
-            fs::write(&extra, "DELETE FROM mysql.global_priv WHERE User='';\nFLUSH PRIVILEGES;\n")
-                .map_err(io_error("write", &extra))?;
-            let program = which("mariadb-install-db").unwrap_or_else(|| "mariadb-install-db".into());
+            fs::write(
+                &extra,
+                "DELETE FROM mysql.global_priv WHERE User='';\nFLUSH PRIVILEGES;\n",
+            )
+            .map_err(io_error("write", &extra))?;
+            let program =
+                which("mariadb-install-db").unwrap_or_else(|| "mariadb-install-db".into());
             let mut c = Command::new(program);
-            c.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
-                .arg(format!("--extra-file={}", extra.display()))
-                .arg(format!("--innodb-log-file-size={REDO_LOG}"));
+            c.args([
+                "--no-defaults",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+            ])
+            .arg(format!("--extra-file={}", extra.display()))
+            .arg(format!("--innodb-log-file-size={REDO_LOG}"));
             c
         }
         Flavour::MySQL => {
@@ -139,18 +151,30 @@ fn install(engine: &Engine, cache: &Path, into: &Path) -> Result<(), TemplateErr
             c
         }
     };
-    command.arg(format!("--datadir={}", into.display())).stdin(Stdio::null());
+    // A server that starts sweeps its tmpdir, tables of other servers included.
+    let tmp = into.with_extension("tmp");
+    fs::create_dir_all(&tmp).map_err(io_error("make", &tmp))?;
+    command
+        .arg(format!("--datadir={}", into.display()))
+        .arg(format!("--tmpdir={}", tmp.display()))
+        .stdin(Stdio::null());
     command.args(Engine::user_argument(nix::unistd::geteuid().as_raw()));
     let program = command.get_program().to_string_lossy().into_owned();
-    let failed = |output: String| TemplateError::Install { program: program.clone(), output };
+    let failed = |output: String| TemplateError::Install {
+        program: program.clone(),
+        output,
+    };
     let out = command.output().map_err(|e| failed(e.to_string()))?;
+    fs::remove_dir_all(&tmp).map_err(io_error("remove", &tmp))?;
     if out.status.success() && into.join("mysql").is_dir() {
         return Ok(());
     }
     let text = [out.stdout, out.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     let tail: Vec<&str> = text.lines().rev().take(8).collect();
-    Err(failed(tail.into_iter().rev().collect::<Vec<_>>().join("\n")))
+    Err(failed(
+        tail.into_iter().rev().collect::<Vec<_>>().join("\n"),
+    ))
 }
 
 fn copy_tree(from: &Path, to: &Path, owner: (u32, u32)) -> io::Result<()> {
@@ -172,5 +196,9 @@ fn copy_tree(from: &Path, to: &Path, owner: (u32, u32)) -> io::Result<()> {
 
 /// Only root can give files away; anybody else owns what they copy already.
 fn own(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
-    if nix::unistd::geteuid().is_root() { chown(path, Some(uid), Some(gid)) } else { Ok(()) }
+    if nix::unistd::geteuid().is_root() {
+        chown(path, Some(uid), Some(gid))
+    } else {
+        Ok(())
+    }
 }
