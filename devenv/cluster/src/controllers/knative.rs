@@ -129,7 +129,9 @@ impl KnativeServices {
         )?)
     }
 
-    fn route(&mut self, key: &Key, place: Option<usize>) {
+    /// Sends the host's requests to what is ready now; returns whether that is pods of
+    /// `revision` alone.
+    fn route(&mut self, key: &Key, place: Option<usize>, revision: &str) -> bool {
         let slices = endpoints::slices(&self.store, &key.namespace, &key.name);
         if let Some(front) = place.and_then(|n| self.fronts.get(n)) {
             let ready: Vec<SocketAddr> = endpoints::ready(&slices, "http")
@@ -144,6 +146,19 @@ impl KnativeServices {
         }
         self.routed
             .publish(ROUTER, self.ready.values().flatten().copied().collect());
+        let mut serving = slices
+            .iter()
+            .flat_map(|s| &s.endpoints)
+            .filter(|e| endpoints::is_ready(e))
+            .peekable();
+        serving.peek().is_some()
+            && serving.all(|e| {
+                let pod = e.target_ref.as_ref().and_then(|r| r.name.as_deref());
+                let pod = pod.and_then(|name| self.store.get(&kinds::POD, &key.namespace, name));
+                pod.is_some_and(|p| {
+                    p.value()["metadata"]["labels"][plan::REVISION_LABEL] == revision
+                })
+            })
     }
 
     fn forget(&mut self, key: &Key) {
@@ -246,9 +261,10 @@ impl Controller for KnativeServices {
             }
         };
         let deployment = self.act(&made, existing, key)?;
-        self.route(key, place);
+        let moved = self.route(key, place, &made.revision);
         let seen = Seen {
             revision: &made.revision,
+            moved,
             deployment: deployment.value(),
             url: place
                 .and_then(|n| self.fronts.get(n))

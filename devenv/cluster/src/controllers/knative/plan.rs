@@ -201,6 +201,8 @@ pub struct Seen<'a> {
     pub revision: &'a str,
     /// The Deployment's object.
     pub deployment: &'a Value,
+    /// Whether requests go to pods of that revision and to no others.
+    pub moved: bool,
     /// Where the service is reached from the host, if it is.
     pub url: Option<String>,
     /// Its address in the cluster.
@@ -215,7 +217,8 @@ pub fn status(seen: &Seen<'_>, previous: &Value, now: &str) -> Value {
     let count = |field: &str| status[field].as_i64().unwrap_or(0);
     let wanted = seen.deployment["spec"]["replicas"].as_i64().unwrap_or(1);
     let current = status["observedGeneration"] == seen.deployment["metadata"]["generation"];
-    let rolled = current
+    let rolled = seen.moved
+        && current
         && count("updatedReplicas") >= wanted
         && count("availableReplicas") >= wanted
         && count("replicas") <= wanted;
@@ -370,15 +373,19 @@ mod tests {
     #[test]
     fn ready_when_the_new_revision_serves() {
         let mut deployment = json!({"metadata": {"generation": 2}, "spec": {"replicas": 1}, "status": {"observedGeneration": 1}});
-        let run = |deployment: &Value, url: Option<&str>, previous: &Value| {
+        let run_when = |moved: bool, deployment: &Value, url: Option<&str>, previous: &Value| {
             let seen = Seen {
                 revision: "f-00001",
+                moved,
                 deployment,
                 url: url.map(str::to_owned),
                 address: "http://f".into(),
                 generation: 1,
             };
             status(&seen, previous, "now")
+        };
+        let run = |deployment: &Value, url: Option<&str>, previous: &Value| {
+            run_when(true, deployment, url, previous)
         };
         let ready = |status: &Value| {
             status["conditions"][1]["status"]
@@ -392,6 +399,9 @@ mod tests {
             ("Unknown", &Value::Null)
         );
         deployment["status"] = json!({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1});
+        // Rolled out, but the old revision may still be asked.
+        let early = run_when(false, &deployment, Some("http://h"), &first);
+        assert_eq!(ready(&early), "Unknown");
         let second = run(&deployment, Some("http://h"), &first);
         assert_eq!(
             (
