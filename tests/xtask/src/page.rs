@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Made by installing and building; never part of what goes in.
-const MADE: &[&str] = &["node_modules", "dist", ".vite"];
+const MADE: &[&str] = &["node_modules", "dist", ".vite", ".test-build"];
 
 /// The page's folder, when the checkout has one.
 pub fn folder(root: &Path) -> Option<PathBuf> {
