@@ -40,6 +40,15 @@ pub(super) fn json_as(
     )
 }
 
+/// An answer in a form of its own.
+pub(super) fn bytes(
+    code: StatusCode,
+    content_type: &'static str,
+    bytes: impl Into<Bytes>,
+) -> Response<ApiBody> {
+    response(code, content_type, Full::new(bytes.into()).boxed_unsync())
+}
+
 /// A plain text answer.
 pub(super) fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<ApiBody> {
     response(

@@ -68,6 +68,7 @@ where
         Route::Groups => return Ok(discovery::groups()),
         Route::Group(group) => return Ok(discovery::group(group)),
         Route::Resources(group, version) => return Ok(discovery::resources(group, version)),
+        Route::OpenApiV2 => return Ok(openapi::document_v2()),
         Route::OpenApi => return Ok(openapi::index()),
         Route::OpenApiDocument(group, version) => return Ok(openapi::document(group, version)),
     };

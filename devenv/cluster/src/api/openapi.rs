@@ -35,6 +35,22 @@ pub(super) fn index() -> Response<ApiBody> {
     body::json(StatusCode::OK, &json!({"paths": paths}))
 }
 
+/// As Kubernetes answers: clients ask with an `@` before the `v1.0`, which is no legal media type.
+const V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// `/openapi/v2`, which kubectl up to 1.28 reads before every apply: a document without
+/// definitions, so that it too takes the merge keys from its own types. Protobuf is the one form
+/// that it understands.
+pub(super) fn document_v2() -> Response<ApiBody> {
+    /// A length-delimited field; everything in here is shorter than 128 bytes.
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
+    }
+    let info = [field(1, b"devenv"), field(2, b"v1.34.0")].concat();
+    let document = [field(1, b"2.0"), field(2, &info), field(8, b"")].concat();
+    body::bytes(StatusCode::OK, V2, document)
+}
+
 /// One group's document.
 pub(super) fn document(group: &str, version: &str) -> Response<ApiBody> {
     let mut paths = Map::new();

@@ -22,6 +22,8 @@ pub(super) enum Route {
     Group(&'static str),
     /// `/api/v1` or `/apis/GROUP/VERSION`.
     Resources(&'static str, &'static str),
+    /// `/openapi/v2`.
+    OpenApiV2,
     /// `/openapi/v3`.
     OpenApi,
     /// `/openapi/v3/…`, the group and version.
@@ -82,6 +84,7 @@ pub(super) fn route(path: &str) -> Route {
             Some((g, _)) if !g.is_empty() => Route::Group(g),
             _ => Route::NotFound,
         },
+        ["openapi", "v2"] => Route::OpenApiV2,
         ["openapi", "v3"] => Route::OpenApi,
         ["openapi", "v3", "api", version] => match served("", version) {
             Some((g, v)) => Route::OpenApiDocument(g, v),
@@ -309,7 +312,8 @@ mod tests {
     #[case("/apis/apps/v1", Route::Resources("apps", "v1"))]
     #[case("/apis/apps", Route::Group("apps"))]
     #[case("/openapi/v3/apis/apps/v1", Route::OpenApiDocument("apps", "v1"))]
-    #[case("/openapi/v2", Route::NotFound)]
+    #[case("/openapi/v2", Route::OpenApiV2)]
+    #[case("/openapi/v1", Route::NotFound)]
     #[case("/readyz/ping", Route::Health)]
     fn paths(#[case] path: &str, #[case] wanted: Route) {
         assert_eq!(route(path), wanted);
