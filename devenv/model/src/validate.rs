@@ -1,6 +1,7 @@
 //! What makes objects a system that can run: structure first, then how they refer to
 //! each other. Every check notes its problem and goes on.
 
+mod ignored;
 mod images;
 mod ingress;
 mod names;
@@ -273,6 +274,7 @@ pub(crate) fn check(reading: &mut Reading, located: &Located, project: &Named, o
     for object in objects {
         pods::check(object, &mut out);
         refs::check(&world, object, &mut out);
+        ignored::check(&project.project.root, object, &mut out);
     }
     services::check(&world, &mut out);
     ingress::check(&world, &mut out);

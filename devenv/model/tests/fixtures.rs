@@ -67,6 +67,24 @@ fn broken_projects_say_everything_that_is_wrong() {
     assert!(seen >= 10, "only {seen} broken projects");
 }
 
+/// What loads, and is told what is different here.
+#[test]
+fn fields_that_are_not_emulated_are_warned_about() {
+    let root = fixtures("warned/not-emulated");
+    let loaded = load(&root);
+    let text = rendered(&root, &loaded);
+    assert!(loaded.topology.is_some(), "{text}");
+    insta::assert_snapshot!("not-emulated", text);
+}
+
+/// Limits, a read-only root and dropped capabilities are what every good manifest has:
+/// this project's own must start without a word.
+#[test]
+fn the_reference_system_loads_without_a_word() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    valid(&root, &LoadOptions::default());
+}
+
 /// The objects by kind and name.
 fn by_name(topology: &Topology) -> BTreeMap<String, Value> {
     topology

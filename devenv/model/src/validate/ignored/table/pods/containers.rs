@@ -1,0 +1,339 @@
+//! Containers.
+
+use crate::validate::ignored::{Case, Lost, Part, When};
+
+pub(super) const LIMITS: &str =
+    "they only take away: a program that keeps within them in production does so here";
+pub(super) const DEVICES: &str = "no such device is given to the pod";
+const NOT_STARTED: &str =
+    "the container is not started: give the variable a `value` in a local overlay";
+
+pub(super) static CONTAINER: Part = Part {
+    honoured: &[
+        "command",
+        "envFrom",
+        "image",
+        "name",
+        "restartPolicy",
+        "workingDir",
+    ],
+    within: &[
+        ("env", &ENV),
+        ("lifecycle", &LIFECYCLE),
+        ("livenessProbe", &PROBE),
+        ("ports", &PORT),
+        ("readinessProbe", &PROBE),
+        ("resources", &RESOURCES),
+        ("securityContext", &SECURITY),
+        ("startupProbe", &PROBE),
+        ("volumeMounts", &MOUNT),
+    ],
+    quiet: &[
+        (
+            &["imagePullPolicy"],
+            "nothing is pulled: images are built from source",
+        ),
+        (&["resizePolicy"], LIMITS),
+        (
+            &["stdinOnce"],
+            "it is about who attaches to the input that `stdin` speaks of",
+        ),
+        (
+            &["terminationMessagePolicy"],
+            "the log it would copy from is kept",
+        ),
+    ],
+    lost: &[
+        Lost {
+            field: "args",
+            when: When::If(|case| case.holder.get("command").is_none()),
+            loss: "an image that runs from source has no ENTRYPOINT: `args` alone replace the whole `run` of devenv.toml, and the first of them is taken as the program. Give `command` too",
+        },
+        Lost {
+            field: "restartPolicyRules",
+            when: When::Set,
+            loss: "`restartPolicy` alone decides, whatever the exit code",
+        },
+        Lost {
+            field: "stdin",
+            when: When::True,
+            loss: "the program finds its standard input at its end: one that waits there for commands ends at once",
+        },
+        Lost {
+            field: "terminationMessagePath",
+            when: When::Not(&["/dev/termination-log"]),
+            loss: "what the program writes there does not get into the pod's status",
+        },
+        Lost {
+            field: "tty",
+            when: When::True,
+            loss: "the program's output is a pipe, no terminal",
+        },
+        Lost {
+            field: "volumeDevices",
+            when: When::Set,
+            loss: "no block device appears in the container",
+        },
+    ],
+};
+
+static ENV: Part = Part {
+    honoured: &["name", "value"],
+    within: &[("valueFrom", &ENV_SOURCE)],
+    quiet: &[],
+    lost: &[],
+};
+
+static ENV_SOURCE: Part = Part {
+    honoured: &["configMapKeyRef", "fieldRef", "secretKeyRef"],
+    within: &[],
+    quiet: &[],
+    lost: &[
+        Lost {
+            field: "fileKeyRef",
+            when: When::Set,
+            loss: NOT_STARTED,
+        },
+        Lost {
+            field: "resourceFieldRef",
+            when: When::Set,
+            loss: NOT_STARTED,
+        },
+    ],
+};
+
+static LIFECYCLE: Part = Part {
+    honoured: &[],
+    within: &[],
+    quiet: &[],
+    lost: &[
+        Lost {
+            field: "postStart",
+            when: When::Set,
+            loss: "the hook is not run",
+        },
+        Lost {
+            field: "preStop",
+            when: When::If(does_more_than_wait),
+            loss: "the hook is not run: the program gets its SIGTERM when no route leads to the pod any more",
+        },
+        Lost {
+            field: "stopSignal",
+            when: When::Not(&["SIGTERM"]),
+            loss: "the program gets SIGTERM instead",
+        },
+    ],
+};
+
+/// A hook that only sleeps waits until no proxy sends requests any more. That is done here
+/// for every pod, so nothing is missed.
+fn does_more_than_wait(case: &Case<'_>) -> bool {
+    let command: Vec<&str> = case
+        .value
+        .get("exec")
+        .map(|exec| exec.items_at("command"))
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|word| word.node.as_str())
+        .collect();
+    case.value.get("sleep").is_none() && !is_sleep(&command)
+}
+
+fn is_sleep(command: &[&str]) -> bool {
+    let name = |path: &str| path.rsplit('/').next() == Some("sleep");
+    let time = |t: &str| t.trim_end_matches(['s', 'm']).parse::<f64>().is_ok();
+    match command {
+        [shell, "-c", script] if shell.ends_with("sh") => {
+            is_sleep(&script.split_whitespace().collect::<Vec<_>>())
+        }
+        [program, seconds] => name(program) && time(seconds),
+        _ => false,
+    }
+}
+
+const NOT_ASKED: &str = "the probe is not asked, so as readiness or startup probe it never passes and the container never gets ready: use httpGet with HTTP, or tcpSocket, in a local overlay";
+
+static PROBE: Part = Part {
+    honoured: &[
+        "exec",
+        "failureThreshold",
+        "periodSeconds",
+        "successThreshold",
+        "tcpSocket",
+        "terminationGracePeriodSeconds",
+        "timeoutSeconds",
+    ],
+    within: &[("httpGet", &HTTP_GET)],
+    quiet: &[(
+        &["initialDelaySeconds"],
+        "who waits for a container asks it sooner here, and no failure counts the sooner",
+    )],
+    lost: &[Lost {
+        field: "grpc",
+        when: When::Set,
+        loss: NOT_ASKED,
+    }],
+};
+
+static HTTP_GET: Part = Part {
+    honoured: &["host", "httpHeaders", "path", "port"],
+    within: &[],
+    quiet: &[],
+    lost: &[Lost {
+        field: "scheme",
+        when: When::Is(&["HTTPS"]),
+        loss: NOT_ASKED,
+    }],
+};
+
+static PORT: Part = Part {
+    honoured: &["containerPort", "name", "protocol"],
+    within: &[],
+    quiet: &[(&["hostIP"], "it goes with `hostPort`")],
+    lost: &[Lost {
+        field: "hostPort",
+        when: When::Set,
+        loss: "the port is not opened at the machine's address: an Ingress leads in from there",
+    }],
+};
+
+static RESOURCES: Part = Part {
+    honoured: &[],
+    within: &[],
+    quiet: &[(&["requests"], "nothing competes for the one node")],
+    lost: &[
+        Lost {
+            field: "claims",
+            when: When::Set,
+            loss: DEVICES,
+        },
+        Lost {
+            field: "limits",
+            // Those of CPU, memory and disk are quiet: see LIMITS.
+            when: When::If(|case| case.value.node.entries().iter().any(|e| is_device(&e.key))),
+            loss: DEVICES,
+        },
+    ],
+};
+
+/// Resources of device plugins have a domain of their own: `nvidia.com/gpu`.
+fn is_device(resource: &str) -> bool {
+    resource
+        .split_once('/')
+        .is_some_and(|(domain, _)| domain != "kubernetes.io")
+}
+
+static SECURITY: Part = Part {
+    honoured: &["runAsGroup", "runAsNonRoot", "runAsUser"],
+    within: &[("capabilities", &CAPABILITIES)],
+    quiet: &[
+        (
+            &["appArmorProfile", "seccompProfile"],
+            "they only forbid, and what they forbid a right program does not do",
+        ),
+        (
+            &["readOnlyRootFilesystem"],
+            "the machine's folders are read-only in every pod; its own /tmp, /run and /etc stay writable, which takes nothing away",
+        ),
+        (
+            &["seLinuxOptions", "windowsOptions"],
+            "they are for machines of another sort",
+        ),
+    ],
+    lost: &[
+        Lost {
+            field: "allowPrivilegeEscalation",
+            // `false` is how every pod runs.
+            when: When::True,
+            loss: "programs such as sudo gain nothing from their set-user-id bit",
+        },
+        Lost {
+            field: "privileged",
+            when: When::True,
+            loss: "the program has an ordinary container's capabilities and none of the machine's devices",
+        },
+        Lost {
+            field: "procMount",
+            when: When::Not(&["Default"]),
+            loss: "kernel settings in /proc stay read-only",
+        },
+    ],
+};
+
+static CAPABILITIES: Part = Part {
+    honoured: &[],
+    within: &[],
+    quiet: &[(
+        &["drop"],
+        "it only takes away; and who is not root has none here anyway",
+    )],
+    lost: &[Lost {
+        field: "add",
+        when: When::If(beyond_granted),
+        loss: "the program does not get what an ordinary container doesn't have",
+    }],
+};
+
+fn beyond_granted(case: &Case<'_>) -> bool {
+    case.value
+        .items()
+        .iter()
+        .filter_map(|item| item.node.as_str())
+        .any(|name| !GRANTED.contains(&name.strip_prefix("CAP_").unwrap_or(name)))
+}
+
+/// What root in a container may do here, as the sandbox grants it. Low ports are open to
+/// every user.
+const GRANTED: [&str; 13] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+static MOUNT: Part = Part {
+    honoured: &[
+        "mountPath",
+        "name",
+        "readOnly",
+        "recursiveReadOnly",
+        "subPath",
+        "subPathExpr",
+    ],
+    within: &[],
+    quiet: &[],
+    lost: &[Lost {
+        field: "mountPropagation",
+        when: When::Not(&["None"]),
+        loss: "what is mounted below it later stays on its own side",
+    }],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::is_sleep;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(&["sleep", "5"], true)]
+    #[case(&["/bin/sleep", "0.5s"], true)]
+    #[case(&["sh", "-c", "sleep 10"], true)]
+    #[case(&["/bin/bash", "-c", " sleep 10 "], true)]
+    #[case(&["sh", "-c", "sleep 10 && nginx -s quit"], false)]
+    #[case(&["nginx", "-s", "quit"], false)]
+    #[case(&["sleep", "$WAIT"], false)]
+    #[case(&["sleep"], false)]
+    #[case(&[], false)]
+    fn hooks_that_only_wait(#[case] command: &[&str], #[case] want: bool) {
+        assert_eq!(is_sleep(command), want);
+    }
+}
