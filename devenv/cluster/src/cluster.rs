@@ -215,8 +215,11 @@ impl Cluster {
             ips: IpPool::default(),
             routed,
             pods_dir,
-            host_paths: project_dir.into_iter().chain([options.state_dir]).collect(),
-            around: Surroundings::of_this_machine(options.owner),
+            host_paths: project_dir
+                .into_iter()
+                .chain([options.state_dir.clone()])
+                .collect(),
+            around: Surroundings::of_this_machine(options.owner, vec![options.state_dir.clone()]),
         });
         let (kubelet_tx, command_rx) = mpsc::channel(1);
         let kubelet = Kubelet::new(shared, command_rx);

@@ -100,6 +100,7 @@ fn server() -> ContainerSpec {
         }],
         files: vec![],
         run_as: None,
+        hidden: vec![],
     }
 }
 

@@ -30,11 +30,11 @@ pub(crate) fn check_hostname(hostname: &str) -> Result<(), SandboxError> {
 pub(crate) fn check_container(spec: &ContainerSpec) -> Result<(), SandboxError> {
     check_program(&spec.argv, &spec.env, &spec.cwd)?;
     check_files(&spec.files)?;
-    let paths = spec
-        .binds
-        .iter()
-        .flat_map(|bind| [&bind.source, &bind.target]);
-    paths.into_iter().try_for_each(|path| check_absolute(path))
+    let binds = spec.binds.iter();
+    let mut paths = binds
+        .flat_map(|bind| [&bind.source, &bind.target])
+        .chain(&spec.hidden);
+    paths.try_for_each(|path| check_absolute(path))
 }
 
 pub(crate) fn check_files(files: &[FileMount]) -> Result<(), SandboxError> {

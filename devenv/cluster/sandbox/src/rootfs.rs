@@ -43,6 +43,10 @@ const OLD_ROOT: &str = "/.host";
 pub(crate) const MOUNT_POINT: &str = "root";
 /// Host directories that a container gets its own of.
 const PRIVATE: [&str; 6] = ["proc", "dev", "etc", "tmp", "run", "lost+found"];
+/// How a directory that covers a hidden one is mounted.
+const COVER: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC);
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Makes the container's root and moves this process into it.
@@ -50,7 +54,7 @@ pub(crate) fn enter(site: &Site, spec: &ContainerSpec, user: (u32, u32)) -> Resu
     unshare(CloneFlags::CLONE_NEWNS).step("make the container's mount namespace")?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .step("keep the container's mounts apart")?;
-    let mut root = Root::new(site, user)?;
+    let mut root = Root::new(site, user, &spec.hidden)?;
     let sources = spec
         .binds
         .iter()
@@ -61,6 +65,7 @@ pub(crate) fn enter(site: &Site, spec: &ContainerSpec, user: (u32, u32)) -> Resu
     root.add_host(host)?;
     root.add_private_directories()?;
     root.pivot()?;
+    root.hide_in("/".as_ref(), "/".as_ref())?;
     for (bind, source) in spec.binds.iter().zip(sources) {
         root.add_bind(bind, source)?;
     }
@@ -68,6 +73,7 @@ pub(crate) fn enter(site: &Site, spec: &ContainerSpec, user: (u32, u32)) -> Resu
         root.add_file(file)
             .map_err(|failure| failure.about_file(file))?;
     }
+    root.seal_covers()?;
     umount2(OLD_ROOT, MntFlags::MNT_DETACH).step("let go of the host's root")?;
     fs::remove_dir(OLD_ROOT).step("let go of the host's root")
 }
@@ -94,6 +100,8 @@ impl Failure {
 
 /// A host path as a detached mount.
 struct Source {
+    /// Without links.
+    path: PathBuf,
     mount: OwnedFd,
     is_dir: bool,
 }
@@ -104,6 +112,7 @@ impl Source {
         fs::metadata(path)
             .and_then(|metadata| {
                 Ok(Source {
+                    path: fs::canonicalize(path)?,
                     mount: detached(path)?,
                     is_dir: metadata.is_dir(),
                 })
@@ -168,20 +177,34 @@ struct Root {
     /// Device numbers of the writable file systems that were made here, where
     /// mount points and files may be made without touching the host.
     own: HashSet<u64>,
+    /// [`ContainerSpec::hidden`], as far as there is such a directory, without links.
+    hidden: Vec<PathBuf>,
+    /// What covers them, by place and device number.
+    covers: Vec<(PathBuf, u64)>,
     /// Numbers overlays and files in scratch.
     next: u32,
 }
 
 impl Root {
-    fn new(site: &Site, user: (u32, u32)) -> Result<Root, Failure> {
+    fn new(site: &Site, user: (u32, u32), hidden: &[PathBuf]) -> Result<Root, Failure> {
         let scratch = site.run_dir.join(MOUNT_POINT);
         let root = scratch.join("root");
+        let mut present = Vec::new();
+        for path in hidden {
+            match fs::canonicalize(path) {
+                Ok(path) => present.push(path),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).step("find a directory that is to be hidden"),
+            }
+        }
         Ok(Root {
             scratch,
             root,
             privileged: site.privileged,
             user,
             own: HashSet::new(),
+            hidden: present,
+            covers: Vec::new(),
             next: 0,
         })
     }
@@ -339,17 +362,56 @@ impl Root {
         } else {
             Kind::File
         };
-        self.mount_point(&bind.target, kind)
+        let target = self
+            .mount_point(&bind.target, kind)
             .and_then(|target| {
                 attach(&source.mount, &target)?;
                 if bind.read_only {
-                    make_read_only(&[target])
-                } else {
-                    Ok(())
+                    make_read_only(std::slice::from_ref(&target))?;
                 }
+                Ok(target)
             })
             .step("bind")
-            .map_err(|failure| failure.about_bind(bind))
+            .map_err(|failure| failure.about_bind(bind))?;
+        self.hide_in(&source.path, &target)
+    }
+
+    /// Covers what is to be hidden in the host's directory `source`, which
+    /// appears at `target`.
+    fn hide_in(&mut self, source: &Path, target: &Path) -> Result<(), Failure> {
+        let inside = self.hidden.iter().filter_map(|hidden| {
+            let rest = hidden.strip_prefix(source).ok()?;
+            (!rest.as_os_str().is_empty()).then(|| target.join(rest))
+        });
+        for place in inside.collect::<Vec<_>>() {
+            // The container has its own /tmp and /run, where it is not.
+            if place.is_dir() {
+                self.cover(&place)
+                    .step("hide a directory from a container")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts an empty directory over `place`, writable until it is sealed:
+    /// mount points may be needed in it.
+    fn cover(&mut self, place: &Path) -> io::Result<()> {
+        let (kind, mode) = (Some("tmpfs"), Some("mode=0755"));
+        mount(Some("hidden"), place, kind, COVER, mode)?;
+        let device = fs::metadata(place)?.dev();
+        self.own.insert(device);
+        self.covers.push((place.to_owned(), device));
+        Ok(())
+    }
+
+    fn seal_covers(&self) -> Result<(), Failure> {
+        for (place, device) in &self.covers {
+            // A bind may have come over it.
+            if fs::metadata(place).is_ok_and(|found| found.dev() == *device) {
+                remount_read_only(place, COVER).step("seal a hidden directory")?;
+            }
+        }
+        Ok(())
     }
 
     fn add_file(&mut self, file: &FileMount) -> Result<(), Failure> {
@@ -496,7 +558,10 @@ impl Root {
             Some(options.as_str()),
         )?;
         self.own.insert(fs::metadata(target)?.dev());
-        Ok(())
+        // An overlay has its lower directory without what is mounted in it.
+        let uncovered = |(place, _): &&(PathBuf, u64)| place.starts_with(target);
+        let again: Vec<_> = self.covers.iter().filter(uncovered).cloned().collect();
+        again.iter().try_for_each(|(place, _)| self.cover(place))
     }
 
     /// A path in scratch that nothing else uses.

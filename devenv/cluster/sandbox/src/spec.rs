@@ -34,6 +34,10 @@ pub struct ContainerSpec {
     pub files: Vec<FileMount>,
     /// User and group id; without it the owner of the checkout.
     pub run_as: Option<(u32, u32)>,
+    /// Host directories that are empty and read-only wherever the container
+    /// would see them: where the host has them, and in a bind of a directory
+    /// above. A bind of one itself, or of something in it, shows that.
+    pub hidden: Vec<PathBuf>,
 }
 
 /// A host file or directory shown inside a container. Which sources are

@@ -37,6 +37,8 @@ pub struct StartSpec {
     pub files: Vec<File>,
     /// User and group; the owner of the checkout when not given.
     pub run_as: Option<(u32, u32)>,
+    /// Host folders that it finds empty, unless they are bound themselves.
+    pub hidden: Vec<PathBuf>,
 }
 
 impl std::fmt::Debug for StartSpec {

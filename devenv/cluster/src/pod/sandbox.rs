@@ -96,6 +96,7 @@ fn container(spec: StartSpec) -> ContainerSpec {
             .collect(),
         files: files(spec.files),
         run_as: spec.run_as,
+        hidden: spec.hidden,
     }
 }
 

@@ -21,15 +21,19 @@ pub struct Surroundings {
     pub path: String,
     /// Who containers run as when the manifest does not say.
     pub owner: (u32, u32),
+    /// Host folders that no container sees unless it binds them on purpose: devenv's state, with
+    /// the kubeconfig and the passwords of all.
+    pub hidden: Vec<PathBuf>,
 }
 
 impl Surroundings {
     /// Those of this process.
-    pub fn of_this_machine(owner: (u32, u32)) -> Surroundings {
+    pub fn of_this_machine(owner: (u32, u32), hidden: Vec<PathBuf>) -> Surroundings {
         let path = std::env::var("PATH").ok().filter(|p| !p.is_empty());
         Surroundings {
             path: path.unwrap_or_else(|| DEFAULT_PATH.to_owned()),
             owner,
+            hidden,
         }
     }
 }
@@ -122,6 +126,7 @@ pub(crate) fn start_spec(
         binds,
         files: mounts.files,
         run_as,
+        hidden: around.hidden.clone(),
     })
 }
 
@@ -250,6 +255,7 @@ mod tests {
         let around = Surroundings {
             path: "/bin".into(),
             owner,
+            hidden: vec!["/src/web/.state".into()],
         };
         start_spec(
             &pod,
@@ -293,6 +299,7 @@ mod tests {
             ]
         );
         assert_eq!(spec.run_as, Some((1234, 0)));
+        assert_eq!(spec.hidden, [PathBuf::from("/src/web/.state")]);
     }
 
     #[rstest]

@@ -79,6 +79,7 @@ pub fn container(argv: &[&str]) -> ContainerSpec {
         }],
         files: vec![],
         run_as: None,
+        hidden: vec![],
     }
 }
 

@@ -24,6 +24,10 @@ pub const SCENARIOS: &[Scenario] = &[
         "a_read_only_bind_is_extended_without_touching_its_source",
         a_read_only_bind_is_extended,
     ),
+    (
+        "a_hidden_directory_is_empty_wherever_it_would_be_seen",
+        a_hidden_directory_is_empty,
+    ),
 ];
 
 fn file(path: &str, contents: &str, mode: u32) -> FileMount {
@@ -151,4 +155,54 @@ fn a_read_only_bind_is_extended() {
     let ran = run(&cluster.pod(2), &spec);
     assert_eq!(ran.stdout, "value sourcesource/app\n", "{ran:?}");
     assert!(!dir.join("config").exists());
+}
+
+/// At its place on the host, in the source tree bound there and elsewhere, and
+/// below the overlay that a mount point needs; not where it is bound on purpose.
+fn a_hidden_directory_is_empty() {
+    // Not in /tmp, of which a container has its own.
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let dir = dir.path().canonicalize().unwrap();
+    fs::create_dir_all(dir.join("src/state/data")).unwrap();
+    for name in ["src/main.py", "src/state/secret", "src/state/data/row"] {
+        fs::write(dir.join(name), "contents").unwrap();
+    }
+    symlink(&dir, dir.join("link")).unwrap();
+    let (own, source) = (dir.to_str().unwrap(), dir.join("src"));
+    let cluster = cluster();
+    let pod = cluster.pod(2);
+    let state = source.join("state");
+    let look = format!(
+        "cd {own}/src/state && ls -A && touch x 2>/dev/null; for p in /app /link/src /ro; do ls -A $p | tr '\\n' ' '; ls -A $p/state 2>/dev/null; done; exit 0"
+    );
+    let mut spec = shell(&look);
+    spec.hidden = vec![dir.join("link/src/state"), "/never/there".into()];
+    // As the host has it, without any bind.
+    assert_eq!(run(&pod, &spec).stdout.trim(), "");
+
+    spec.binds.extend([
+        bind(&source, source.to_str().unwrap(), false),
+        bind(&source, "/app", false),
+        bind(&dir.join("link"), "/link", false),
+        bind(&source, "/ro", true),
+    ]);
+    spec.files.push(file("/ro/config/key", "value", 0o444));
+    assert_eq!(
+        run(&pod, &spec).stdout,
+        "main.py state main.py state config main.py state "
+    );
+
+    let data = state.join("data");
+    let mut spec = shell(&format!(
+        "ls -A {0}; cat {0}/data/row; echo new > {0}/data/new; ls /on-purpose",
+        state.display()
+    ));
+    spec.hidden = vec![state.clone()];
+    spec.binds.extend([
+        bind(&source, source.to_str().unwrap(), false),
+        bind(&data, data.to_str().unwrap(), false),
+        bind(&state, "/on-purpose", true),
+    ]);
+    assert_eq!(run(&pod, &spec).stdout, "data\ncontentsdata\nsecret\n");
+    assert!(data.join("new").exists() && !state.join("x").exists());
 }

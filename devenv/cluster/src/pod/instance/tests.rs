@@ -48,7 +48,7 @@ fn rig() -> Rig {
         routed: routed.clone(),
         pods_dir: dir.path().join("pods"),
         host_paths: vec![],
-        around: Surroundings::of_this_machine((0, 0)),
+        around: Surroundings::of_this_machine((0, 0), vec![]),
     };
     let (command_tx, command_rx) = mpsc::channel(1);
     let kubelet = Kubelet::new(Arc::new(shared), command_rx);
