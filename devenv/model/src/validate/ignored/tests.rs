@@ -374,6 +374,24 @@ fn cloud_run(
     assert_eq!(paths, expected);
 }
 
+#[rstest]
+#[case("serving.knative.dev/v1", "Service", "h2c", true)]
+#[case("serving.knative.dev/v1", "Service", "http1", false)]
+#[case("apps/v1", "Deployment", "h2c", false)]
+fn a_port_of_cloud_run_names_a_protocol(
+    #[case] api_version: &str,
+    #[case] kind: &str,
+    #[case] name: &str,
+    #[case] lost: bool,
+) {
+    let paths = warned(&format!(
+        "apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: s}}\nspec:\n  template:\n    \
+         spec: {{containers: [{{image: i, ports: [{{name: {name}, containerPort: 80}}]}}]}}\n"
+    ));
+    let expected = ["spec.template.spec.containers[0].ports[0].name"];
+    assert_eq!(paths, expected[..usize::from(lost)]);
+}
+
 #[test]
 fn endpoints_of_another_sort() {
     let paths = warned(

@@ -187,15 +187,27 @@ static HTTP_GET: Part = Part {
 };
 
 static PORT: Part = Part {
-    honoured: &["containerPort", "name", "protocol"],
+    honoured: &["containerPort", "protocol"],
     within: &[],
     quiet: &[(&["hostIP"], "it goes with `hostPort`")],
-    lost: &[Lost {
-        field: "hostPort",
-        when: When::Set,
-        loss: "the port is not opened at the machine's address: an Ingress leads in from there",
-    }],
+    lost: &[
+        Lost {
+            field: "hostPort",
+            when: When::Set,
+            loss: "the port is not opened at the machine's address: an Ingress leads in from there",
+        },
+        Lost {
+            field: "name",
+            when: When::If(chooses_http2),
+            loss: "requests come in as HTTP/1.1, which a program that speaks HTTP/2 alone does not understand",
+        },
+    ],
 };
+
+/// To Cloud Run, the name of a port is also the protocol of the requests to it.
+fn chooses_http2(case: &Case<'_>) -> bool {
+    case.object.is("serving.knative.dev/v1", "Service") && When::Is(&["h2c"]).holds(case)
+}
 
 static RESOURCES: Part = Part {
     honoured: &[],
