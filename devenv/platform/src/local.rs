@@ -316,7 +316,9 @@ impl Target for LocalTarget {
     }
 
     async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError> {
-        self.cluster.images().set(&image.name, image.run.clone());
+        // `run` is the program and its own arguments: a container's `args` come after it.
+        let entrypoint = image.run.argv.len();
+        self.cluster.images().set_with_entrypoint(&image.name, image.run.clone(), entrypoint);
         Ok(())
     }
 

@@ -263,7 +263,7 @@ fn warned(manifest: &str) -> Vec<String> {
 #[case("startupProbe: {httpGet: {port: 80, scheme: HTTP}, initialDelaySeconds: 5}", &[])]
 #[case("env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}]", &["env[0].valueFrom.resourceFieldRef"])]
 #[case("env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]", &[])]
-#[case("args: [x]", &["args"])]
+#[case("args: [x]", &[])]
 #[case("command: [run], args: [fast]", &[])]
 #[case("args: []", &[])]
 #[case("ports: [{containerPort: 80, hostPort: 80}]", &["ports[0].hostPort"])]

@@ -10,6 +10,7 @@ const NOT_STARTED: &str =
 
 pub(super) static CONTAINER: Part = Part {
     honoured: &[
+        "args",
         "command",
         "envFrom",
         "image",
@@ -44,11 +45,6 @@ pub(super) static CONTAINER: Part = Part {
         ),
     ],
     lost: &[
-        Lost {
-            field: "args",
-            when: When::If(|case| case.holder.get("command").is_none()),
-            loss: "an image that runs from source has no ENTRYPOINT: `args` alone replace the whole `run` of devenv.toml, and the first of them is taken as the program. Give `command` too",
-        },
         Lost {
             field: "restartPolicyRules",
             when: When::Set,
