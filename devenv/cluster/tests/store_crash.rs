@@ -82,7 +82,7 @@ fn write_for_ever(path: &Path) {
     loop {
         let name = format!("c{}", n % OBJECTS);
         let data = json!({"n": n.to_string(), "pad": "x".repeat((n % 300) as usize)});
-        let rv = if n % 7 == 0 && store.get(&CONFIG_MAP, "default", &name).is_some() {
+        let rv = if n.is_multiple_of(7) && store.get(&CONFIG_MAP, "default", &name).is_some() {
             store
                 .delete(&CONFIG_MAP, "default", &name)
                 .unwrap()
@@ -101,7 +101,7 @@ fn write_for_ever(path: &Path) {
         };
         tx.send((n, rv)).unwrap();
         n += 1;
-        if n % 16 == 0 {
+        if n.is_multiple_of(16) {
             // Not so fast that the queue to the disk only grows.
             std::thread::sleep(Duration::from_micros(300));
         }
@@ -167,7 +167,7 @@ fn state_after(n: u64) -> BTreeMap<String, u64> {
     let mut state = BTreeMap::new();
     for i in 1..=n {
         let name = format!("c{}", i % OBJECTS);
-        if i % 7 == 0 && state.contains_key(&name) {
+        if i.is_multiple_of(7) && state.contains_key(&name) {
             state.remove(&name);
         } else {
             state.insert(name, i);

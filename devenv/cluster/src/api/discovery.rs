@@ -43,6 +43,11 @@ fn subresources(kind: &Kind) -> Vec<(&'static str, Value, Vec<&'static str>)> {
     all
 }
 
+/// Whether a kind has a part of this name.
+pub(super) fn has_subresource(kind: &Kind, name: &str) -> bool {
+    subresources(kind).iter().any(|(n, _, _)| *n == name)
+}
+
 /// The aggregated form (v2): everything of `/api` or `/apis` at once.
 pub(super) fn aggregated(core: bool) -> Response<ApiBody> {
     let items: Vec<Value> = group_versions()

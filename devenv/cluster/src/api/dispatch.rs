@@ -117,26 +117,21 @@ async fn objects(ctx: &Context, method: &Method, call: Call) -> Result<Response<
         ("PUT", Some(_), None) => write::replace(ctx, &call).await,
         ("PATCH", Some(_), None) => write::patch(ctx, &call).await,
         ("DELETE", Some(_), None) => delete::delete(ctx, &call).await,
-        (method, Some(_), Some("status")) if kind.has_status => match method {
-            "GET" => list::get(ctx, &call),
-            "PUT" => write::replace(ctx, &call).await,
-            "PATCH" => write::patch(ctx, &call).await,
-            _ => Err(Failure::method_not_allowed()),
-        },
-        (verb, Some(_), Some("scale")) if kind.has_scale => match verb {
-            "GET" | "PUT" | "PATCH" => write::scale(ctx, &call, method).await,
-            _ => Err(Failure::method_not_allowed()),
-        },
-        (method, Some(_), Some("log")) if *kind == &kinds::POD => match method {
-            "GET" => logs::get(ctx, &call).await,
-            _ => Err(Failure::method_not_allowed()),
-        },
+        ("GET", Some(_), Some("status")) if kind.has_status => list::get(ctx, &call),
+        ("PUT", Some(_), Some("status")) if kind.has_status => write::replace(ctx, &call).await,
+        ("PATCH", Some(_), Some("status")) if kind.has_status => write::patch(ctx, &call).await,
+        ("GET" | "PUT" | "PATCH", Some(_), Some("scale")) if kind.has_scale => {
+            write::scale(ctx, &call, method).await
+        }
+        ("GET", Some(_), Some("log")) if *kind == &kinds::POD => logs::get(ctx, &call).await,
         (_, Some(_), Some(what @ ("exec" | "attach" | "portforward"))) if *kind == &kinds::POD => {
             Err(Failure::not_implemented(format!(
                 "devenv's API server has no pods/{what} yet: `devenv url` prints addresses that reach the services, `kubectl logs` and `devenv logs` show what a container writes"
             )))
         }
-        (_, Some(_), Some(_)) => Err(Failure::no_such_resource()),
+        (_, Some(_), Some(part)) if !discovery::has_subresource(kind, part) => {
+            Err(Failure::no_such_resource())
+        }
         _ => Err(Failure::method_not_allowed()),
     }
 }

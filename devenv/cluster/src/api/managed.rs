@@ -247,12 +247,14 @@ pub(super) fn track(kind: KindRef, old: Option<&Value>, new: &mut Value, manager
             write(new, Vec::new());
             return;
         }
-        Some(written) if !written.is_empty() && old.is_some() => {
-            if before["metadata"]["managedFields"].as_array() != Some(written) {
-                let entries = read(new);
-                write(new, entries);
-                return;
-            }
+        Some(written)
+            if !written.is_empty()
+                && old.is_some()
+                && before["metadata"]["managedFields"].as_array() != Some(written) =>
+        {
+            let entries = read(new);
+            write(new, entries);
+            return;
         }
         _ => {}
     }
