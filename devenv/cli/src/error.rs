@@ -1,8 +1,11 @@
 //! Errors at the edge: what is printed, and the exit code that goes with it.
 
-use devenv_engine::{UpError, event::Report, state::StateError};
+use devenv_engine::{UpError, event::Report, logs::LogsError, state::StateError};
 use devenv_model::Problem;
-use devenv_platform::doctor::Check;
+use devenv_platform::doctor::{Check, Fix};
+use traffic::TrafficError;
+
+use crate::commands::Asked;
 
 /// The exit codes of every command.
 pub mod exit {
@@ -74,9 +77,21 @@ pub enum CliError {
     /// Installing packages.
     #[error(transparent)]
     Install(#[from] devenv_platform::doctor::InstallError),
-    /// A check that the user asked for did not hold.
+    /// Something that was asked for is not so.
     #[error("{0}")]
     Check(String),
+    /// No load could be sent.
+    #[error(transparent)]
+    Traffic(#[from] traffic::TrafficError),
+    /// No logs.
+    #[error(transparent)]
+    Logs(#[from] LogsError),
+    /// `up` was interrupted.
+    #[error("stopped, since it was interrupted")]
+    Interrupted(Asked),
+    /// Another `up` is at work.
+    #[error("another `devenv up` (pid {0}) is bringing this project up or down at this moment")]
+    Busy(u32),
     /// A file or process.
     #[error("can't {what}")]
     Io {
@@ -97,6 +112,13 @@ impl CliError {
         match self {
             Self::NoProject(_) | Self::Directory { .. } => exit::USAGE,
             Self::Missing(_) | Self::NotUp => exit::MISSING,
+            Self::Traffic(e) => match e {
+                TrafficError::Unreachable { .. } | TrafficError::Resolve { .. } => exit::MISSING,
+                TrafficError::Proc { .. } | TrafficError::ProcField { .. } => exit::FAILED,
+                // A URL, a number or a file that can't be used.
+                _ => exit::USAGE,
+            },
+            Self::Interrupted(asked) => asked.exit_code(),
             Self::Up(e) => e.report().exit_code,
             Self::Reported(r) => r.exit_code,
             _ => exit::FAILED,
@@ -117,7 +139,16 @@ impl CliError {
             Self::NoProject(_) => {
                 "go to a project's folder, or name it: devenv -C DIR …".to_owned()
             }
-            Self::Missing(_) => "devenv up --yes installs the packages named above".to_owned(),
+            Self::Missing(checks) => {
+                let packages = |c: &Check| matches!(c.fix, Some(Fix::Packages(_)));
+                if checks.iter().any(packages) {
+                    "devenv up --yes installs the packages named above".to_owned()
+                } else {
+                    "install it or put it into PATH; devenv doctor looks again".to_owned()
+                }
+            }
+            Self::Busy(_) => "devenv status tells when it is up; devenv down stops it".to_owned(),
+            Self::SupervisorGone(_) => "devenv up -d starts it again".to_owned(),
             Self::NotUp => "devenv up".to_owned(),
             Self::NotStopped { pid, .. } => format!("kill -9 {pid} ends it and all that it runs"),
             _ => return None,
@@ -135,5 +166,24 @@ fn count(problems: &[Problem]) -> String {
     match problems.len() {
         1 => "one error".to_owned(),
         n => format!("{n} errors"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_is_true() {
+        let check = |fix| Check {
+            name: "x".to_owned(),
+            state: devenv_platform::doctor::State::Missing,
+            detail: String::new(),
+            fix,
+        };
+        let help = |fix| CliError::Missing(vec![check(fix)]).help().unwrap();
+        assert!(help(Some(Fix::Packages(vec!["p".to_owned()]))).contains("--yes"));
+        assert!(!help(None).contains("--yes"));
+        assert!(!help(Some(Fix::Command("sysctl".to_owned()))).contains("--yes"));
     }
 }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod error;
+mod process;
 mod project;
 mod render;
 
@@ -28,7 +29,7 @@ struct Args {
     #[arg(short = 'C', long = "directory", value_name = "DIR", global = true)]
     directory: Option<std::path::PathBuf>,
     /// The Kubernetes namespace [default: the project's]
-    #[arg(short, long, value_name = "NAME", global = true)]
+    #[arg(short, long, value_name = "NAME", global = true, value_parser = commands::namespace)]
     namespace: Option<String>,
     /// How results are printed
     #[arg(
@@ -84,9 +85,11 @@ fn run(command: Command, context: &commands::Context) -> Result<ExitCode, CliErr
 /// Diagnostics for developers of devenv: `DEVENV_LOG=debug`, on stderr.
 fn init_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DEVENV_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        // Whatever a client of the API meets is told with the command's own error.
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,kube=off,kube_client=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();

@@ -126,43 +126,52 @@ impl Applier {
             .iter()
             .map(|o| (o.kind(), o.namespace().unwrap_or(&self.namespace), o.name()))
             .collect();
+        // Namespaces hold what people made themselves: they stay.
+        let kinds = self
+            .kinds
+            .iter()
+            .filter(|((_, kind), (resource, namespaced))| {
+                *namespaced && !resource.plural.contains('/') && kind != "Event" && kind != "Pod"
+            });
+        let each = kinds.map(|((_, kind), (resource, _))| self.prune_kind(kind, resource, &wanted));
+        let gone = futures_util::future::try_join_all(each).await?;
+        Ok(gone.into_iter().flatten().collect())
+    }
+
+    async fn prune_kind(
+        &self,
+        kind: &str,
+        resource: &ApiResource,
+        wanted: &BTreeSet<(&str, &str, &str)>,
+    ) -> Result<Vec<String>, ApplyError> {
         let mut gone = Vec::new();
-        for ((_, kind), (resource, namespaced)) in &self.kinds {
-            // Namespaces hold what people made themselves: they stay.
-            if !*namespaced || resource.plural.contains('/') || kind == "Event" || kind == "Pod" {
-                continue;
-            }
-            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
-            let Ok(list) = api.list(&ListParams::default()).await else {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
+        let Ok(list) = api.list(&ListParams::default()).await else {
+            return Ok(gone);
+        };
+        for found in list.items {
+            let (Some(name), Some(namespace)) = (found.metadata.name, found.metadata.namespace)
+            else {
                 continue;
             };
-            for found in list.items {
-                let (Some(name), Some(namespace)) = (found.metadata.name, found.metadata.namespace)
-                else {
-                    continue;
-                };
-                let ours = found
-                    .metadata
-                    .annotations
-                    .is_some_and(|a| a.contains_key(ORIGIN));
-                // A ReplicaSet carries its Deployment's annotations and goes with it.
-                let owned = found
-                    .metadata
-                    .owner_references
-                    .is_some_and(|o| !o.is_empty());
-                if !ours
-                    || owned
-                    || wanted.contains(&(kind.as_str(), namespace.as_str(), name.as_str()))
-                {
-                    continue;
-                }
-                let api: Api<DynamicObject> =
-                    Api::namespaced_with(self.client.clone(), &namespace, resource);
-                api.delete(&name, &DeleteParams::background())
-                    .await
-                    .map_err(|e| ApplyError::Api(Box::new(e)))?;
-                gone.push(format!("{kind} {namespace}/{name}"));
+            let ours = found
+                .metadata
+                .annotations
+                .is_some_and(|a| a.contains_key(ORIGIN));
+            // A ReplicaSet carries its Deployment's annotations and goes with it.
+            let owned = found
+                .metadata
+                .owner_references
+                .is_some_and(|o| !o.is_empty());
+            if !ours || owned || wanted.contains(&(kind, namespace.as_str(), name.as_str())) {
+                continue;
             }
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(self.client.clone(), &namespace, resource);
+            api.delete(&name, &DeleteParams::background())
+                .await
+                .map_err(|e| ApplyError::Api(Box::new(e)))?;
+            gone.push(format!("{kind} {namespace}/{name}"));
         }
         Ok(gone)
     }

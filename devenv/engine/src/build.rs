@@ -2,9 +2,10 @@
 //! as the owner of the checkout, and skipped while nothing they read has changed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -24,7 +25,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The command ran and failed.
-    #[error("building {images} failed: `{command}` ended with {status}\n{output}")]
+    #[error("building {images} failed: `{command}` ended with {status}")]
     Failed {
         /// The images that the command builds.
         images: String,
@@ -32,7 +33,8 @@ pub enum BuildError {
         command: String,
         /// How it ended.
         status: String,
-        /// The end of what it printed.
+        /// The end of what it printed, both outputs as they came. It is no part of the
+        /// message: whoever saw it come must not see it again.
         output: String,
     },
     /// The command could not be started.
@@ -49,8 +51,10 @@ pub enum BuildError {
         source: std::io::Error,
     },
     /// What the build should have made is not there.
-    #[error("{image} has no program to run: {} does not exist{hint}", program.display())]
+    #[error("{origin}: {image} has no program to run: {} does not exist{hint}", program.display())]
     NoProgram {
+        /// Where devenv.toml says so.
+        origin: String,
         /// The image.
         image: String,
         /// What devenv.toml says is run.
@@ -69,8 +73,9 @@ pub enum BuildError {
     },
 }
 
-/// How many lines of a failed command are shown with the error.
-const TAIL: usize = 40;
+/// How many lines of a failed command are kept for the error: what compilers say of
+/// one mistake can be long, and the first one counts.
+const TAIL: usize = 500;
 
 /// One command and the images that want it: four services of one Cargo workspace
 /// name the same command, and it is run once.
@@ -189,8 +194,12 @@ async fn run(job: &Job<'_>, names: &str, owner: (u32, u32), bus: &Bus) -> Result
         .id()
         .map(|id| KillGroup(Pid::from_raw(id.cast_signed())));
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let (out, err, status) =
-        tokio::join!(lines(out, names, bus), lines(err, names, bus), child.wait());
+    let tail = Mutex::default();
+    let ((), (), status) = tokio::join!(
+        lines(out, names, bus, &tail),
+        lines(err, names, bus, &tail),
+        child.wait()
+    );
     if let Some(group) = group {
         group.ended();
     }
@@ -204,8 +213,8 @@ async fn run(job: &Job<'_>, names: &str, owner: (u32, u32), bus: &Bus) -> Result
     if status.success() {
         return Ok(());
     }
-    // Compilers speak on stderr; the rest is shown only where they said nothing.
-    let tail = if err.is_empty() { out } else { err };
+    let tail = tail.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let tail: Vec<String> = tail.into();
     Err(failed(status.to_string(), tail.join("\n")))
 }
 
@@ -241,14 +250,19 @@ fn forget_outer_cargo(command: &mut tokio::process::Command) {
     }
 }
 
-async fn lines(from: Option<impl AsyncRead + Unpin>, source: &str, bus: &Bus) -> Vec<String> {
-    let Some(from) = from else { return Vec::new() };
+async fn lines(
+    from: Option<impl AsyncRead + Unpin>,
+    source: &str,
+    bus: &Bus,
+    tail: &Mutex<VecDeque<String>>,
+) {
+    let Some(from) = from else { return };
     let mut reader = BufReader::new(from);
-    let (mut tail, mut raw) = (Vec::new(), Vec::new());
+    let mut raw = Vec::new();
     loop {
         raw.clear();
         match reader.read_until(b'\n', &mut raw).await {
-            Ok(0) | Err(_) => return tail,
+            Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
         let line = String::from_utf8_lossy(&raw).trim_end().to_owned();
@@ -256,10 +270,11 @@ async fn lines(from: Option<impl AsyncRead + Unpin>, source: &str, bus: &Bus) ->
             source: source.to_owned(),
             line: line.clone(),
         });
+        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
         if tail.len() == TAIL {
-            tail.remove(0);
+            tail.pop_front();
         }
-        tail.push(line);
+        tail.push_back(line);
     }
 }
 
@@ -268,7 +283,8 @@ fn check_program(image: &ImageSource) -> Result<(), BuildError> {
     let Some(program) = argv.first().filter(|p| p.contains('/')) else {
         return Ok(());
     };
-    let program = image.workdir.join(program);
+    // Without the `.` that `./run.sh` would leave in the middle.
+    let program: PathBuf = image.workdir.join(program).components().collect();
     if program.exists() {
         return Ok(());
     }
@@ -280,6 +296,7 @@ fn check_program(image: &ImageSource) -> Result<(), BuildError> {
         ),
     };
     Err(BuildError::NoProgram {
+        origin: image.origin.to_string(),
         image: image.name.clone(),
         program,
         hint,

@@ -95,6 +95,9 @@ pub struct Report {
     pub causes: Vec<String>,
     /// What mends it.
     pub help: Option<String>,
+    /// What the failed program printed, as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
     /// The exit code that goes with it.
     pub exit_code: u8,
 }
@@ -116,6 +119,7 @@ impl Report {
             message: error.to_string(),
             causes,
             help,
+            output: None,
             exit_code,
         }
     }

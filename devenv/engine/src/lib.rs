@@ -10,7 +10,9 @@ pub mod logs;
 mod run_spec;
 pub mod state;
 pub mod status;
+mod trouble;
 mod up;
 pub mod wait;
+pub mod warnings;
 
 pub use up::{Running, UpError, UpOptions, needs, up};

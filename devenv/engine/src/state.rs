@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::{Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,9 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, fcntl},
 };
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
 
 /// Written into every state folder, so that a folder of another tool with the same
 /// name (cachix's devenv) is told apart.
@@ -35,6 +37,9 @@ pub enum StateError {
     /// Another supervisor runs this project.
     #[error("this project is already up (supervisor pid {})", .0.pid)]
     Running(Holder),
+    /// Somebody removed it under a running system.
+    #[error("the state folder {} was removed while the system ran", .0.display())]
+    Lost(PathBuf),
 }
 
 /// The supervisor that holds a project.
@@ -74,6 +79,11 @@ impl StateDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the supervisor in the background says.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("supervisor.log")
     }
 
     /// Makes it: private, and ignored by git from within.
@@ -121,10 +131,19 @@ impl StateDir {
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(text.as_bytes()))
             .map_err(io_error("write", &path))?;
-        // What the last supervisor said of itself is no longer true.
+        // What the last supervisor said of itself is no longer true. The log is this
+        // one's from now on; another `up`, which only finds the lock taken, leaves it.
+        if let Ok(log) = fs::OpenOptions::new().write(true).open(self.log()) {
+            log.set_len(0).map_err(io_error("empty", &self.log()))?;
+        }
         remove(&self.path.join("endpoints.json"))?;
         self.clear_run()?;
-        Ok(ProjectLock { _file: file })
+        Ok(ProjectLock {
+            file,
+            path,
+            state: self.clone(),
+            since: me.since,
+        })
     }
 
     /// Who runs the project now, if anybody.
@@ -163,22 +182,82 @@ impl StateDir {
         if run.exists() {
             fs::remove_dir_all(&run).map_err(io_error("remove", &run))?;
         }
-        fs::create_dir(&run).map_err(io_error("make", &run))
+        match fs::create_dir(&run) {
+            // The whole folder is gone: there is nothing to clear.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(io_error("make", &run)),
+        }
     }
 
-    /// Throws everything away: `down --volumes`.
-    pub fn delete(&self) -> Result<(), StateError> {
+    /// Throws everything away: `down --volumes`. Says whether there was anything.
+    pub fn delete(&self) -> Result<bool, StateError> {
         if !self.path.join(MARKER).exists() {
-            return Ok(());
+            return Ok(false);
         }
-        fs::remove_dir_all(&self.path).map_err(io_error("remove", &self.path))
+        fs::remove_dir_all(&self.path).map_err(io_error("remove", &self.path))?;
+        Ok(true)
     }
 }
 
-/// The project, taken.
+/// The project, taken. Dropping it takes back what only a running supervisor may
+/// claim, and then lets the next one in.
 #[derive(Debug)]
 pub struct ProjectLock {
-    _file: fs::File,
+    file: fs::File,
+    path: PathBuf,
+    state: StateDir,
+    since: i64,
+}
+
+impl ProjectLock {
+    /// Seconds since 1970 when it was taken.
+    pub fn since(&self) -> i64 {
+        self.since
+    }
+
+    /// Resolves when the lock's file is removed, and the state folder with it: the
+    /// system has nothing to stand on any more, and `devenv down` can't find it.
+    ///
+    /// Where the kernel can't tell, it never does.
+    pub async fn lost(&self) -> StateError {
+        match self.removed().await {
+            Ok(()) => StateError::Lost(self.state.path.clone()),
+            Err(e) => {
+                tracing::debug!(error = %e, "the state folder can't be watched");
+                std::future::pending().await
+            }
+        }
+    }
+
+    async fn removed(&self) -> io::Result<()> {
+        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        // An unlinked file that is still open only changes its count of links.
+        inotify::add_watch(&inotify, &self.path, WatchFlags::ATTRIB)?;
+        #[expect(
+            deprecated,
+            reason = "its unsafe successor is for types whose descriptor may change"
+        )]
+        let inotify = AsyncFd::new(inotify)?;
+        let mut buffer = [0; 512];
+        while self.file.metadata()?.nlink() > 0 {
+            let mut ready = inotify.readable().await?;
+            // What it says does not count: the loop looks for itself.
+            match rustix::io::read(inotify.get_ref(), &mut buffer) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ProjectLock {
+    fn drop(&mut self) {
+        // Best effort: the next supervisor does the same before it begins.
+        let _ = self.state.withdraw();
+        let _ = self.state.clear_run();
+    }
 }
 
 /// The holder as it wrote itself down; pid 0 in the instant before it did.
@@ -234,6 +313,27 @@ mod tests {
         state.lock().unwrap();
     }
 
+    #[tokio::test]
+    async fn a_removed_folder_is_noticed() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::of(root.path());
+        let lock = state.lock().unwrap();
+        let mut lost = Box::pin(lock.lost());
+        // A touch is no removal.
+        fs::File::open(&lock.path).unwrap();
+        fs::set_permissions(&lock.path, fs::metadata(&lock.path).unwrap().permissions()).unwrap();
+        tokio::select! {
+            e = &mut lost => panic!("{e}"),
+            () = tokio::time::sleep(std::time::Duration::from_millis(20)) => {}
+        }
+        fs::remove_dir_all(state.path()).unwrap();
+        let e = tokio::time::timeout(std::time::Duration::from_secs(5), &mut lost).await;
+        drop(lost);
+        assert!(matches!(e, Ok(StateError::Lost(_))), "{e:?}");
+        drop(lock);
+        assert!(!state.path().exists(), "it is not made again");
+    }
+
     #[test]
     fn a_foreign_folder_is_left_alone() {
         let root = tempfile::tempdir().unwrap();
@@ -242,7 +342,8 @@ mod tests {
         let state = StateDir::of(root.path());
         assert!(state.path().ends_with(".devenv-gke"));
         state.create().unwrap();
-        state.delete().unwrap();
+        assert!(state.delete().unwrap());
+        assert!(!state.delete().unwrap());
         assert!(root.path().join(".devenv/gc").exists());
         assert!(!state.path().exists());
     }

@@ -1,12 +1,15 @@
 //! What runs, how well, and where: `devenv status` as data.
 
-use devenv_model::Topology;
 use devenv_platform::{DatabaseFacts, Endpoints, cloudsql};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde::Serialize;
 
-use crate::state::{Holder, StateDir};
+use crate::{
+    state::{Holder, StateDir},
+    trouble::pod_trouble,
+    warnings::{self, Warning},
+};
 
 /// The state of a project.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +28,10 @@ pub struct Status {
     pub database: Option<DatabaseStatus>,
     /// What runs.
     pub workloads: Vec<Workload>,
+    /// Whether it is up and every workload and the database are ready.
+    pub ready: bool,
+    /// What the cluster warned of since it came up.
+    pub warnings: Vec<Warning>,
 }
 
 /// The database and its process.
@@ -58,16 +65,26 @@ pub struct Workload {
 
 impl Status {
     /// Asks the state folder, and the API where there is one.
+    ///
+    /// # Errors
+    /// When the API does not answer.
     pub async fn of(
-        topology: &Topology,
+        project: &str,
+        namespace: &str,
         state: &StateDir,
         client: Option<Client>,
     ) -> Result<Self, kube::Error> {
         let supervisor = state.holder();
         let endpoints = supervisor.as_ref().and_then(|_| state.endpoints());
-        let workloads = match client {
-            Some(client) => workloads(client, &topology.project().namespace).await?,
-            None => Vec::new(),
+        let (workloads, warnings) = match client {
+            Some(client) => {
+                let since = supervisor.as_ref().map_or(0, |h| h.since);
+                tokio::try_join!(
+                    workloads(client.clone(), namespace),
+                    warnings::since(client, since)
+                )?
+            }
+            None => (Vec::new(), Vec::new()),
         };
         let database = endpoints
             .as_ref()
@@ -80,8 +97,11 @@ impl Status {
                 }
             });
         Ok(Self {
-            project: topology.project().name.clone(),
-            namespace: topology.project().namespace.clone(),
+            project: project.to_owned(),
+            namespace: namespace.to_owned(),
+            ready: endpoints.is_some()
+                && workloads.iter().all(|w| w.ready >= w.wanted)
+                && database.as_ref().is_none_or(|d| d.pid.is_some()),
             state: match (&supervisor, &endpoints) {
                 (None, _) => "down",
                 (Some(_), None) => "starting",
@@ -91,6 +111,7 @@ impl Status {
             endpoints,
             database,
             workloads,
+            warnings,
         })
     }
 }
@@ -132,9 +153,10 @@ async fn workloads(client: Client, namespace: &str) -> Result<Vec<Workload>, kub
                 .iter()
                 .flat_map(|t| t.containers.iter().filter_map(|c| c.image.clone()))
                 .collect(),
-            reason: containers()
-                .filter_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone())
-                .find(|r| r != "ContainerCreating"),
+            reason: mine
+                .iter()
+                .filter(|p| p.metadata.deletion_timestamp.is_none())
+                .find_map(|p| pod_trouble(p)),
         }
     };
     Ok(deployments

@@ -1,6 +1,7 @@
 //! `up`: from a folder to a running system, and down again.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -21,6 +22,7 @@ use crate::{
     run_spec::run_spec,
     state::{ProjectLock, StateDir, StateError},
     wait::{self, NotReady},
+    warnings,
 };
 
 /// Why `up` failed. Whatever it had started is gone again.
@@ -54,6 +56,16 @@ pub enum UpError {
 impl UpError {
     /// The error for another process or a terminal.
     pub fn report(&self) -> Report {
+        let mut report = self.plain_report();
+        if let Self::Build(BuildError::Failed { output, .. }) = self
+            && !output.is_empty()
+        {
+            report.output = Some(output.clone());
+        }
+        report
+    }
+
+    fn plain_report(&self) -> Report {
         let (help, code) = match self {
             Self::Target(e) if e.is_missing() => (Some("devenv doctor".to_owned()), 3),
             Self::NotReady { .. } => (
@@ -64,6 +76,14 @@ impl UpError {
                 1,
             ),
             Self::State(StateError::Running(_)) => (Some("devenv status".to_owned()), 1),
+            Self::Migrate(MigrateError::Statement { half_way: true, .. }) => (
+                Some(
+                    "the statements before it are applied, and MySQL can't undo them; mend the \
+                     file, then start afresh: devenv down -v && devenv up"
+                        .to_owned(),
+                ),
+                1,
+            ),
             _ => (None, 1),
         };
         Report::of(self, help, code)
@@ -81,16 +101,25 @@ pub struct UpOptions {
 
 /// What the machine must have for this topology.
 pub fn needs(topology: &Topology) -> Needs {
-    let commands = topology
-        .images()
-        .values()
-        .flat_map(|i| [i.install.as_ref(), i.build.as_ref(), Some(&i.run)])
-        .flatten();
+    let mut programs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for image in topology.images().values() {
+        let commands = [
+            image.install.as_ref(),
+            image.build.as_ref(),
+            Some(&image.run),
+        ];
+        for program in commands
+            .into_iter()
+            .flatten()
+            .filter_map(|c| c.argv().into_iter().next())
+        {
+            let user = format!("[image.{}]", image.name);
+            programs.entry(program).or_default().insert(user);
+        }
+    }
     Needs {
         database: topology.cloud_sql().is_some(),
-        programs: commands
-            .filter_map(|c| c.argv().into_iter().next())
-            .collect(),
+        programs,
     }
 }
 
@@ -101,7 +130,8 @@ pub struct Running {
     target: LocalTarget,
     state: StateDir,
     bus: Bus,
-    _lock: ProjectLock,
+    /// The last to go: until then nobody else has the project.
+    lock: ProjectLock,
 }
 
 /// Brings the system up; returns when every workload is ready.
@@ -124,7 +154,7 @@ pub async fn up(options: &UpOptions, topology: &Topology, bus: &Bus) -> Result<R
         target,
         state,
         bus: bus.clone(),
-        _lock: lock,
+        lock,
     };
     match running.bring_up(options, topology).await {
         Ok(()) => {
@@ -156,7 +186,10 @@ impl Running {
 
     /// Resolves when the system can't go on by itself, with the reason.
     pub async fn failed(&self) -> UpError {
-        self.target.failed().await.into()
+        tokio::select! {
+            e = self.target.failed() => e.into(),
+            e = self.lock.lost() => e.into(),
+        }
     }
 
     /// Ends the workloads, then the database, within `grace`; the data stays.
@@ -172,10 +205,10 @@ impl Running {
         let applier = Applier::new(self.target.client(), &topology.project().namespace).await?;
         let (workloads, others): (Vec<&Object>, Vec<&Object>) =
             topology.objects().iter().partition(|o| is_workload(o));
-        timed(bus, Step::Apply, async {
-            let (namespaces, others): (Vec<&Object>, Vec<&Object>) =
-                others.into_iter().partition(|o| o.kind() == "Namespace");
-            applier.apply(&namespaces).await?;
+        let (namespaces, others): (Vec<&Object>, Vec<&Object>) =
+            others.into_iter().partition(|o| o.kind() == "Namespace");
+        applier.apply(&namespaces).await?;
+        let applied = timed(bus, Step::Apply, async {
             applier.apply(&others).await?;
             let gone = applier.prune(topology.objects()).await?;
             let detail = match gone.len() {
@@ -187,14 +220,14 @@ impl Running {
                 ),
             };
             Ok::<_, UpError>(((), detail))
-        })
-        .await?;
-        // The database starts while images are built: neither needs the other.
-        let (images, ()) = tokio::try_join!(
+        });
+        // The database starts and images are built meanwhile: none needs another.
+        let ((), images, ()) = tokio::try_join!(
+            applied,
             self.build(&options.root, topology),
             self.database(&options.root, topology)
         )?;
-        timed(bus, Step::Workloads, async {
+        let ready = timed(bus, Step::Workloads, async {
             // Workloads of an earlier run are in the store from the start: what makes
             // them wait for the schema is that their images come only now.
             for image in &images {
@@ -216,7 +249,24 @@ impl Running {
                 }),
             }
         })
-        .await
+        .await;
+        self.warn(topology).await;
+        ready
+    }
+
+    /// Tells what the cluster warns of, such as an annotation that the ingress does
+    /// not know.
+    async fn warn(&self, topology: &Topology) {
+        match warnings::since(self.target.client(), self.lock.since()).await {
+            Ok(all) => {
+                for warning in all {
+                    self.bus.emit(Event::Warning {
+                        message: warning.text(Some(topology)),
+                    });
+                }
+            }
+            Err(e) => tracing::debug!(error = %e, "the cluster's warnings can't be read"),
+        }
     }
 
     async fn build(&self, root: &Path, topology: &Topology) -> Result<Vec<BuiltImage>, UpError> {
@@ -227,6 +277,7 @@ impl Running {
             .filter_map(|image| Some((image, topology.image_source(image)?)))
             .collect();
         let mut sources: Vec<&ImageSource> = used.iter().map(|(_, source)| *source).collect();
+        sources.sort_by_key(|s| &s.name);
         sources.dedup_by_key(|s| &s.name);
         let owner = address::owner_of(root).map_err(|source| TargetError::Io {
             what: "read the owner of",
@@ -299,6 +350,7 @@ fn local_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> 
         namespace: topology.project().namespace.clone(),
         http_port: topology.ingress().http_port,
         cloud_run: topology.cloud_run().map(|o| o.name().to_owned()).collect(),
+        database: topology.cloud_sql().is_some(),
     }
 }
 

@@ -7,12 +7,15 @@ use futures_util::{StreamExt, stream::select_all};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, Client, ResourceExt,
-    api::{ApiResource, DynamicObject, GroupVersionKind, LogParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, LogParams},
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::Value;
 
-use crate::event::{Bus, Event};
+use crate::{
+    event::{Bus, Event},
+    trouble::pod_trouble,
+};
 
 /// A workload that did not get ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -289,33 +292,6 @@ fn reason_of<'a>(object: &Object, pods: impl Iterator<Item = &'a Pod>) -> Option
         .find_map(pod_trouble)
 }
 
-fn pod_trouble(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    for c in status.container_statuses.iter().flatten() {
-        let state = c.state.clone().unwrap_or_default();
-        if let Some(w) = state.waiting
-            && let Some(reason) = w.reason
-            && reason != "ContainerCreating"
-            && reason != "PodInitializing"
-        {
-            let last = c
-                .last_state
-                .as_ref()
-                .and_then(|l| l.terminated.as_ref())
-                .map(|t| match t.signal {
-                    Some(s) => format!("; it was ended by signal {s}"),
-                    None => format!("; it ended with exit code {}", t.exit_code),
-                });
-            let message = w.message.map(|m| format!(": {m}")).unwrap_or_default();
-            return Some(format!("{reason}{message}{}", last.unwrap_or_default()));
-        }
-        if let Some(t) = state.terminated {
-            return Some(format!("it ended with exit code {}", t.exit_code));
-        }
-    }
-    None
-}
-
 async fn explain(
     client: &Client,
     object: &Object,
@@ -323,16 +299,21 @@ async fn explain(
     pods: &BTreeMap<String, Pod>,
 ) -> NotReady {
     let mine = pods.values().find(|p| belongs(object, p));
-    let reason = reason_of(object, pods.values()).unwrap_or_else(|| match (seen, mine) {
+    let reason = match (reason_of(object, pods.values()), seen, mine) {
+        (Some(reason), _, _) => reason,
         (
+            None,
             Some(Seen::Knative {
                 reason: Some(r), ..
             }),
             None,
         ) => r.clone(),
-        (_, None) => "it has no pod".to_owned(),
-        (_, Some(_)) => "its pod runs but its readiness probe does not pass".to_owned(),
-    });
+        (None, _, None) => "it has no pod".to_owned(),
+        (None, _, Some(pod)) => match last_warning(client, pod).await {
+            Some(warning) => format!("its pod is not ready: {warning}"),
+            None => "its pod is not ready".to_owned(),
+        },
+    };
     let log = match mine {
         Some(pod) => last_lines(client, pod).await,
         None => Vec::new(),
@@ -343,6 +324,19 @@ async fn explain(
         reason,
         log,
     }
+}
+
+/// What was last said against a pod: a probe's answer, a volume that is not there.
+async fn last_warning(client: &Client, pod: &Pod) -> Option<String> {
+    let namespace = pod.namespace().unwrap_or_default();
+    let events: Api<k8s_openapi::api::core::v1::Event> =
+        Api::namespaced(client.clone(), &namespace);
+    let list = events.list(&ListParams::default()).await.ok()?;
+    list.items
+        .into_iter()
+        .filter(|e| e.type_.as_deref() == Some("Warning") && e.involved_object.uid == pod.uid())
+        .max_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0))
+        .and_then(|e| e.message)
 }
 
 async fn last_lines(client: &Client, pod: &Pod) -> Vec<String> {
@@ -385,22 +379,5 @@ mod tests {
             available: n[5],
         };
         assert_eq!(facts.ready(), ready);
-    }
-
-    #[test]
-    fn a_crash_tells_its_exit_code() {
-        let pod: Pod = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "a"},
-            "status": {"containerStatuses": [{
-                "name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 3,
-                "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
-                "lastState": {"terminated": {"exitCode": 3}},
-            }]},
-        }))
-        .unwrap();
-        assert_eq!(
-            pod_trouble(&pod).unwrap(),
-            "CrashLoopBackOff: back-off 40s; it ended with exit code 3"
-        );
     }
 }

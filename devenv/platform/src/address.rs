@@ -38,15 +38,13 @@ pub struct Bound {
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     /// Another process listens there.
-    #[error(
-        "{address} is taken by {holder}; stop it, or run this project with another port ({hint})"
-    )]
+    #[error("{address} is taken by {holder}; stop it{hint}")]
     Taken {
         /// The wanted address.
         address: SocketAddr,
         /// Who has it, as far as /proc tells.
         holder: String,
-        /// The setting that moves it.
+        /// What else helps, as the end of the sentence; may be empty.
         hint: &'static str,
     },
     /// The machine reserves low ports for root.
@@ -93,23 +91,34 @@ pub fn bind(address: SocketAddr, hint: &'static str) -> Result<Bound, AddressErr
 ///
 /// The note names the process that has the wanted one.
 pub fn bind_or_next(wanted: SocketAddr, hint: &'static str) -> Result<Bound, AddressError> {
+    bind_or_from(wanted, wanted.port().saturating_add(1), hint)
+}
+
+/// Listens on `wanted` or, if it is taken or reserved for root, on the first free of
+/// the 200 ports from `other` on. The note says why.
+pub fn bind_or_from(
+    wanted: SocketAddr,
+    other: u16,
+    hint: &'static str,
+) -> Result<Bound, AddressError> {
     let first = match bind(wanted, hint) {
         Ok(bound) => return Ok(bound),
-        Err(e @ AddressError::Taken { .. }) => e,
-        Err(e) => return Err(e),
+        Err(e) => e,
     };
-    let AddressError::Taken { holder, .. } = &first else {
-        return Err(first);
+    let why = match &first {
+        AddressError::Taken {
+            address, holder, ..
+        } => format!("{address} is taken by {holder}"),
+        AddressError::Forbidden { .. } => first.to_string(),
+        AddressError::Io { .. } => return Err(first),
     };
-    for port in (wanted.port()..=wanted.port().saturating_add(200)).skip(1) {
+    for port in other..=other.saturating_add(199) {
         let next = SocketAddr::new(wanted.ip(), port);
         if let Ok(listener) = listen(next) {
             return Ok(Bound {
                 listener,
                 address: next,
-                note: Some(format!(
-                    "{wanted} is taken by {holder}; listening on {next} instead"
-                )),
+                note: Some(format!("{why}; listening on {next} instead")),
             });
         }
     }
@@ -209,12 +218,15 @@ mod tests {
     #[test]
     fn a_taken_port_names_its_holder_and_the_next_is_used() {
         let first = bind(SocketAddr::from(([127, 0, 0, 1], 0)), "x").unwrap();
-        let e = bind(first.address, "ingress.http_port").unwrap_err();
+        let e = bind(first.address, ", or wait").unwrap_err();
+        assert!(e.to_string().ends_with("; stop it, or wait"), "{e}");
         let me = format!("pid {}", std::process::id());
         assert!(e.to_string().contains(&me), "{e}");
-        let next = bind_or_next(first.address, "x").unwrap();
+        let next = bind_or_next(first.address, "").unwrap();
         assert_ne!(next.address, first.address);
         assert!(next.note.unwrap().contains(&me));
+        let far = bind_or_from(first.address, 20_000, "").unwrap();
+        assert!((20_000..20_200).contains(&far.address.port()));
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What this machine must have, what of it is missing, and the command that mends it.
 
-use std::{collections::BTreeSet, fs, process::Stdio};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Stdio,
+};
 
 use serde::Serialize;
 
@@ -47,8 +51,9 @@ pub enum Fix {
 pub struct Needs {
     /// Whether a database server of this machine stands in for Cloud SQL.
     pub database: bool,
-    /// The programs that installs, builds and runs begin with.
-    pub programs: BTreeSet<String>,
+    /// The programs that installs, builds and runs begin with, and who needs each:
+    /// `[image.api1]`.
+    pub programs: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Looks at everything that `needs` names.
@@ -57,17 +62,28 @@ pub fn examine(needs: &Needs) -> Vec<Check> {
     if needs.database {
         checks.push(database());
     }
-    checks.extend(
-        needs
-            .programs
-            .iter()
-            .filter(|p| !p.contains('/'))
-            .map(|p| program(p, true)),
-    );
-    if !needs.programs.contains("kubectl") {
-        checks.push(program("kubectl", false));
+    checks.extend(programs(needs));
+    if !needs.programs.contains_key("kubectl") {
+        checks.push(program("kubectl", None));
     }
     checks
+}
+
+/// What of `needs` is not there; quicker than [`examine`], since nothing is asked for
+/// its version.
+pub fn missing(needs: &Needs) -> Vec<Check> {
+    let mut checks = vec![namespaces()];
+    if needs.database && Engine::installed().is_none() {
+        checks.push(database());
+    }
+    checks.extend(programs(needs));
+    checks.retain(|c| c.state == State::Missing);
+    checks
+}
+
+fn programs(needs: &Needs) -> impl Iterator<Item = Check> {
+    let by_name = needs.programs.iter().filter(|(p, _)| !p.contains('/'));
+    by_name.map(|(p, users)| program(p, Some(users)))
 }
 
 fn database() -> Check {
@@ -91,7 +107,7 @@ fn database() -> Check {
     }
 }
 
-fn program(name: &str, needed: bool) -> Check {
+fn program(name: &str, users: Option<&BTreeSet<String>>) -> Check {
     if let Some(path) = which(name) {
         return Check {
             name: name.to_owned(),
@@ -100,21 +116,21 @@ fn program(name: &str, needed: bool) -> Check {
             fix: None,
         };
     }
-    let (state, detail) = if needed {
-        (
-            State::Missing,
-            "not in PATH; a build or a service of this project runs it",
-        )
-    } else {
-        (
+    let (state, detail) = match users {
+        Some(users) => {
+            let users: Vec<&str> = users.iter().map(String::as_str).collect();
+            let detail = format!("not in PATH; devenv.toml {} runs it", users.join(", "));
+            (State::Missing, detail)
+        }
+        None => (
             State::Optional,
-            "not in PATH; devenv itself does without it",
-        )
+            "not in PATH; devenv itself does without it".to_owned(),
+        ),
     };
     Check {
         name: name.to_owned(),
         state,
-        detail: detail.to_owned(),
+        detail,
         fix: package_of(name),
     }
 }
@@ -257,13 +273,20 @@ mod tests {
     fn a_missing_program_is_named_with_its_package() {
         let needs = Needs {
             database: false,
-            programs: ["sh", "no-such-program-here"].map(str::to_owned).into(),
+            programs: ["sh", "no-such-program-here"]
+                .map(|p| (p.to_owned(), BTreeSet::from(["[image.x]".to_owned()])))
+                .into(),
         };
         let checks = examine(&needs);
         let of = |n: &str| checks.iter().find(|c| c.name == n).unwrap();
         assert_eq!(of("sh").state, State::Ok);
         assert_eq!(of("no-such-program-here").state, State::Missing);
         assert_eq!(of("no-such-program-here").fix, None);
+        assert!(of("no-such-program-here").detail.contains("[image.x]"));
+        let names: Vec<String> = missing(&needs).into_iter().map(|c| c.name).collect();
+        assert!(
+            names.contains(&"no-such-program-here".to_owned()) && !names.contains(&"sh".to_owned())
+        );
         assert_eq!(
             package_of("npm"),
             Some(Fix::Packages(vec!["nodejs".into(), "npm".into()]))

@@ -22,14 +22,15 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client,
-    api::{ListParams, Patch, PatchParams},
+    api::{ListParams, LogParams, Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use tokio::task::JoinHandle;
 
 use crate::{
     address::{self, Bound},
-    cloudsql::{self, Credentials, Engine, Server},
+    cloudsql::{self, Credentials, Engine, EngineError, Server},
     target::{BuiltImage, Database, DatabaseFacts, Endpoints, Target, TargetError},
 };
 
@@ -51,6 +52,8 @@ pub struct LocalOptions {
     pub http_port: u16,
     /// Names of the Cloud Run services.
     pub cloud_run: Vec<String>,
+    /// Whether a database will be asked for.
+    pub database: bool,
 }
 
 /// The local target, running.
@@ -62,6 +65,11 @@ pub struct LocalTarget {
     owner: (u32, u32),
     endpoints: Mutex<Endpoints>,
     notes: Vec<String>,
+    /// Where the database will be reached, until it is there.
+    database_port: Mutex<Option<Bound>>,
+    /// The search for the engine, begun early: asking a server for its version takes
+    /// as long as starting the cluster.
+    engine: Mutex<Option<JoinHandle<Result<Engine, EngineError>>>>,
 }
 
 impl std::fmt::Debug for LocalTarget {
@@ -74,56 +82,64 @@ impl std::fmt::Debug for LocalTarget {
 
 /// The ports of the project's own address: what production uses.
 const HTTP: u16 = 80;
+/// Where the Ingress listens on that address when port 80 is not to be had.
+const HTTP_OTHER: u16 = 8080;
 const KUBERNETES: u16 = 6443;
 const MYSQL: u16 = 3306;
 const CLOUD_RUN: u16 = 8081;
+/// What helps when not one of many ports is free.
+const HTTP_HINT: &str = ", or set another one in devenv.toml: [ingress] http_port";
+/// How often the database's server may end before it has answered once.
+const DATABASE_TRIES: i32 = 3;
 
 impl LocalTarget {
     /// Starts the cluster: when this returns, the API answers and pods can run.
     pub async fn start(options: LocalOptions) -> Result<Self, TargetError> {
+        let engine = options
+            .database
+            .then(|| tokio::task::spawn_blocking(Engine::find));
         let own = address::project_address(&options.root);
         let owner = address::owner_of(&options.root)
             .map_err(|source| io_error("read the owner of", &options.root, source))?;
-        let mut notes = Vec::new();
-        let mut take = |b: Bound| {
-            notes.extend(b.note);
-            (b.listener, b.address)
-        };
         let by_hand = Ipv4Addr::LOCALHOST;
-        let (http, http_address) = take(address::bind_or_next(
-            at(by_hand, options.http_port),
-            "devenv.toml: [ingress] http_port",
-        )?);
-        let mut listeners = vec![http];
-        let mut also = Vec::new();
-        let mut low_port_note = None;
-        match address::bind(at(own, HTTP), "another devenv has this address") {
-            Ok(b) => {
-                listeners.push(b.listener);
-                also.push(format!("http://{own}"));
-            }
-            Err(e @ address::AddressError::Forbidden { .. }) => low_port_note = Some(e.to_string()),
-            Err(e) => return Err(e.into()),
-        }
-        let ingress = format!("http://{http_address}");
+        let mut notes = Vec::new();
+        let http = address::bind_or_next(at(by_hand, options.http_port), HTTP_HINT)?;
+        // A server of this machine that listens on every address (a MySQL, an nginx)
+        // has this project's as well: that keeps nobody from working.
+        let own_http = address::bind_or_from(at(own, HTTP), HTTP_OTHER, "")?;
+        let mysql = if options.database {
+            Some(address::bind_or_next(at(own, MYSQL), "")?)
+        } else {
+            None
+        };
         let mut cloud_run = BTreeMap::new();
         let mut knative: Vec<TcpListener> = Vec::new();
+        notes.extend(http.note);
         if let Some(name) = options.cloud_run.first() {
-            let (l, a) = take(address::bind_or_next(
-                at(by_hand, CLOUD_RUN),
-                "devenv.toml: [ingress] http_port",
-            )?);
-            knative.push(l);
-            cloud_run.insert(name.clone(), format!("http://{a}"));
+            let bound = address::bind_or_next(at(by_hand, CLOUD_RUN), HTTP_HINT)?;
+            notes.extend(bound.note);
+            knative.push(bound.listener);
+            cloud_run.insert(name.clone(), format!("http://{}", bound.address));
         }
-        notes.extend(low_port_note);
+        notes.extend(own_http.note);
+        notes.extend(mysql.as_ref().and_then(|b| b.note.clone()));
+        let ingress = format!("http://{}", http.address);
+        let also = match own_http.address.port() {
+            HTTP => format!("http://{own}"),
+            port => format!("http://{own}:{port}"),
+        };
+        // The cluster binds for itself; this only finds where it can.
+        let api = address::bind_or_next(at(own, KUBERNETES), "")?;
+        notes.extend(api.note);
+        let api_listen = api.address;
+        drop(api.listener);
         let cluster = Cluster::start(ClusterOptions {
             project: options.project.clone(),
             state_dir: options.state_dir.clone(),
-            api_listen: at(own, KUBERNETES),
+            api_listen,
             namespace: options.namespace.clone(),
             owner,
-            ingress: listeners,
+            ingress: vec![http.listener, own_http.listener],
             ingress_addresses: vec![IpAddr::V4(own)],
             knative,
             env_for_knative: vec![("INGRESS_URL".to_owned(), ingress.clone())],
@@ -131,8 +147,10 @@ impl LocalTarget {
         .await?;
         let client = Client::new(cluster.api_service(), options.namespace.clone());
         let endpoints = Mutex::new(Endpoints {
+            project: options.project.clone(),
+            namespace: options.namespace.clone(),
             ingress: Some(ingress),
-            ingress_also: also,
+            ingress_also: vec![also],
             address: Some(own.to_string()),
             cloud_run,
             kubernetes: format!("https://{}", cluster.api_addr()),
@@ -147,6 +165,8 @@ impl LocalTarget {
             owner,
             endpoints,
             notes,
+            database_port: Mutex::new(mysql),
+            engine: Mutex::new(engine),
         })
     }
 
@@ -229,10 +249,21 @@ impl Target for LocalTarget {
         let data = self.options.state_dir.join("data").join("cloudsql");
         let owner = self.owner;
         let cache = cache_dir(&self.options.state_dir);
+        let failed = |e: tokio::task::JoinError| TargetError::Database {
+            reason: e.to_string(),
+        };
+        let search = self
+            .engine
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let engine = search
+            .unwrap_or_else(|| tokio::task::spawn_blocking(Engine::find))
+            .await
+            .map_err(failed)??;
         let server = tokio::task::spawn_blocking({
             let (run, data) = (run.clone(), data.clone());
             move || -> Result<Server, TargetError> {
-                let engine = Engine::find()?;
                 cloudsql::template::ensure_data(&engine, &cache, &data, owner)?;
                 Ok(Server {
                     engine,
@@ -243,9 +274,7 @@ impl Target for LocalTarget {
             }
         })
         .await
-        .map_err(|e| TargetError::Database {
-            reason: e.to_string(),
-        })??;
+        .map_err(failed)??;
         let init = server
             .write_init_file(&account)
             .map_err(|e| io_error("write the database's accounts in", &run, e))?;
@@ -281,7 +310,15 @@ impl Target for LocalTarget {
             config.service.clone(),
         );
         ready.await?;
-        let bound = address::bind(at(self.address, MYSQL), "another devenv has this address")?;
+        let kept = self
+            .database_port
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let bound = match kept {
+            Some(bound) => bound,
+            None => address::bind_or_next(at(self.address, MYSQL), "")?,
+        };
         let (host, port) = (bound.address.ip().to_string(), bound.address.port());
         self.cluster
             .forward(
@@ -300,6 +337,7 @@ impl Target for LocalTarget {
             port,
             user: account.user.clone(),
             database: account.database.clone(),
+            secret: config.secret.clone(),
         };
         self.endpoints
             .lock()
@@ -318,7 +356,9 @@ impl Target for LocalTarget {
     async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError> {
         // `run` is the program and its own arguments: a container's `args` come after it.
         let entrypoint = image.run.argv.len();
-        self.cluster.images().set_with_entrypoint(&image.name, image.run.clone(), entrypoint);
+        self.cluster
+            .images()
+            .set_with_entrypoint(&image.name, image.run.clone(), entrypoint);
         Ok(())
     }
 
@@ -331,7 +371,8 @@ impl Target for LocalTarget {
 }
 
 /// Makes the application's selectorless Service lead to the database's pod, for as
-/// long as the cluster runs; returns when the pod is ready for the first time.
+/// long as the cluster runs; returns when the pod is ready for the first time, or when
+/// its server has ended too often before that.
 async fn follow_database(
     client: Client,
     namespace: String,
@@ -346,9 +387,21 @@ async fn follow_database(
         let config = watcher::Config::default().labels("devenv.dev/role=database");
         let mut events = std::pin::pin!(watcher(pods.clone(), config).default_backoff());
         while let Some(event) = events.next().await {
-            if let Err(e) = event {
-                tracing::debug!(error = %e, "watching the database's pod");
-                continue;
+            match event {
+                Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod))
+                    if ready_tx.is_some() =>
+                {
+                    if let Some(reason) = given_up(&pods, &pod).await
+                        && let Some(tx) = ready_tx.take()
+                    {
+                        let _ = tx.send(Err(reason));
+                    }
+                }
+                Ok(_) => {}
+                Err(e) => {
+                    tracing::debug!(error = %e, "watching the database's pod");
+                    continue;
+                }
             }
             let Some(now) = database_pod(&pods).await else {
                 continue;
@@ -360,7 +413,8 @@ async fn follow_database(
             let name = format!("{service}-devenv");
             let params = PatchParams::apply(FIELD_MANAGER).force();
             if let Err(e) = slices.patch(&name, &params, &Patch::Apply(&slice)).await {
-                tracing::warn!(error = %e, service, "the database's endpoints could not be written");
+                // Also the ordinary end: the pod goes, and the API with it.
+                tracing::debug!(error = %e, service, "the database's endpoints could not be written");
                 continue;
             }
             known = Some(now);
@@ -368,13 +422,40 @@ async fn follow_database(
                 && let Some(tx) = ready_tx.take()
             {
                 // The receiver is gone only when `up` was given up meanwhile.
-                let _ = tx.send(());
+                let _ = tx.send(Ok(()));
             }
         }
     });
-    ready_rx.await.map_err(|_| TargetError::Database {
-        reason: "its pod is no longer watched".to_owned(),
-    })
+    ready_rx
+        .await
+        .unwrap_or_else(|_| Err("its pod is no longer watched".to_owned()))
+        .map_err(|reason| TargetError::Database { reason })
+}
+
+/// Why a database that was never ready won't be: its server ended again and again.
+async fn given_up(pods: &Api<Pod>, pod: &Pod) -> Option<String> {
+    let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+    if container.restart_count < DATABASE_TRIES {
+        return None;
+    }
+    let ended = container
+        .last_state
+        .as_ref()
+        .and_then(|s| s.terminated.as_ref())
+        .map(|t| format!(", last with exit code {}", t.exit_code))
+        .unwrap_or_default();
+    let mut reason = format!("its server ended {} times{ended}", container.restart_count);
+    let params = LogParams {
+        tail_lines: Some(10),
+        previous: true,
+        ..LogParams::default()
+    };
+    let name = pod.metadata.name.as_deref()?;
+    for line in pods.logs(name, &params).await.unwrap_or_default().lines() {
+        reason.push_str("\n    ");
+        reason.push_str(line);
+    }
+    Some(reason)
 }
 
 /// The address and readiness of the database's pod; the outer `None` when the API

@@ -59,11 +59,20 @@ pub struct DatabaseFacts {
     pub user: String,
     /// The application's database (schema).
     pub database: String,
+    /// The Secret of the project's namespace that holds the account.
+    #[serde(default)]
+    pub secret: String,
 }
 
 /// Where people and tests find the system.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
+    /// The project's name.
+    #[serde(default)]
+    pub project: String,
+    /// The default namespace.
+    #[serde(default)]
+    pub namespace: String,
     /// The Ingress, as people type it.
     pub ingress: Option<String>,
     /// Every other address on which the Ingress answers.
@@ -108,7 +117,9 @@ pub enum TargetError {
     #[error("{0}")]
     Unsupported(String),
     /// The database did not come up.
-    #[error("the database did not get ready: {reason}")]
+    #[error(
+        "the database did not get ready: {reason}\nthrow its data away, if that can go, with: devenv down -v"
+    )]
     Database {
         /// What its pod says.
         reason: String,

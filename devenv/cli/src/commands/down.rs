@@ -1,6 +1,9 @@
 //! `devenv down`.
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use devenv_engine::state::StateDir;
@@ -8,10 +11,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use rustix::event::{PollFd, PollFlags};
 
 use super::{Context, up::GRACE};
-use crate::{error::CliError, render};
+use crate::{error::CliError, process::Process, render};
 
 /// Stop everything; the database's data stays.
 ///
@@ -28,16 +30,14 @@ pub async fn down(args: DownArgs, context: &Context) -> Result<ExitCode, CliErro
     let project = context.project()?;
     let start = Instant::now();
     let was_up = stop(&project.state).await?;
-    if args.volumes {
-        project.state.delete()?;
-    }
-    let what = match (was_up, args.volumes) {
-        (true, true) => "stopped, and the data is gone",
-        (true, false) => "stopped; the data stays (`down -v` removes it)",
-        (false, true) => "nothing was running; the data is gone",
-        (false, false) => "nothing is running",
-    };
-    render::done(what, start.elapsed(), context.format);
+    let removed = args.volumes && project.state.delete()?;
+    render::down(
+        was_up,
+        args.volumes,
+        removed,
+        start.elapsed(),
+        context.format,
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -50,33 +50,13 @@ async fn stop(state: &StateDir) -> Result<bool, CliError> {
     // More than the pods' own grace: they are killed by then.
     let seconds = GRACE.as_secs() + 10;
     let late = CliError::NotStopped { pid, seconds };
-    let Some(process) = rustix::process::Pid::from_raw(pid.cast_signed()) else {
-        return Err(late);
-    };
-    // A pidfd stays with this very process, whatever the number is used for later.
-    let Ok(pidfd) = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty())
-    else {
+    // A process that is gone already is what was wanted.
+    let Some(ended) = Process::of(pid) else {
         return Ok(true);
     };
     let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
-    let limit = rustix::event::Timespec {
-        tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX),
-        tv_nsec: 0,
-    };
-    let ended = tokio::task::spawn_blocking(move || {
-        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-        rustix::event::poll(&mut fds, Some(&limit))
-    });
-    let io = |source| CliError::Io {
-        what: format!("wait for process {pid}"),
-        source,
-    };
-    match ended
-        .await
-        .map_err(|e| io(e.into()))?
-        .map_err(|e| io(e.into()))?
-    {
-        0 => Err(late),
-        _ => Ok(true),
+    match tokio::time::timeout(Duration::from_secs(seconds), ended.ended()).await {
+        Ok(()) => Ok(true),
+        Err(_) => Err(late),
     }
 }

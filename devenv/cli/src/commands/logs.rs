@@ -7,7 +7,7 @@ use devenv_engine::logs::{self, LogQuery};
 use futures_util::StreamExt;
 
 use super::{Context, duration, up::Interrupts};
-use crate::{error::CliError, render};
+use crate::{error::CliError, process::Process, render};
 
 /// Show what services print.
 #[derive(Debug, Args)]
@@ -27,11 +27,10 @@ pub struct LogsArgs {
 
 pub async fn logs(args: LogsArgs, context: &Context) -> Result<ExitCode, CliError> {
     let project = context.project()?;
+    let endpoints = project.endpoints()?;
+    let supervisor = project.state.holder().and_then(|h| Process::of(h.pid));
     let client = project.client().await?;
-    let namespace = match &context.namespace {
-        Some(n) => n.clone(),
-        None => project.load(None)?.project().namespace.clone(),
-    };
+    let namespace = context.namespace.clone().unwrap_or(endpoints.namespace);
     let query = LogQuery {
         workload: args.workload,
         follow: args.follow,
@@ -40,13 +39,26 @@ pub async fn logs(args: LogsArgs, context: &Context) -> Result<ExitCode, CliErro
     };
     let mut stop = Interrupts::new()?;
     let mut lines = logs::lines(client, &namespace, query).await?;
+    let down = async {
+        match &supervisor {
+            Some(process) => process.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(down);
     loop {
         tokio::select! {
+            // What was printed comes before the news that all is over.
+            biased;
+            _ = stop.wanted() => return Ok(ExitCode::SUCCESS),
             line = lines.next() => match line {
                 Some(line) => render::log_line(&line, context.format),
                 None => return Ok(ExitCode::SUCCESS),
             },
-            () = stop.wanted() => return Ok(ExitCode::SUCCESS),
+            () = &mut down => {
+                render::say("the project went down");
+                return Ok(ExitCode::SUCCESS);
+            }
         }
     }
 }

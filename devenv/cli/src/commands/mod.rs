@@ -79,6 +79,34 @@ impl Command {
     }
 }
 
+pub use up::Asked;
+
+/// A namespace as Kubernetes takes it: an RFC 1123 label.
+pub fn namespace(text: &str) -> Result<String, String> {
+    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let edge = |c: Option<char>| c.is_some_and(|c| inside(c) && c != '-');
+    let legal = text.len() <= 63
+        && text.chars().all(inside)
+        && edge(text.chars().next())
+        && edge(text.chars().last());
+    if legal {
+        return Ok(text.to_owned());
+    }
+    Err(
+        "Kubernetes takes at most 63 of the characters a-z, 0-9 and -, with a letter or digit at \
+         both ends (RFC 1123)"
+            .to_owned(),
+    )
+}
+
+/// A duration of a second or more.
+fn some_time(text: &str) -> Result<std::time::Duration, String> {
+    match duration(text)? {
+        d if d.is_zero() => Err("expected a second or more".to_owned()),
+        d => Ok(d),
+    }
+}
+
 /// Reads `90`, `90s`, `5m`, `1h30m` as seconds or more.
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     let wanted = "a duration such as 90s, 5m or 1h30m";
@@ -113,7 +141,7 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::duration;
+    use super::{duration, namespace, some_time};
     use rstest::rstest;
 
     #[rstest]
@@ -128,5 +156,23 @@ mod tests {
     #[case("99999999999999999999h", None)]
     fn durations(#[case] text: &str, #[case] seconds: Option<u64>) {
         assert_eq!(duration(text).ok().map(|d| d.as_secs()), seconds);
+    }
+
+    #[test]
+    fn some_time_is_more_than_none() {
+        assert!(some_time("0s").is_err());
+        assert_eq!(some_time("1s").unwrap().as_secs(), 1);
+    }
+
+    #[rstest]
+    #[case("so1-fase2", true)]
+    #[case("a", true)]
+    #[case("so1_fase2", false)]
+    #[case("-a", false)]
+    #[case("a-", false)]
+    #[case("", false)]
+    #[case("A", false)]
+    fn namespaces(#[case] text: &str, #[case] legal: bool) {
+        assert_eq!(namespace(text).is_ok(), legal);
     }
 }

@@ -14,12 +14,19 @@ pub struct StatusArgs {}
 
 pub async fn status(_: StatusArgs, context: &Context) -> Result<ExitCode, CliError> {
     let project = context.project()?;
-    let topology = project.load(context.namespace.as_deref())?;
-    let client = match project.endpoints() {
-        Ok(_) => Some(project.client().await?),
-        Err(_) => None,
+    let status = match project.endpoints() {
+        // What runs is told whatever the files say by now.
+        Ok(up) => {
+            let namespace = context.namespace.as_deref().unwrap_or(&up.namespace);
+            let client = project.client().await?;
+            Status::of(&up.project, namespace, &project.state, Some(client)).await?
+        }
+        Err(_) => {
+            let topology = project.load(context.namespace.as_deref())?;
+            let own = topology.project();
+            Status::of(&own.name, &own.namespace, &project.state, None).await?
+        }
     };
-    let status = Status::of(&topology, &project.state, client).await?;
     render::status(&status, context.format);
     Ok(ExitCode::SUCCESS)
 }

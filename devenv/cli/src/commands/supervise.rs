@@ -44,7 +44,7 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
             tokio::select! {
                 done = &mut work => break done,
                 Ok(event) = events.recv() => tell(&event),
-                () = stop.wanted() => return Ok(ExitCode::from(exit::FAILED)),
+                _ = stop.wanted() => return Ok(ExitCode::from(exit::FAILED)),
             }
         }
     };
@@ -55,7 +55,7 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
     match result {
         Ok(running) => {
             let failure = tokio::select! {
-                () = stop.wanted() => None,
+                _ = stop.wanted() => None,
                 e = running.failed() => Some(e),
             };
             running.down(GRACE).await?;

@@ -6,7 +6,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 use traffic::{ExpectSplit, Idempotency, MaxFailures, Options, Pace, Source, Stop};
 
-use super::{Context, duration, up::Interrupts};
+use super::{Context, some_time, up::Interrupts};
 use crate::{
     error::{CliError, exit},
     render,
@@ -20,16 +20,17 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct TrafficArgs {
     /// Stop after so many requests [default: 1000, without --duration]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     requests: Option<u64>,
     /// Stop after this time
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = some_time)]
     duration: Option<Duration>,
     /// So many users at once [default: 8, without --rate]
-    #[arg(long, value_name = "N", conflicts_with = "rate")]
-    concurrency: Option<usize>,
+    #[arg(long, value_name = "N", conflicts_with = "rate",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    concurrency: Option<u32>,
     /// So many requests a second
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = rate, allow_negative_numbers = true)]
     rate: Option<f64>,
     /// Where to [default: the Ingress of this project]
     #[arg(long, value_name = "URL")]
@@ -47,7 +48,7 @@ pub struct TrafficArgs {
     #[arg(long)]
     preflight: bool,
     /// Give up on a request after this time
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = some_time)]
     request_timeout: Duration,
     /// Exit with 1 when more requests than this fail (a number or a percentage)
     #[arg(long, value_name = "N")]
@@ -55,6 +56,16 @@ pub struct TrafficArgs {
     /// Exit with 1 when the APIs' shares are others, e.g. 50:50±2
     #[arg(long, value_name = "SHARES")]
     expect_split: Option<ExpectSplit>,
+}
+
+/// A rate that can be kept.
+fn rate(text: &str) -> Result<f64, String> {
+    let n: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if n > 0.0 && n <= 1e6 {
+        Ok(n)
+    } else {
+        Err("expected more than 0 and at most 1000000 requests a second".to_owned())
+    }
 }
 
 pub async fn traffic(args: TrafficArgs, context: &Context) -> Result<ExitCode, CliError> {
@@ -68,7 +79,7 @@ pub async fn traffic(args: TrafficArgs, context: &Context) -> Result<ExitCode, C
     };
     let pace = match args.rate {
         Some(rate) => Pace::Rate(rate),
-        None => Pace::Users(args.concurrency.unwrap_or(8)),
+        None => Pace::Users(args.concurrency.map_or(8, |n| n as usize)),
     };
     let unlimited = args.requests.is_none() && args.duration.is_none();
     let stop = Stop {
@@ -80,12 +91,10 @@ pub async fn traffic(args: TrafficArgs, context: &Context) -> Result<ExitCode, C
     options.preflight = args.preflight;
     options.timeout = args.request_timeout;
     options.idempotency = args.retries.map_or(Idempotency::Off, Idempotency::Retry);
-    let failed = |e: traffic::TrafficError| CliError::Check(e.to_string());
     let source = match &args.records {
         Some(file) => Source::file(file),
         None => Source::machine().await,
-    }
-    .map_err(failed)?;
+    }?;
 
     let mut interrupts = Interrupts::new()?;
     let cancel = CancellationToken::new();
@@ -93,8 +102,8 @@ pub async fn traffic(args: TrafficArgs, context: &Context) -> Result<ExitCode, C
     let mut run = std::pin::pin!(run);
     let report = loop {
         tokio::select! {
-            report = &mut run => break report.map_err(failed)?,
-            () = interrupts.wanted() => cancel.cancel(),
+            report = &mut run => break report?,
+            _ = interrupts.wanted() => cancel.cancel(),
         }
     };
     render::traffic(&report, context.format);

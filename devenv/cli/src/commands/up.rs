@@ -15,7 +15,7 @@ use devenv_engine::{
     needs,
 };
 use devenv_model::Topology;
-use devenv_platform::doctor::{self, Check, Fix, State};
+use devenv_platform::doctor::{self, Fix};
 use futures_util::StreamExt;
 use nix::{
     sys::signal::{Signal, kill},
@@ -62,36 +62,35 @@ pub async fn up(args: UpArgs, context: &Context) -> Result<ExitCode, CliError> {
     }
     ensure_installed(&topology, args.yes).await?;
     let mut progress = Progress::new(context.format);
-    if args.detach {
+    let done = if args.detach {
         detached(&args, context, &project, &mut progress).await
     } else {
         foreground(&args, context, &project, topology, &mut progress).await
+    };
+    match done {
+        // A build's output that went by line by line is not shown a second time.
+        Err(e @ (CliError::Up(_) | CliError::Reported(_))) if progress.shows_output() => {
+            let mut report = e.report();
+            report.output = None;
+            Err(CliError::Reported(report))
+        }
+        done => done,
     }
 }
 
 fn already_up(project: &Project, pid: u32, format: Format) -> Result<ExitCode, CliError> {
     match project.state.endpoints() {
         Some(endpoints) => {
-            render::say(&format!(
-                "already up (supervisor pid {pid}); `devenv down` stops it"
-            ));
-            render::endpoints(&endpoints, format);
+            render::already_up(pid, &endpoints, format);
             Ok(ExitCode::SUCCESS)
         }
-        None => Err(CliError::Check(format!(
-            "another `devenv up` (pid {pid}) is bringing this project up or down at this moment"
-        ))),
+        None => Err(CliError::Busy(pid)),
     }
 }
 
 async fn ensure_installed(topology: &Topology, yes: bool) -> Result<(), CliError> {
-    let missing = || -> Vec<Check> {
-        let all = doctor::examine(&needs(topology));
-        all.into_iter()
-            .filter(|c| c.state == State::Missing)
-            .collect()
-    };
-    let found = missing();
+    let needs = needs(topology);
+    let found = doctor::missing(&needs);
     if found.is_empty() {
         return Ok(());
     }
@@ -110,7 +109,7 @@ async fn ensure_installed(topology: &Topology, yes: bool) -> Result<(), CliError
         ));
         doctor::install(&packages).await?;
     }
-    match missing() {
+    match doctor::missing(&needs) {
         none if none.is_empty() => Ok(()),
         left => Err(CliError::Missing(left)),
     }
@@ -124,12 +123,19 @@ async fn detached(
     progress: &mut Progress,
 ) -> Result<ExitCode, CliError> {
     project.state.create()?;
-    let log_path = project.state.path().join("supervisor.log");
+    let log_path = project.state.log();
     let io = |what: &str| {
         let what = what.to_owned();
         move |source| CliError::Io { what, source }
     };
-    let log = fs::File::create(&log_path).map_err(io("write the supervisor's log"))?;
+    // Whoever gets the project's lock empties it; until then it may be another's.
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log_path)
+        .map_err(io("write the supervisor's log"))?;
+    // Before there is anything to stop.
+    let mut stop = Interrupts::new()?;
     let exe = std::env::current_exe().map_err(io("find this program's own file"))?;
     let mut command = tokio::process::Command::new(exe);
     command.arg("-C").arg(&project.root);
@@ -147,18 +153,28 @@ async fn detached(
         return Err(CliError::SupervisorGone(log_path));
     };
     let mut events = BufReader::new(stdout).lines();
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(io("listen for Ctrl-C"))?;
+    let mut asked: Option<Asked> = None;
     loop {
         let line = tokio::select! {
             line = events.next_line() => line.map_err(io("read the supervisor's events"))?,
-            _ = interrupt.recv() => {
-                render::say("stopping");
-                stop(child.id());
+            signal = stop.wanted() => {
+                if asked.is_none() {
+                    render::say("stopping; Ctrl-C again stops at once");
+                    send(child.id(), Signal::SIGTERM);
+                } else {
+                    // The kernel ends all that it runs with it.
+                    send(child.id(), Signal::SIGKILL);
+                }
+                asked.get_or_insert(signal);
                 continue;
             }
         };
         let Some(line) = line else {
-            return Err(gone(&log_path));
+            child.wait().await.map_err(io("wait for the supervisor"))?;
+            return Err(match asked {
+                Some(asked) => CliError::Interrupted(asked),
+                None => gone(&log_path),
+            });
         };
         let Ok(event) = serde_json::from_str::<Event>(&line) else {
             continue;
@@ -166,6 +182,10 @@ async fn detached(
         progress.show(&event);
         match event {
             Event::Ready { endpoints, .. } => {
+                if asked.is_some() {
+                    // It is on its way down already.
+                    continue;
+                }
                 render::endpoints(&endpoints, context.format);
                 return Ok(ExitCode::SUCCESS);
             }
@@ -195,10 +215,10 @@ fn gone(log: &Path) -> CliError {
     CliError::SupervisorGone(log.to_owned())
 }
 
-fn stop(pid: Option<u32>) {
+fn send(pid: Option<u32>, signal: Signal) {
     if let Some(pid) = pid {
         // Gone already is what was wanted.
-        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
+        let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
     }
 }
 
@@ -223,11 +243,8 @@ async fn foreground(
             tokio::select! {
                 done = &mut work => break done,
                 Ok(event) = events.recv() => progress.show(&event),
-                () = stop.wanted() => {
-                    // Dropping the work ends every pod of it.
-                    render::say("stopping");
-                    return Ok(ExitCode::from(130));
-                }
+                // Dropping the work ends every pod of it.
+                asked = stop.wanted() => return Err(CliError::Interrupted(asked)),
             }
         }
     };
@@ -244,8 +261,8 @@ async fn foreground(
     let mut lines = logs::lines(running.client(), &topology.project().namespace, query).await?;
     let failure = loop {
         tokio::select! {
-            Some(line) = lines.next() => render::log_line(&line, context.format),
-            () = stop.wanted() => break None,
+            Some(line) = lines.next() => render::log_event(&line, context.format),
+            _ = stop.wanted() => break None,
             e = running.failed() => break Some(e),
         }
     };
@@ -253,11 +270,30 @@ async fn foreground(
     tokio::select! {
         done = running.down(GRACE) => done?,
         // Ending this process ends every pod: the kernel sees to it.
-        () = stop.wanted() => return Ok(ExitCode::from(130)),
+        asked = stop.wanted() => return Ok(ExitCode::from(asked.exit_code())),
     }
     match failure {
         None => Ok(ExitCode::SUCCESS),
         Some(e) => Err(e.into()),
+    }
+}
+
+/// How a process was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Ctrl-C.
+    Interrupt,
+    /// `kill`.
+    Terminate,
+}
+
+impl Asked {
+    /// What shells report of a process that a signal ended: 128 and its number.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
     }
 }
 
@@ -283,10 +319,10 @@ impl Interrupts {
     }
 
     /// Resolves when the process is asked to stop.
-    pub async fn wanted(&mut self) {
+    pub async fn wanted(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Asked::Interrupt,
+            _ = self.terminate.recv() => Asked::Terminate,
         }
     }
 }

@@ -85,14 +85,9 @@ async fn database(project: &Project, context: &Context, e: &Endpoints) -> Result
     let Some(facts) = &e.database else {
         return Err(CliError::Check("this project has no database".to_owned()));
     };
-    let topology = project.load(context.namespace.as_deref())?;
-    let name = topology
-        .cloud_sql()
-        .map(|c| c.secret.clone())
-        .unwrap_or_default();
-    let secrets: Api<Secret> =
-        Api::namespaced(project.client().await?, &topology.project().namespace);
-    let secret = secrets.get(&name).await?;
+    let namespace = context.namespace.as_deref().unwrap_or(&e.namespace);
+    let secrets: Api<Secret> = Api::namespaced(project.client().await?, namespace);
+    let secret = secrets.get(&facts.secret).await?;
     let password = secret
         .data
         .as_ref()

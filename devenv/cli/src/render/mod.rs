@@ -63,8 +63,18 @@ pub fn error(e: &CliError, format: Format) {
         }
     }
     let report = e.report();
+    if let Some(output) = &report.output {
+        eprintln!("{output}");
+    }
     if format == Format::Json {
-        json(&serde_json::json!({"event": "failed", "report": report}));
+        let mut document = serde_json::json!({"event": "failed", "report": report});
+        if let CliError::Problems(problems) = e {
+            document["problems"] = problems.iter().map(problem::data).collect();
+        }
+        if let CliError::Missing(checks) = e {
+            document["missing"] = serde_json::json!(checks);
+        }
+        json(&document);
     }
     eprintln!("{RED}{BOLD}error{RESET}{BOLD}:{RESET} {}", report.message);
     for cause in &report.causes {
@@ -110,7 +120,8 @@ pub fn checks(checks: &[Check], format: Format) {
 /// Where the system is, when it is ready.
 pub fn endpoints(e: &Endpoints, format: Format) {
     if format == Format::Json {
-        return json(&serde_json::json!({"event": "endpoints", "endpoints": e}));
+        // They came with the event that all is ready.
+        return;
     }
     let mut rows = Vec::new();
     if let Some(url) = &e.ingress {
@@ -141,6 +152,21 @@ pub fn endpoints(e: &Endpoints, format: Format) {
     ));
     for (name, value) in rows {
         println!("  {BOLD}{name:<10}{RESET} {value}");
+    }
+}
+
+/// Nothing was to be done.
+pub fn already_up(pid: u32, e: &Endpoints, format: Format) {
+    match format {
+        Format::Json => json(&serde_json::json!({
+            "event": "already-up", "supervisor": {"pid": pid}, "endpoints": e,
+        })),
+        Format::Text => {
+            say(&format!(
+                "already up (supervisor pid {pid}); `devenv down` stops it"
+            ));
+            endpoints(e, format);
+        }
     }
 }
 
@@ -180,11 +206,36 @@ pub fn log_line(line: &Line, format: Format) {
     }
 }
 
-/// Something that is done.
-pub fn done(what: &str, took: Duration, format: Format) {
+/// A line of a log among other events.
+pub fn log_event(line: &Line, format: Format) {
     match format {
-        Format::Text => eprintln!("{what} {DIM}({} ms){RESET}", took.as_millis()),
-        Format::Json => json(&serde_json::json!({"result": what, "ms": took.as_millis()})),
+        Format::Text => log_line(line, format),
+        Format::Json => json(&LogEvent { event: "log", line }),
+    }
+}
+
+#[derive(Serialize)]
+struct LogEvent<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    line: &'a Line,
+}
+
+/// What `down` did.
+pub fn down(was_up: bool, volumes: bool, removed: bool, took: Duration, format: Format) {
+    let what = match (was_up, volumes, removed) {
+        (true, true, _) => "stopped, and the data is gone",
+        (true, false, _) => "stopped; the data stays (`down -v` removes it)",
+        (false, true, true) => "nothing was running; the data is gone",
+        (false, true, false) => "nothing was running, and there was no data",
+        (false, false, _) => "nothing is running",
+    };
+    let ms = took.as_millis();
+    match format {
+        Format::Text => eprintln!("{what} {DIM}({ms} ms){RESET}"),
+        Format::Json => json(&serde_json::json!({
+            "result": what, "was_up": was_up, "data_removed": removed, "ms": ms,
+        })),
     }
 }
 
@@ -193,7 +244,18 @@ pub fn status(s: &Status, format: Format) {
     if format == Format::Json {
         return json(s);
     }
-    let colour = if s.state == "up" { GREEN } else { YELLOW };
+    let colour = if s.ready { GREEN } else { YELLOW };
+    let late: Vec<&str> = s
+        .workloads
+        .iter()
+        .filter(|w| w.ready < w.wanted)
+        .map(|w| w.name.as_str())
+        .collect();
+    let but = if late.is_empty() {
+        String::new()
+    } else {
+        format!(", but not ready: {}", late.join(", "))
+    };
     print_pair(
         "project",
         &format!("{} (namespace {})", s.project, s.namespace),
@@ -204,7 +266,7 @@ pub fn status(s: &Status, format: Format) {
         .map(|h| format!(" {DIM}supervisor pid {}{RESET}", h.pid));
     print_pair(
         "state",
-        &format!("{colour}{}{RESET}{}", s.state, pid.unwrap_or_default()),
+        &format!("{colour}{}{but}{RESET}{}", s.state, pid.unwrap_or_default()),
     );
     if let Some(e) = &s.endpoints {
         for (name, url) in e
@@ -233,6 +295,9 @@ pub fn status(s: &Status, format: Format) {
                 f.engine, f.version, f.host, f.port
             ),
         );
+    }
+    for warning in &s.warnings {
+        println!("{YELLOW}!{RESET} {}", warning.text(None));
     }
     if s.workloads.is_empty() {
         return;

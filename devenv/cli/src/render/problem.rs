@@ -89,3 +89,17 @@ pub fn render(problem: &Problem) -> String {
         Err(fmt::Error) => problem.to_string(),
     }
 }
+
+/// The problem for programs.
+pub fn data(problem: &Problem) -> serde_json::Value {
+    serde_json::json!({
+        "severity": problem.severity.to_string(),
+        "code": problem.code,
+        "file": problem.file(),
+        "line": problem.line(),
+        "column": problem.column(),
+        "message": problem.message,
+        "expected": problem.expected,
+        "help": problem.help,
+    })
+}

@@ -36,10 +36,18 @@ impl Progress {
         }
     }
 
+    /// Whether what builds print is shown as it comes.
+    pub fn shows_output(&self) -> bool {
+        self.spinner.is_none()
+    }
+
     /// Shows one event.
     pub fn show(&mut self, event: &Event) {
         if self.format == Format::Json {
-            if let Ok(text) = serde_json::to_string(event) {
+            // What failed is said by the command's end, with all that belongs to it.
+            if !matches!(event, Event::Failed { .. })
+                && let Ok(text) = serde_json::to_string(event)
+            {
                 println!("{text}");
             }
             return;

@@ -57,11 +57,12 @@ pub enum EngineError {
 impl Engine {
     /// The engine of this machine: MySQL before MariaDB, since Cloud SQL is MySQL.
     pub fn find() -> Result<Self, EngineError> {
-        let server = ["mysqld", "mariadbd"]
-            .iter()
-            .find_map(|name| which(name))
-            .ok_or(EngineError::NotInstalled)?;
-        Self::ask(&server)
+        Self::ask(&Self::installed().ok_or(EngineError::NotInstalled)?)
+    }
+
+    /// The server program that [`Self::find`] asks; asking takes a while, this doesn't.
+    pub fn installed() -> Option<PathBuf> {
+        ["mysqld", "mariadbd"].iter().find_map(|name| which(name))
     }
 
     /// Asks a server program what it is.

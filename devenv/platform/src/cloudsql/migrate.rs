@@ -43,6 +43,9 @@ pub enum MigrateError {
     /// A statement was refused.
     #[error("{}:{line}: {error}\n  in: {statement}", file.display())]
     Statement {
+        /// Whether statements before it are applied, so that the file can't simply be
+        /// run again: MySQL commits DDL at once.
+        half_way: bool,
         /// The migration's file.
         file: PathBuf,
         /// The line in it, from 1.
@@ -177,6 +180,7 @@ async fn apply(
         }
         let (line, error) = place(statement.line, &refused);
         return Err(MigrateError::Statement {
+            half_way: n > 0,
             file: file.to_owned(),
             line,
             error,
@@ -260,5 +264,5 @@ fn file_of(root: &Path, folder: &Path, version: i64) -> PathBuf {
                     && n.split('_').next().and_then(|v| v.parse::<i64>().ok()) == Some(version)
             })
         });
-    folder.join(name.unwrap_or_else(|| format!("{version}_….sql").into()))
+    folder.join(name.unwrap_or_else(|| format!("{version:04}_*.sql").into()))
 }
