@@ -101,6 +101,7 @@ fn server() -> ContainerSpec {
         files: vec![],
         run_as: None,
         hidden: vec![],
+        within: None,
     }
 }
 

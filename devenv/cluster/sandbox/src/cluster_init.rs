@@ -197,6 +197,7 @@ impl ClusterInit {
             &Launch::Host(self.site.clone(), process),
             stdout,
             stderr,
+            None,
         )?;
         self.children.push(HostEntry {
             pid: launched.pid,

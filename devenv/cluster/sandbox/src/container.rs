@@ -5,12 +5,16 @@ use std::{
     convert::Infallible,
     fs::File,
     io,
-    os::{fd::AsFd, unix::process::CommandExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     path::Path,
     process::{Command, Stdio},
 };
 
 use nix::{
+    sched::{CloneFlags, setns},
     sys::stat::{Mode, umask},
     unistd::setsid,
 };
@@ -25,7 +29,7 @@ use crate::{
 /// Returns (an exit code) only when the program could not be executed.
 pub(crate) fn run(channel: Channel) -> i32 {
     let failure = match channel.recv::<Launch>().step("read what to execute") {
-        Ok(Some((what, _))) => match become_program(&channel, what) {
+        Ok(Some((what, fds))) => match become_program(&channel, what, fds.first()) {
             Ok(never) => match never {},
             Err(failure) => failure,
         },
@@ -37,13 +41,17 @@ pub(crate) fn run(channel: Channel) -> i32 {
     1
 }
 
-fn become_program(channel: &Channel, what: Launch) -> Result<Infallible, Failure> {
+fn become_program(
+    channel: &Channel,
+    what: Launch,
+    within: Option<&OwnedFd>,
+) -> Result<Infallible, Failure> {
     // A session of its own: signals reach the program and its children as a
     // group, and no terminal reaches them.
     setsid().step("start a session")?;
     umask(Mode::from_bits_truncate(0o022));
     match what {
-        Launch::Container(site, spec) => become_container(channel, &site, &spec),
+        Launch::Container(site, spec) => become_container(channel, &site, &spec, within),
         Launch::Host(site, process) => become_host_process(channel, &site, &process),
     }
 }
@@ -52,9 +60,15 @@ fn become_container(
     channel: &Channel,
     site: &Site,
     spec: &ContainerSpec,
+    within: Option<&OwnedFd>,
 ) -> Result<Infallible, Failure> {
     let user = spec.run_as.unwrap_or(site.owner);
-    rootfs::enter(site, spec, user)?;
+    match within {
+        Some(root) => {
+            setns(root, CloneFlags::CLONE_NEWNS).step("enter the root of a running container")?;
+        }
+        None => rootfs::enter(site, spec, user)?,
+    }
     privileges::own_output(site, user)?;
     privileges::become_container_user(site, user)?;
     execute(channel, &spec.argv, &spec.env, &spec.cwd)

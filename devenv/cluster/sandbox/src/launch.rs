@@ -1,6 +1,9 @@
 //! Starting a process that becomes a given program, and knowing whether it did.
 
-use std::{os::fd::OwnedFd, process::Stdio};
+use std::{
+    os::fd::{BorrowedFd, OwnedFd},
+    process::Stdio,
+};
 
 use nix::{sys::wait::waitpid, unistd::Pid};
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -21,12 +24,13 @@ pub(crate) struct Launched {
     pub mount_namespace: OwnedFd,
 }
 
-/// Starts `what` and returns when its program is executed or cannot be.
+/// Starts `what`, in the mount namespace `within` if one is given, and returns when its program is executed or cannot be.
 pub(crate) fn launch(
     name: &str,
     what: &Launch,
     stdout: OwnedFd,
     stderr: OwnedFd,
+    within: Option<BorrowedFd<'_>>,
 ) -> Result<Launched, Failure> {
     let (ours, theirs) = Channel::pair().step("make a socket pair")?;
     let mut child = roles::command(Role::Launch, theirs)
@@ -37,7 +41,7 @@ pub(crate) fn launch(
         .spawn()
         .step("start a process")?;
     let pid = Pid::from_raw(child.id().cast_signed());
-    let launched = hand_over(name, what, &ours).and_then(|mount_namespace| {
+    let launched = hand_over(name, what, within, &ours).and_then(|mount_namespace| {
         let id = rustix::process::Pid::from_child(&child);
         let pidfd = pidfd_open(id, PidfdFlags::empty()).step("watch a process")?;
         Ok(Launched {
@@ -53,14 +57,19 @@ pub(crate) fn launch(
     launched
 }
 
-fn hand_over(name: &str, what: &Launch, channel: &Channel) -> Result<OwnedFd, Failure> {
+fn hand_over(
+    name: &str,
+    what: &Launch,
+    within: Option<BorrowedFd<'_>>,
+    channel: &Channel,
+) -> Result<OwnedFd, Failure> {
     let died = || {
         Failure::plain(Cause::Died {
             name: name.to_owned(),
         })
     };
     // A process that died at once is reported by the hang-up below.
-    let _ = channel.send(what, &[]);
+    let _ = channel.send(what, within.as_slice());
     let next = || {
         channel
             .recv::<LaunchReply>()

@@ -5,7 +5,7 @@ use std::{
     collections::{HashSet, VecDeque},
     fs, io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
     },
 };
@@ -67,7 +67,8 @@ struct Running {
     name: String,
     pid: Pid,
     /// Tells this container's processes from others, whatever their session.
-    mount_namespace: OwnedFd,
+    /// `None` for what runs within another container.
+    mount_namespace: Option<OwnedFd>,
     /// Set once the main process was reaped; the rest is being killed.
     exit: Option<Exit>,
 }
@@ -184,20 +185,40 @@ impl PodInit {
         if self.containers.iter().any(|running| running.name == name) {
             return Err(Failure::plain(Cause::AlreadyRunning { container: name }));
         }
+        let within = match &spec.within {
+            None => None,
+            Some(container) => Some(self.root_of(container)?),
+        };
+        let is_guest = within.is_some();
         spec.files.splice(0..0, self.files.iter().cloned());
         let launched = launch(
             &name,
             &Launch::Container(self.site.clone(), spec),
             stdout,
             stderr,
+            within,
         )?;
         self.containers.push(Running {
             name,
             pid: launched.pid,
-            mount_namespace: launched.mount_namespace,
+            mount_namespace: (!is_guest).then_some(launched.mount_namespace),
             exit: None,
         });
         Ok(launched.pidfd)
+    }
+
+    /// The mount namespace of a container that runs.
+    fn root_of(&self, container: &str) -> Result<BorrowedFd<'_>, Failure> {
+        self.containers
+            .iter()
+            .find(|running| running.name == container && running.exit.is_none())
+            .and_then(|running| running.mount_namespace.as_ref())
+            .map(AsFd::as_fd)
+            .ok_or_else(|| {
+                Failure::plain(Cause::NotRunning {
+                    container: container.to_owned(),
+                })
+            })
     }
 
     fn signal(&self, container: String, signal: i32) -> Result<(), Failure> {
@@ -219,12 +240,15 @@ impl PodInit {
     fn reap(&mut self) -> Result<(), Failure> {
         self.reaper.acknowledge().step("read signals")?;
         while let Some(ended) = self.reaper.next_ended().step("wait for children")? {
-            let pid = ended.pid;
-            let exit = ended.reap();
             let main = self
                 .containers
                 .iter_mut()
-                .find(|c| c.pid == pid && c.exit.is_none());
+                .find(|c| c.pid == ended.pid && c.exit.is_none());
+            if main.as_ref().is_some_and(|c| c.mount_namespace.is_none()) {
+                // What it started in its own session goes with it; the rest is its host's.
+                ended.kill_group();
+            }
+            let exit = ended.reap();
             if let Some(container) = main {
                 container.exit = Some(exit);
             }
@@ -234,7 +258,7 @@ impl PodInit {
         let mut index = 0;
         while let Some(container) = self.containers.get(index) {
             match container.exit {
-                Some(exit) if !kill_leftovers(&container.mount_namespace)? => {
+                Some(exit) if !has_leftovers(container)? => {
                     let container = self.containers.remove(index).name;
                     self.unsent.push_back(PodEvent::Exited { container, exit });
                 }
@@ -253,6 +277,14 @@ impl PodInit {
             };
         }
         Ok(())
+    }
+}
+
+/// Whether an ended container still has processes, which are being killed then.
+fn has_leftovers(container: &Running) -> Result<bool, Failure> {
+    match &container.mount_namespace {
+        Some(namespace) => kill_leftovers(namespace),
+        None => Ok(false),
     }
 }
 

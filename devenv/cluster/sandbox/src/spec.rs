@@ -38,6 +38,11 @@ pub struct ContainerSpec {
     /// would see them: where the host has them, and in a bind of a directory
     /// above. A bind of one itself, or of something in it, shows that.
     pub hidden: Vec<PathBuf>,
+    /// Runs in the root of this running container instead of in one of its
+    /// own (an exec probe); [`binds`](Self::binds), [`files`](Self::files) and
+    /// [`hidden`](Self::hidden) are that container's then. It ends with that
+    /// container at the latest.
+    pub within: Option<String>,
 }
 
 /// A host file or directory shown inside a container. Which sources are

@@ -124,6 +124,7 @@ pub(crate) enum PodReply {
 /// To a process that is to become a container or a host process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Launch {
+    /// With the mount namespace of the container that it is to run in, if any.
     Container(Site, ContainerSpec),
     Host(Site, HostProcess),
 }

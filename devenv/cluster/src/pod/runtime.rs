@@ -135,7 +135,7 @@ pub trait PodRuntime: Send + Sync + std::fmt::Debug {
 pub trait PodSandbox: Send + Sync + std::fmt::Debug {
     /// Starts a container; again after it ended, under the same name.
     async fn start(&self, spec: StartSpec) -> Result<Started, RuntimeError>;
-    /// Runs a short command beside the containers and waits for its end (exec probes).
+    /// Runs a short command in the running container `spec.name` and waits for its end (exec probes).
     async fn exec(&self, spec: StartSpec) -> Result<Ended, RuntimeError>;
     /// Sends a signal to a container's processes.
     async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError>;

@@ -80,7 +80,7 @@ fn files(files: Vec<File>) -> Vec<FileMount> {
         .collect()
 }
 
-fn container(spec: StartSpec) -> ContainerSpec {
+fn container(spec: StartSpec, within: Option<String>) -> ContainerSpec {
     let binds = spec.binds.into_iter();
     ContainerSpec {
         name: spec.name,
@@ -97,6 +97,7 @@ fn container(spec: StartSpec) -> ContainerSpec {
         files: files(spec.files),
         run_as: spec.run_as,
         hidden: spec.hidden,
+        within,
     }
 }
 
@@ -119,6 +120,16 @@ impl std::fmt::Debug for ProcessSandbox {
 impl ProcessSandbox {
     fn execs(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Ended>>> {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn launch(&self, spec: ContainerSpec) -> Result<Started, RuntimeError> {
+        let pod = self.pod.clone();
+        let started = blocking(move || pod.start(&spec)).await??;
+        Ok(Started {
+            pid: started.pid,
+            stdout: output(started.stdout)?,
+            stderr: output(started.stderr)?,
+        })
     }
 
     /// The event as the instance sees it; `None` when it was the end of an exec.
@@ -165,23 +176,17 @@ fn libc_sigkill() -> i32 {
 #[async_trait]
 impl PodSandbox for ProcessSandbox {
     async fn start(&self, spec: StartSpec) -> Result<Started, RuntimeError> {
-        let pod = self.pod.clone();
-        let spec = container(spec);
-        let started = blocking(move || pod.start(&spec)).await??;
-        Ok(Started {
-            pid: started.pid,
-            stdout: output(started.stdout)?,
-            stderr: output(started.stderr)?,
-        })
+        self.launch(container(spec, None)).await
     }
 
     async fn exec(&self, mut spec: StartSpec) -> Result<Ended, RuntimeError> {
         let (done_tx, done_rx) = oneshot::channel();
+        let within = spec.name.clone();
         spec.name = format!("{}-exec-{}", spec.name, uuid::Uuid::new_v4().simple());
         let name = spec.name.clone();
         // Before it starts: it may end before `start` has returned.
         self.execs().insert(name.clone(), done_tx);
-        let started = match self.start(spec).await {
+        let started = match self.launch(container(spec, Some(within))).await {
             Ok(started) => started,
             Err(error) => {
                 self.execs().remove(&name);

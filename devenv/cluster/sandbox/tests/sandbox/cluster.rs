@@ -80,6 +80,7 @@ pub fn container(argv: &[&str]) -> ContainerSpec {
         files: vec![],
         run_as: None,
         hidden: vec![],
+        within: None,
     }
 }
 

@@ -24,6 +24,10 @@ pub const SCENARIOS: &[Scenario] = &[
         other_containers_survive_an_exit,
     ),
     (
+        "a_command_within_a_container_shares_its_root",
+        a_command_within_a_container_shares_its_root,
+    ),
+    (
         "a_killed_pod_says_so_when_it_is_dead",
         a_killed_pod_says_so_when_it_is_dead,
     ),
@@ -116,6 +120,49 @@ fn other_containers_survive_an_exit() {
             exit: Exit::Signal(9)
         }
     );
+}
+
+fn a_command_within_a_container_shares_its_root() {
+    let cluster = cluster();
+    let pod = cluster.pod(2);
+    let host = pod.start(&shell(
+        "echo private > /tmp/f; echo; wait; sleep 1000 & wait",
+    ));
+    let host = host.unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(File::from(host.stdout));
+    out.read_line(&mut line).unwrap();
+    let mut command = shell(
+        "cat /tmp/f; id -u; cut -d' ' -f5 /proc/self/stat; setsid -f sleep 1000 >/dev/null 2>&1; sleep 1000 & exit 5",
+    );
+    (command.name, command.within) = ("probe".into(), Some("main".into()));
+    command.cwd = "/tmp".into();
+    command.run_as = Some((1234, 1234));
+    let ran = run(&pod, &command);
+    let mut lines = ran.stdout.lines();
+    assert_eq!(lines.next(), Some("private"), "{ran:?}");
+    assert_eq!(lines.next(), Some("1234"), "{ran:?}");
+    assert_eq!(ran.exit, Exit::Code(5));
+    assert!(
+        alive(host.pid),
+        "the end of a command is not its container's"
+    );
+
+    // And the container's end is that of a command in it.
+    command.argv = ["sleep", "1000"].map(str::to_owned).to_vec();
+    pod.start(&command).unwrap();
+    pod.signal("main", 9).unwrap();
+    let mut ended = [event(&pod), event(&pod)].map(|event| match event {
+        PodEvent::Exited { container, exit } => (container, exit),
+        PodEvent::PodGone => panic!("the pod lives"),
+    });
+    ended.sort_by(|a, b| a.0.cmp(&b.0));
+    let killed = |name: &str| (name.to_owned(), Exit::Signal(9));
+    assert_eq!(ended, [killed("main"), killed("probe")]);
+    assert!(matches!(
+        pod.start(&command),
+        Err(SandboxError::NotRunning { .. })
+    ));
 }
 
 fn a_killed_pod_says_so_when_it_is_dead() {
