@@ -146,7 +146,10 @@ impl Cluster {
             connector: Arc::new(sockets.clone()),
             ..ProxyOptions::new(options.ingress)
         };
-        let proxy = Arc::new(Proxy::start(proxy_options, routes_without_endpoints(&store))?);
+        let proxy = Arc::new(Proxy::start(
+            proxy_options,
+            routes_without_endpoints(&store),
+        )?);
         let fronts = Arc::new(fronts(options.knative, &sockets)?);
 
         let images = ImageTable::new();

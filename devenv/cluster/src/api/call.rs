@@ -107,7 +107,11 @@ impl Call {
             || !given_version.is_empty() && given_version != version
         {
             let shown = given_version.rsplit('/').next().unwrap_or_default();
-            let group = if kind.group.is_empty() { "core" } else { kind.group };
+            let group = if kind.group.is_empty() {
+                "core"
+            } else {
+                kind.group
+            };
             let ours = kind.kind;
             return Err(Failure::bad_request(format!(
                 "{given_kind} in version {shown:?} cannot be handled as a {ours}: converting ({shown}.{given_kind}) to ({group}.{ours}): unknown conversion"

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::events::{EventType, Recorder};
 use super::owner::{controller_of, controller_reference, hash_of};
 use super::runtime::{Again, Controller, Key, ReconcileError};
+use crate::api;
 use crate::kinds::{self, KindRef};
 use crate::store::{Object, Store, StoreError, WatchEvent};
 use plan::{Action, Desired, Set, Strategy};
@@ -71,7 +72,7 @@ impl Deployments {
                 revision,
             } => {
                 let set = replica_set(deployment, desired, name, *replicas, *revision);
-                self.store.create(&kinds::REPLICA_SET, set)?;
+                api::create(&self.store, &kinds::REPLICA_SET, set)?;
                 self.set_revision(deployment, *revision)?;
                 if *replicas > 0 {
                     tell(&format!(

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::events::{EventType, Recorder};
 use super::owner::{controller_of, controller_reference, selects};
 use super::runtime::{Again, Controller, Key, ReconcileError};
+use crate::api;
 use crate::kinds::{self, KindRef};
 use crate::store::{Object, Store, StoreError, WatchEvent};
 use plan::{Desired, Owner, PodView};
@@ -50,7 +51,20 @@ impl ReplicaSets {
             })?;
         }
         for _ in 0..plan.create {
-            let pod = self.store.create(&kinds::POD, new_pod(set))?;
+            let pod = match api::create(&self.store, &kinds::POD, new_pod(set)) {
+                Ok(pod) => pod,
+                Err(failure) => {
+                    let message = format!("Error creating: {failure}");
+                    self.recorder.record(
+                        set,
+                        "replicaset-controller",
+                        EventType::Warning,
+                        "FailedCreate",
+                        &message,
+                    );
+                    return Err(failure.into());
+                }
+            };
             let message = format!("Created pod: {}", pod.name());
             self.recorder.record(
                 set,
@@ -230,7 +244,6 @@ fn time_of(value: &Value) -> Timestamp {
 fn new_pod(set: &Object) -> Value {
     let template = &set.value()["spec"]["template"];
     let mut spec = template["spec"].clone();
-    crate::api::defaults::pod_spec(&mut spec);
     // There is one node: the pod needs no scheduler, and one write less.
     spec["nodeName"] = json!(super::node::NAME);
     let mut metadata = json!({
@@ -243,5 +256,5 @@ fn new_pod(set: &Object) -> Value {
             metadata[field] = template["metadata"][field].clone();
         }
     }
-    json!({"metadata": metadata, "spec": spec, "status": {"phase": "Pending"}})
+    json!({"metadata": metadata, "spec": spec})
 }

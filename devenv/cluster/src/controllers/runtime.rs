@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace, warn};
 
+use crate::api::Failure;
 use crate::kinds::KindRef;
 use crate::store::{Object, Store, StoreError, WatchEvent};
 
@@ -51,6 +52,9 @@ pub enum ReconcileError {
     /// The store refused a read or a write.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// An object that the controller wanted to make is refused, as a client's would be.
+    #[error(transparent)]
+    Refused(#[from] Failure),
     /// An object could not be written as JSON.
     #[error("an object could not be turned into JSON")]
     Json(#[from] serde_json::Error),

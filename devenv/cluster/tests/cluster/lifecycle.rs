@@ -15,6 +15,11 @@ pub async fn goes_on() {
         json!({"readinessProbe": {"tcpSocket": {"port": 5000}}}),
     );
     rig.until_available("web", 2).await;
+    // What the controller made lacks no default: a client's change of a label is no change of the spec.
+    let pod = rig.pods("web").remove(0);
+    let mut again = pod.value().clone();
+    devenv_cluster::api::defaults::apply(&kinds::POD, &mut again);
+    assert_eq!(&again, pod.value());
     let before: Vec<String> = rig.pods("web").iter().map(|p| p.uid().to_owned()).collect();
     let (dir, version) = (rig.dir.clone(), rig.cluster.store().resource_version());
     rig.stop().await;

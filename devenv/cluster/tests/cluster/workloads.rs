@@ -127,8 +127,27 @@ pub async fn probed() {
         1,
         probe(json!({"httpGet": {"path": "/nope", "port": 5000}})),
     );
+    // As Kubernetes' own documentation has it: a file that the container makes for its probe.
+    rig.deployment(
+        "file",
+        1,
+        json!({
+            "command": ["sh", "-c", "touch /tmp/healthy; exec sleep 1000"],
+            "readinessProbe": {"exec": {"command": ["cat", "/tmp/healthy"]}, "periodSeconds": 1},
+        }),
+    );
+    // Refused twice before the first back-off is over.
+    rig.deployment("broken", 1, json!({"command": ["no-such-program"]}));
     rig.until_available("http", 1).await;
     rig.until_available("exec", 1).await;
+    rig.until_available("file", 1).await;
+    let broken = rig.pods("broken").remove(0);
+    rig.until(&kinds::POD, broken.name(), "in a crash loop", |p| {
+        p.is_some_and(|p| {
+            p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+        })
+    })
+    .await;
     // Not ready, and the event says why once the first hurry is over.
     assert_eq!(
         rig.get(&kinds::DEPLOYMENT, "missing")

@@ -177,7 +177,8 @@ impl Slot {
         self.phase = Phase::Waiting {
             reason: "ContainerCreating",
             message: None,
-            until: None,
+            // Now, as a time: where a start failed, nothing else brings the next one.
+            until: Some(Instant::now()),
         };
         Some(delay)
     }
