@@ -19,8 +19,9 @@ use crate::store::Store;
 use answer::{Verdict, verdict};
 use upstream::Upstream;
 
-/// Questions that may wait for the host's resolver, and TCP connections, at a time.
-const AT_ONCE: usize = 128;
+/// Questions that may wait for the host's resolver, and TCP connections, at a time: as many as
+/// CoreDNS forwards in a cluster that kubeadm made.
+const AT_ONCE: usize = 1000;
 /// How long a TCP connection may be silent.
 const TCP_IDLE: Duration = Duration::from_secs(10);
 /// The largest UDP answer to a client that does not say more.

@@ -85,14 +85,43 @@ async fn dial(pod: &TcpStream) -> io::Result<TcpStream> {
         Ipv4Addr::from(u32::from_be(wanted.sin_addr.s_addr)),
         u16::from_be(wanted.sin_port),
     );
+    if !is_outside(*addr.ip()) {
+        return Err(io::ErrorKind::AddrNotAvailable.into());
+    }
     let outside = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(addr)).await??;
     // Neither side waits to fill a segment; a socket that refuses this works all the same.
     let _ = (pod.set_nodelay(true), outside.set_nodelay(true));
     Ok(outside)
 }
 
+/// Whether an address can mean another machine. A pod's own kernel sends 127.0.0.0/8 nowhere, but a
+/// pod that writes raw packets could ask for it, and here it would be this machine's loopback.
+fn is_outside(ip: Ipv4Addr) -> bool {
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast())
+}
+
 /// The pod saw its connection accepted: a reset tells it that nobody is there.
 fn reset(stream: &TcpStream) {
     // A socket that is broken already needs no reset.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("127.0.0.1", false)]
+    #[case("127.140.111.80", false)]
+    #[case("0.0.0.0", false)]
+    #[case("255.255.255.255", false)]
+    #[case("224.0.0.1", false)]
+    #[case("10.0.0.1", true)]
+    #[case("192.168.1.1", true)]
+    #[case("142.250.1.1", true)]
+    fn this_machines_loopback_is_not_outside(#[case] ip: Ipv4Addr, #[case] outside: bool) {
+        assert_eq!(is_outside(ip), outside);
+    }
 }

@@ -237,3 +237,36 @@ async fn rubbish_is_survived() {
     .await;
     assert_eq!(data(&answer), ["10.96.1.1"]);
 }
+
+/// The host's resolver answers nobody before everybody has asked: who is not passed on would wait.
+#[tokio::test]
+async fn a_crowd_of_questions_is_passed_on() {
+    const CROWD: usize = 300;
+    let resolver = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
+    let upstream = Upstream::new(vec![resolver.local_addr().expect("an address")]);
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        let mut asked = Vec::new();
+        while asked.len() < CROWD {
+            let (len, client) = resolver.recv_from(&mut buffer).await.expect("a question");
+            asked.push((Message::from_vec(&buffer[..len]).expect("decodes"), client));
+        }
+        for (question, client) in asked {
+            let answer = answer::reply(&question, ResponseCode::NXDomain);
+            resolver
+                .send_to(&answer.to_vec().expect("encodes"), client)
+                .await
+                .expect("sent");
+        }
+    });
+    let server = serve(upstream);
+    let question = question("example.com.", RecordType::A);
+    let asking = (0..CROWD).map(|_| ask_udp(server.udp, &question));
+    let all = tokio::time::timeout(
+        Duration::from_secs(5),
+        futures_util::future::join_all(asking),
+    );
+    for answer in all.await.expect("nobody is left waiting") {
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    }
+}
