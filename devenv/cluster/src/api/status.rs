@@ -97,8 +97,9 @@ pub struct Failure {
     pub reason: &'static str,
     /// For people.
     pub message: String,
-    /// The `details` member; `None` leaves it out.
-    pub details: Option<Value>,
+    /// The `details` member; `None` leaves it out. Boxed: a failure is returned by value
+    /// everywhere, and most of it would be this.
+    pub details: Option<Box<Value>>,
     /// A token to go on with after an expired list.
     pub continue_token: Option<String>,
 }
@@ -135,7 +136,7 @@ impl Failure {
             code,
             reason,
             message: message.into(),
-            details,
+            details: details.map(Box::new),
             continue_token: None,
         }
     }
@@ -375,7 +376,7 @@ impl Failure {
             "code": self.code,
         });
         if let Some(details) = &self.details {
-            status["details"] = details.clone();
+            status["details"] = (**details).clone();
         }
         if let Some(token) = &self.continue_token {
             status["metadata"]["continue"] = json!(token);
