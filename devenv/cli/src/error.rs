@@ -51,6 +51,9 @@ pub enum CliError {
     /// The project is not up.
     #[error("this project is not up")]
     NotUp,
+    /// The project is not up yet.
+    #[error("this project is coming up or going down at this moment (supervisor pid {0})")]
+    Between(u32),
     /// The supervisor does not stop.
     #[error("the supervisor (pid {pid}) did not stop within {seconds} s")]
     NotStopped {
@@ -111,7 +114,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoProject(_) | Self::Directory { .. } => exit::USAGE,
-            Self::Missing(_) | Self::NotUp => exit::MISSING,
+            Self::Missing(_) | Self::NotUp | Self::Between(_) => exit::MISSING,
             Self::Traffic(e) => match e {
                 TrafficError::Unreachable { .. } | TrafficError::Resolve { .. } => exit::MISSING,
                 TrafficError::Proc { .. } | TrafficError::ProcField { .. } => exit::FAILED,
@@ -147,6 +150,7 @@ impl CliError {
                     "install it or put it into PATH; devenv doctor looks again".to_owned()
                 }
             }
+            Self::Between(_) => "devenv status tells when it is up".to_owned(),
             Self::Busy(_) => "devenv status tells when it is up; devenv down stops it".to_owned(),
             Self::SupervisorGone(_) => "devenv up -d starts it again".to_owned(),
             Self::NotUp => "devenv up".to_owned(),

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         format: args.output,
     };
     match run(args.command, &context) {
+        Ok(_) if render::lost() => ExitCode::from(error::exit::FAILED),
         Ok(code) => code,
         Err(e) => {
             render::error(&e, context.format);

@@ -62,10 +62,8 @@ impl Project {
 
     /// Where the running system is.
     pub fn endpoints(&self) -> Result<Endpoints, CliError> {
-        self.state
-            .holder()
-            .and_then(|_| self.state.endpoints())
-            .ok_or(CliError::NotUp)
+        let holder = self.state.holder().ok_or(CliError::NotUp)?;
+        self.state.endpoints().ok_or(CliError::Between(holder.pid))
     }
 
     /// A client for the running system, from its kubeconfig as any other client.

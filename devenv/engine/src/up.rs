@@ -68,6 +68,12 @@ impl UpError {
     fn plain_report(&self) -> Report {
         let (help, code) = match self {
             Self::Target(e) if e.is_missing() => (Some("devenv doctor".to_owned()), 3),
+            Self::Target(TargetError::Database { .. }) => (
+                Some(
+                    "devenv down -v throws the database's data away, for a fresh start".to_owned(),
+                ),
+                1,
+            ),
             Self::NotReady { .. } => (
                 Some(
                     "fix the service, then run `devenv up` again; `--timeout 5m` waits longer"
@@ -167,7 +173,10 @@ pub async fn up(options: &UpOptions, topology: &Topology, bus: &Bus) -> Result<R
             Ok(running)
         }
         Err(e) => {
-            running.down(Duration::from_secs(5)).await?;
+            // What failed first is what counts.
+            if let Err(second) = running.down(Duration::from_secs(5)).await {
+                tracing::warn!(error = %second, "going down after a failure");
+            }
             Err(e)
         }
     }
@@ -195,9 +204,10 @@ impl Running {
     /// Ends the workloads, then the database, within `grace`; the data stays.
     pub async fn down(self, grace: Duration) -> Result<(), StateError> {
         self.bus.emit(Event::Stopping);
-        self.state.withdraw()?;
+        let withdrawn = self.state.withdraw();
+        // Also where its files can't be removed: the pods end in order.
         self.target.shutdown(grace).await;
-        self.state.clear_run()
+        withdrawn.and_then(|()| self.state.clear_run())
     }
 
     async fn bring_up(&self, options: &UpOptions, topology: &Topology) -> Result<(), UpError> {

@@ -335,7 +335,14 @@ async fn last_warning(client: &Client, pod: &Pod) -> Option<String> {
     list.items
         .into_iter()
         .filter(|e| e.type_.as_deref() == Some("Warning") && e.involved_object.uid == pod.uid())
-        .max_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0))
+        // A liveness probe that fails as well says the same with less weight.
+        .max_by_key(|e| {
+            let readiness = e
+                .message
+                .as_deref()
+                .is_some_and(|m| m.contains("Readiness"));
+            (readiness, e.last_timestamp.as_ref().map(|t| t.0))
+        })
         .and_then(|e| e.message)
 }
 

@@ -117,9 +117,7 @@ pub enum TargetError {
     #[error("{0}")]
     Unsupported(String),
     /// The database did not come up.
-    #[error(
-        "the database did not get ready: {reason}\nthrow its data away, if that can go, with: devenv down -v"
-    )]
+    #[error("the database did not get ready: {reason}")]
     Database {
         /// What its pod says.
         reason: String,

@@ -52,7 +52,12 @@ pub async fn logs(args: LogsArgs, context: &Context) -> Result<ExitCode, CliErro
             biased;
             _ = stop.wanted() => return Ok(ExitCode::SUCCESS),
             line = lines.next() => match line {
-                Some(line) => render::log_line(&line, context.format),
+                Some(line) => {
+                    render::log_line(&line, context.format);
+                    if render::gone() {
+                        return Ok(ExitCode::SUCCESS);
+                    }
+                }
                 None => return Ok(ExitCode::SUCCESS),
             },
             () = &mut down => {

@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct TrafficArgs {
     /// Stop after so many requests [default: 1000, without --duration]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = count)]
     requests: Option<u64>,
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = some_time)]
@@ -56,6 +56,14 @@ pub struct TrafficArgs {
     /// Exit with 1 when the APIs' shares are others, e.g. 50:50±2
     #[arg(long, value_name = "SHARES")]
     expect_split: Option<ExpectSplit>,
+}
+
+/// One or more.
+fn count(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a number of 1 or more".to_owned()),
+        Ok(n) => Ok(n),
+    }
 }
 
 /// A rate that can be kept.
@@ -118,4 +126,23 @@ pub async fn traffic(args: TrafficArgs, context: &Context) -> Result<ExitCode, C
     } else {
         exit::FAILED
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("1", true, true)]
+    #[case("0.5", false, true)]
+    #[case("0", false, false)]
+    #[case("-1", false, false)]
+    #[case("NaN", false, false)]
+    #[case("inf", false, false)]
+    #[case("many", false, false)]
+    fn numbers(#[case] text: &str, #[case] is_count: bool, #[case] is_rate: bool) {
+        assert_eq!(count(text).is_ok(), is_count, "count");
+        assert_eq!(rate(text).is_ok(), is_rate, "rate");
+    }
 }

@@ -1,12 +1,12 @@
 //! The only place that prints. Results go to stdout, talk to stderr.
 
+mod output;
 mod problem;
 mod progress;
 mod table;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anstream::{eprintln, println};
 use clap::ValueEnum;
 use devenv_engine::{logs::Line, status::Status};
 use devenv_model::Problem;
@@ -17,6 +17,8 @@ use devenv_platform::{
 use serde::Serialize;
 
 use crate::error::CliError;
+use output::{errln, outln};
+pub use output::{gone, lost};
 pub use progress::Progress;
 use table::table;
 
@@ -39,13 +41,13 @@ pub(crate) const RESET: &str = "\x1b[0m";
 
 /// Tells people something.
 pub fn say(text: &str) {
-    eprintln!("{text}");
+    errln!("{text}");
 }
 
 fn json(value: &impl Serialize) {
     match serde_json::to_string(value) {
-        Ok(text) => println!("{text}"),
-        Err(e) => eprintln!("can't print the result as JSON: {e}"),
+        Ok(text) => outln!("{text}"),
+        Err(e) => errln!("can't print the result as JSON: {e}"),
     }
 }
 
@@ -56,15 +58,15 @@ pub fn error(e: &CliError, format: Format) {
     }
     if let CliError::Missing(checks) = e {
         for check in checks {
-            eprintln!("{RED}✗{RESET} {}: {}", check.name, check.detail);
+            errln!("{RED}✗{RESET} {}: {}", check.name, check.detail);
             if let Some(fix) = &check.fix {
-                eprintln!("  mend it with: {BOLD}{}{RESET}", fix_text(fix));
+                errln!("  mend it with: {BOLD}{}{RESET}", fix_text(fix));
             }
         }
     }
     let report = e.report();
     if let Some(output) = &report.output {
-        eprintln!("{output}");
+        errln!("{output}");
     }
     if format == Format::Json {
         let mut document = serde_json::json!({"event": "failed", "report": report});
@@ -76,19 +78,19 @@ pub fn error(e: &CliError, format: Format) {
         }
         json(&document);
     }
-    eprintln!("{RED}{BOLD}error{RESET}{BOLD}:{RESET} {}", report.message);
+    errln!("{RED}{BOLD}error{RESET}{BOLD}:{RESET} {}", report.message);
     for cause in &report.causes {
-        eprintln!("  because: {cause}");
+        errln!("  because: {cause}");
     }
     if let Some(help) = &report.help {
-        eprintln!("  {BOLD}help{RESET}: {help}");
+        errln!("  {BOLD}help{RESET}: {help}");
     }
 }
 
 /// What is wrong in the project's files.
 pub fn problems(problems: &[Problem]) {
     for p in problems {
-        eprintln!("{}", problem::render(p));
+        errln!("{}", problem::render(p));
     }
 }
 
@@ -110,9 +112,9 @@ pub fn checks(checks: &[Check], format: Format) {
             State::Optional => format!("{YELLOW}–{RESET}"),
             State::Missing => format!("{RED}✗{RESET}"),
         };
-        println!("{mark} {}: {}", c.name, c.detail);
+        outln!("{mark} {}: {}", c.name, c.detail);
         if let (Some(fix), true) = (&c.fix, c.state != State::Ok) {
-            println!("    {BOLD}{}{RESET}", fix_text(fix));
+            outln!("    {BOLD}{}{RESET}", fix_text(fix));
         }
     }
 }
@@ -151,7 +153,7 @@ pub fn endpoints(e: &Endpoints, format: Format) {
         format!("kubectl --kubeconfig {} get pods", short(&e.kubeconfig)),
     ));
     for (name, value) in rows {
-        println!("  {BOLD}{name:<10}{RESET} {value}");
+        outln!("  {BOLD}{name:<10}{RESET} {value}");
     }
 }
 
@@ -183,7 +185,7 @@ fn short(path: &std::path::Path) -> String {
 /// One address.
 pub fn url(url: &str, format: Format) {
     match format {
-        Format::Text => println!("{url}"),
+        Format::Text => outln!("{url}"),
         Format::Json => json(&serde_json::json!({"url": url})),
     }
 }
@@ -194,14 +196,14 @@ pub fn urls(urls: &BTreeMap<String, String>, format: Format) {
         return json(urls);
     }
     for (name, url) in urls {
-        println!("{BOLD}{name:<10}{RESET} {url}");
+        outln!("{BOLD}{name:<10}{RESET} {url}");
     }
 }
 
 /// A line of a log.
 pub fn log_line(line: &Line, format: Format) {
     match format {
-        Format::Text => println!("{DIM}{} |{RESET} {}", line.pod, line.line),
+        Format::Text => outln!("{DIM}{} |{RESET} {}", line.pod, line.line),
         Format::Json => json(line),
     }
 }
@@ -232,7 +234,7 @@ pub fn down(was_up: bool, volumes: bool, removed: bool, took: Duration, format: 
     };
     let ms = took.as_millis();
     match format {
-        Format::Text => eprintln!("{what} {DIM}({ms} ms){RESET}"),
+        Format::Text => errln!("{what} {DIM}({ms} ms){RESET}"),
         Format::Json => json(&serde_json::json!({
             "result": what, "was_up": was_up, "data_removed": removed, "ms": ms,
         })),
@@ -297,7 +299,7 @@ pub fn status(s: &Status, format: Format) {
         );
     }
     for warning in &s.warnings {
-        println!("{YELLOW}!{RESET} {}", warning.text(None));
+        outln!("{YELLOW}!{RESET} {}", warning.text(None));
     }
     if s.workloads.is_empty() {
         return;
@@ -315,21 +317,21 @@ pub fn status(s: &Status, format: Format) {
             ]
         })
         .collect();
-    println!();
+    outln!("");
     for line in table(&["WORKLOAD", "READY", "RESTARTS", "IMAGE", "REASON"], &rows) {
-        println!("{line}");
+        outln!("{line}");
     }
 }
 
 fn print_pair(name: &str, value: &str) {
-    println!("{BOLD}{name:<10}{RESET} {value}");
+    outln!("{BOLD}{name:<10}{RESET} {value}");
 }
 
 /// A look at a load run under way.
 pub fn traffic_progress(p: &traffic::Progress) {
     let total = p.total.map(|t| format!("/{t}")).unwrap_or_default();
     let by_api: Vec<String> = p.by_api.iter().map(|(k, v)| format!("{k} {v}")).collect();
-    eprintln!(
+    errln!(
         "{DIM}{}{total} requests, {} failed, {:.0}/s, p99 {:.1} ms, {}{RESET}",
         p.requests,
         p.failures,
@@ -352,7 +354,10 @@ pub fn traffic(r: &traffic::Report, format: Format) {
         ),
     );
     let errors: Vec<String> = r.errors.iter().map(|(k, v)| format!("{k} {v}")).collect();
-    print_pair("failures", &format!("{} {}", r.failures, errors.join(", ")));
+    print_pair(
+        "failures",
+        format!("{} {}", r.failures, errors.join(", ")).trim_end(),
+    );
     let total = r.by_api.values().sum::<u64>().max(1);
     for (api, n) in &r.by_api {
         #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]

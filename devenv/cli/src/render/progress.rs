@@ -2,16 +2,21 @@
 
 use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
 
-use anstream::{eprintln, println};
 use devenv_engine::event::{Event, Step};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{BOLD, DIM, Format, GREEN, RESET, YELLOW};
+use super::{
+    BOLD, DIM, Format, GREEN, RESET, YELLOW,
+    output::{errln, outln},
+};
 
 /// Shows events.
 pub struct Progress {
     format: Format,
     spinner: Option<ProgressBar>,
+    /// Whether there was a spinner from the start: then what builds print is not shown
+    /// as it comes.
+    terminal: bool,
     running: Vec<Step>,
     /// The last line that a build printed, beside the spinner.
     building: String,
@@ -29,6 +34,7 @@ impl Progress {
         });
         Self {
             format,
+            terminal: spinner.is_some(),
             spinner,
             running: Vec::new(),
             building: String::new(),
@@ -38,7 +44,7 @@ impl Progress {
 
     /// Whether what builds print is shown as it comes.
     pub fn shows_output(&self) -> bool {
-        self.spinner.is_none()
+        !self.terminal
     }
 
     /// Shows one event.
@@ -48,7 +54,7 @@ impl Progress {
             if !matches!(event, Event::Failed { .. })
                 && let Ok(text) = serde_json::to_string(event)
             {
-                println!("{text}");
+                outln!("{text}");
             }
             return;
         }
@@ -88,7 +94,7 @@ impl Progress {
             Event::Workload { .. } | Event::Failed { .. } => {}
             Event::Ready { ms, .. } => {
                 self.end();
-                eprintln!("{GREEN}{BOLD}ready{RESET} in {}", took(*ms));
+                errln!("{GREEN}{BOLD}ready{RESET} in {}", took(*ms));
             }
             Event::Stopping => self.end(),
         }
@@ -96,8 +102,8 @@ impl Progress {
 
     fn line(&self, text: &str) {
         match &self.spinner {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| errln!("{text}")),
+            None => errln!("{text}"),
         }
     }
 
