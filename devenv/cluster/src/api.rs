@@ -19,6 +19,7 @@ mod logs;
 mod managed;
 mod openapi;
 mod patch;
+mod protobuf;
 mod render;
 mod route;
 mod schema;

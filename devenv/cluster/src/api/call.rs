@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     managed::Manager,
+    protobuf,
     route::{Form, Query, Target},
     status::{Cause, Failure},
 };
@@ -65,7 +66,9 @@ impl Call {
         let value = match self.content_type.as_str() {
             "" | "application/json" => self.json()?,
             "application/yaml" => self.yaml()?,
-            "application/vnd.kubernetes.protobuf" => return Err(protobuf()),
+            "application/vnd.kubernetes.protobuf" => {
+                protobuf::object(&self.body).map_err(|_| not_in_protobuf())?
+            }
             _ => {
                 return Err(Failure::unsupported_media_type(
                     "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
@@ -209,9 +212,9 @@ impl Call {
     }
 }
 
-/// Newer kubectl sends some `create` commands in a form that this server does not read.
-fn protobuf() -> Failure {
+/// Newer kubectl sends its `create` commands in a form that this server reads in part only.
+fn not_in_protobuf() -> Failure {
     Failure::unsupported_media_type(
-        "devenv's API server does not read protobuf bodies, which kubectl 1.32 and later sends for `kubectl create …`: use `kubectl apply -f FILE`, or put `--dry-run=client -o yaml | kubectl apply -f -` behind the command",
+        "devenv's API server does not read this object in protobuf, which kubectl 1.32 and later sends for `kubectl create …`: use `kubectl apply -f FILE`, or put `--dry-run=client -o yaml | kubectl apply -f -` behind the command",
     )
 }
