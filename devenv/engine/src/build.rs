@@ -19,6 +19,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use crate::{
     event::{Bus, Event},
     fingerprint::{self, Ledger},
+    lockfiles,
 };
 
 /// Why an image could not be built.
@@ -153,10 +154,16 @@ async fn run_if_changed(
         .iter()
         .flat_map(|i| i.watch.iter().cloned())
         .collect();
-    let print = fingerprint::of(root, &command, &inputs).map_err(|source| BuildError::Sources {
+    let unreadable = |source| BuildError::Sources {
         image: names.clone(),
         source,
-    })?;
+    };
+    let files = match stage {
+        Stage::Install => lockfiles::of(root, &inputs),
+        Stage::Build => fingerprint::files(root, &inputs),
+    };
+    let files = files.map_err(unreadable)?;
+    let print = fingerprint::of(root, &command, &files).map_err(unreadable)?;
     let made = || job.images.iter().all(|i| check_program(i).is_ok());
     if ledger.knows(&key, &print) && (stage == Stage::Install || made()) {
         return Ok(None);

@@ -10,11 +10,8 @@ use std::{
 use ignore::WalkBuilder;
 use sha2::{Digest, Sha256};
 
-/// The hash of a command and of every file below `inputs` that git does not ignore.
-///
-/// Names and contents count, times don't: a touch or a fresh checkout of the same
-/// tree builds nothing.
-pub fn of(root: &Path, command: &str, inputs: &[PathBuf]) -> io::Result<String> {
+/// The files at or below `inputs` that git does not ignore, sorted.
+pub fn files(root: &Path, inputs: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for input in inputs {
         let walk = WalkBuilder::new(root.join(input))
@@ -31,15 +28,23 @@ pub fn of(root: &Path, command: &str, inputs: &[PathBuf]) -> io::Result<String> 
     }
     files.sort();
     files.dedup();
+    Ok(files)
+}
+
+/// The hash of a command and of the files that it reads.
+///
+/// Names and contents count, times don't: a touch or a fresh checkout of the same
+/// tree builds nothing.
+pub fn of(root: &Path, command: &str, files: &[PathBuf]) -> io::Result<String> {
     let mut hash = Sha256::new();
     hash.update(command.as_bytes());
     for file in files {
         let name = file
             .strip_prefix(root)
-            .unwrap_or(&file)
+            .unwrap_or(file)
             .as_os_str()
             .as_encoded_bytes();
-        let contents = fs::read(&file)?;
+        let contents = fs::read(file)?;
         for part in [name, &contents] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
@@ -97,7 +102,10 @@ mod tests {
         let write = |n: &str, t: &str| fs::write(dir.path().join(n), t).unwrap();
         write("a", "1");
         write(".gitignore", "*.log\n");
-        let print = |command: &str| of(dir.path(), command, &[PathBuf::from(".")]).unwrap();
+        let print = |command: &str| {
+            let files = files(dir.path(), &[PathBuf::from(".")]).unwrap();
+            of(dir.path(), command, &files).unwrap()
+        };
         let first = print("make");
         write("x.log", "noise");
         write("a", "1");

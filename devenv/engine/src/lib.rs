@@ -6,6 +6,7 @@ pub mod apply;
 pub mod build;
 pub mod event;
 mod fingerprint;
+mod lockfiles;
 pub mod logs;
 mod run_spec;
 pub mod state;
