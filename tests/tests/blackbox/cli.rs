@@ -18,6 +18,10 @@ async fn usage_errors_end_with_2_and_say_what_is_possible() {
         &["up", "--no-such-option"],
         &["up", "--timeout", "soon"],
         &["traffic", "--requests", "many"],
+        &["traffic", "--requests", "0"],
+        &["traffic", "--rate", "-1"],
+        &["traffic", "--expect-split", "50"],
+        &["-n", "so1_fase2", "status"],
         &["status", "-o", "yaml"],
         &[],
     ] {
@@ -168,17 +172,16 @@ async fn up_and_down_may_be_said_twice_and_the_data_survives_down() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_names_its_holder() {
-    let project = Project::reference();
-    project.up().await;
-    let url = project.ingress().await;
-    project.down(&[]).await;
-    let address = address_of(&url).expect("the Ingress has an address");
-    let port = url
-        .rsplit_once(':')
-        .and_then(|(_, port)| port.parse().ok())
-        .unwrap_or(80);
     // This test is the holder.
-    let taken = TcpListener::bind(SocketAddr::new(address, port)).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let project = Project::reference();
+    project.configure(|config| {
+        let ingress: toml::Table = [("http_port".to_owned(), i64::from(port).into())]
+            .into_iter()
+            .collect();
+        config.insert("ingress".to_owned(), ingress.into());
+    });
     let up = project
         .run_within(Duration::from_secs(120), &["up", "-d"])
         .await;
@@ -247,4 +250,162 @@ async fn in_the_foreground_an_interrupt_takes_everything_down() {
         let left = before.nothing_left(&scope, Duration::from_secs(5)).await;
         left.unwrap_or_else(|left| panic!("{signal}: {left}"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_json_a_failure_is_one_document_with_its_place() {
+    let project = Project::empty();
+    project.write("devenv.toml", "[project]\nname = \"Not Legal\"\n");
+    for words in [&["status", "-o", "json"][..], &["up", "-d", "-o", "json"]] {
+        let run = project.run(words).await;
+        assert_eq!(run.code, Some(1), "{run}");
+        let document = run.json();
+        assert_eq!(document["event"], "failed", "{run}");
+        assert_eq!(document["problems"][0]["file"], "devenv.toml", "{run}");
+        assert_eq!(document["problems"][1]["line"], 2, "{run}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_in_the_background_can_be_interrupted() {
+    let project = Project::reference();
+    // The first one makes the database, which takes long enough.
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let mut child = project
+            .command(&["up", "-d"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let started = until(
+            Duration::from_secs(60),
+            Duration::from_millis(1),
+            || async { project.supervisor() },
+        );
+        started.await.expect("a supervisor holds the project");
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+        let ended = until(Duration::from_secs(30), Duration::from_millis(10), || {
+            let ended = child.try_wait().unwrap();
+            async move { ended }
+        });
+        let ended = ended.await.expect("it ends");
+        assert_eq!(ended.code(), Some(code), "{}", project.supervisor_log());
+        assert_eq!(project.status().await["state"], "down");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_build_is_shown_once() {
+    let project = Project::reference();
+    project.configure(|config| {
+        let image = config["image"]["api1"].as_table_mut().unwrap();
+        let script = "echo step one; echo expected a semicolon >&2; exit 1";
+        image.insert("build".to_owned(), script.into());
+    });
+    let run = project
+        .run_within(Duration::from_secs(120), &["up", "-d"])
+        .await;
+    assert_eq!(run.code, Some(1), "{run}");
+    for line in ["step one", "expected a semicolon"] {
+        // The command itself, which is named, has the words too.
+        let shown = run.stderr.lines().filter(|l| l.ends_with(line)).count();
+        assert_eq!(shown, 1, "{line}: {run}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_crashes_is_told_with_place_reason_and_log() {
+    let project = Project::reference();
+    project.configure(|config| {
+        let image = config["image"]["api1"].as_table_mut().unwrap();
+        let run = ["sh", "-c", "echo no FOO in the environment; exit 3"];
+        let run = run.map(toml::Value::from).to_vec();
+        image.insert("run".to_owned(), toml::Value::Array(run));
+    });
+    let up = ["up", "-d", "--timeout", "2s"];
+    let run = project.run_within(Duration::from_secs(120), &up).await;
+    assert_eq!(run.code, Some(1), "{run}");
+    for part in [
+        "Deployment api1 (kind/base/api1.yaml:2:1)",
+        "exit code 3",
+        "no FOO in the environment",
+        "--timeout",
+    ] {
+        assert!(run.stderr.contains(part), "{part}: {run}");
+    }
+    assert_eq!(project.status().await["state"], "down");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_is_told_truly() {
+    let project = Project::reference();
+    // Something that the ingress does not do.
+    let file = project.path().join("kind/base/ingress.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let odd = "annotations:\n    nginx.ingress.kubernetes.io/enable-modsecurity: \"true\"";
+    std::fs::write(&file, text.replacen("annotations:", odd, 1)).unwrap();
+    let up = project.up().await;
+    assert!(up.stderr.contains("enable-modsecurity"), "{up}");
+    let status = project.status().await;
+    assert_eq!(status["ready"], true, "{status}");
+    assert_eq!(
+        status["warnings"].as_array().map(Vec::len),
+        Some(1),
+        "{status}"
+    );
+
+    let logs = project.run(&["logs", "nothing"]).await;
+    assert_eq!(logs.code, Some(1), "{logs}");
+    assert!(logs.stderr.contains("api1, api2, api3"), "{logs}");
+
+    // What runs can be asked for also when the files are broken by now.
+    project.write("devenv.toml", "[project");
+    let status = project.run(&["status"]).await;
+    assert!(status.ok() && status.stdout.contains("api1"), "{status}");
+    assert!(project.run(&["url", "database"]).await.ok());
+
+    // A reader that has enough is no error, and a full disk is no panic.
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let run = project
+        .command(&["status"])
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(1));
+    assert!(!String::from_utf8_lossy(&run.stderr).contains("panicked"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_without_its_project_ends() {
+    let project = Project::reference();
+    project.up().await;
+    let supervisor = project.supervisor().unwrap();
+    std::fs::remove_dir_all(project.path().join(".devenv")).unwrap();
+    let process = std::path::PathBuf::from(format!("/proc/{supervisor}/exe"));
+    let ended = until(Duration::from_secs(30), Duration::from_millis(10), || {
+        // A zombie that nobody has waited for yet has no program either.
+        let gone = std::fs::read_link(&process).is_err();
+        async move { gone.then_some(()) }
+    });
+    assert!(ended.await.is_some(), "pid {supervisor} still runs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_database_port_is_stepped_around() {
+    let project = Project::reference();
+    project.up().await;
+    let url = project.url("database").await;
+    let address = address_of(&url).unwrap();
+    project.down(&[]).await;
+    let taken = TcpListener::bind(SocketAddr::new(address, 3306)).unwrap();
+    let up = project.up().await;
+    assert!(up.stderr.contains("3306 is taken by"), "{up}");
+    let url = project.url("database").await;
+    assert!(!url.contains(":3306/"), "{url}");
+    assert_eq!(devenv_tests::database::count(&url).await.unwrap(), 0);
+    drop(taken);
 }
