@@ -75,7 +75,7 @@ pub enum Event {
         /// Milliseconds since the start of `up`.
         ms: u64,
         /// Where it is.
-        endpoints: Endpoints,
+        endpoints: Box<Endpoints>,
     },
     /// `up` failed; nothing of it runs any more.
     Failed {

@@ -168,7 +168,7 @@ pub async fn up(options: &UpOptions, topology: &Topology, bus: &Bus) -> Result<R
             running.state.publish(&endpoints)?;
             bus.emit(Event::Ready {
                 ms: millis(start),
-                endpoints,
+                endpoints: Box::new(endpoints),
             });
             Ok(running)
         }

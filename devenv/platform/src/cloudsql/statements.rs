@@ -27,13 +27,14 @@ pub fn split(script: &str) -> Vec<Statement<'_>> {
     let mut i = 0;
     while i < bytes.len() {
         let rest = &bytes[i..];
-        if !code && at_line_start(bytes, i) {
-            if let Some((new, len)) = delimiter_command(&script[i..]) {
-                delimiter = new;
-                i += len;
-                start = i;
-                continue;
-            }
+        if !code
+            && at_line_start(bytes, i)
+            && let Some((new, len)) = delimiter_command(&script[i..])
+        {
+            delimiter = new;
+            i += len;
+            start = i;
+            continue;
         }
         if rest.starts_with(delimiter.as_bytes()) {
             if code {
