@@ -82,7 +82,8 @@ pub struct Shared {
 pub enum Control {
     /// Something that concerns the pod changed: look again.
     Wake,
-    /// devenv shuts down: end within this time, and leave the object.
+    /// devenv shuts down: end within this time, or the pod's own grace period where that is shorter,
+    /// and leave the object.
     Stop(Duration),
 }
 
@@ -230,7 +231,16 @@ impl Instance {
     async fn take(&mut self, input: Input) {
         match input {
             Input::Control(Some(Control::Wake)) => self.look_at_object(),
-            Input::Control(Some(Control::Stop(grace))) => self.begin_end(grace, Duration::ZERO),
+            Input::Control(Some(Control::Stop(limit))) => {
+                let own = self
+                    .pod
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.termination_grace_period_seconds)
+                    .and_then(|seconds| u64::try_from(seconds).ok())
+                    .map_or(limit, Duration::from_secs);
+                self.begin_end(own.min(limit), Duration::ZERO);
+            }
             // The kubelet is gone: nobody will ever ask for this pod again.
             Input::Control(None) => self.begin_end(Duration::ZERO, Duration::ZERO),
             Input::Event(event) => self.take_event(event),

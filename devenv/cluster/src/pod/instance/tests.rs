@@ -562,3 +562,30 @@ async fn databases_stop_last_and_objects_stay() {
         "nothing new is taken on"
     );
 }
+
+#[rstest::rstest]
+#[case::the_pods_own_is_shorter(3, 10, 3)]
+#[case::there_is_less_time_than_it_asks_for(30, 10, 10)]
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_a_deaf_pod_no_longer_than_its_grace(
+    #[case] own: u64,
+    #[case] limit: u64,
+    #[case] waited: u64,
+) {
+    let rig = rig();
+    rig.runtime.script(
+        "c",
+        vec![Run {
+            stops_after: None,
+            ..Run::good()
+        }],
+    );
+    rig.pod("p", json!({"terminationGracePeriodSeconds": own}));
+    rig.until_ready("p").await;
+    let (done_tx, done_rx) = tokio::sync::oneshot::channel();
+    let (begin, grace) = (Instant::now(), Duration::from_secs(limit));
+    let stop = Command::Stop { grace, done_tx };
+    rig.command_tx.send(stop).await.expect("listens");
+    done_rx.await.expect("done");
+    assert_eq!(begin.elapsed().as_secs(), waited);
+}
