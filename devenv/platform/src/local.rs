@@ -121,6 +121,15 @@ impl LocalTarget {
             knative.push(bound.listener);
             cloud_run.insert(name.clone(), format!("http://{}", bound.address));
         }
+        if let [first, others @ ..] = options.cloud_run.as_slice()
+            && !others.is_empty()
+        {
+            notes.push(format!(
+                "only the Cloud Run service {first} gets an address on this machine in this version; \
+                 inside the cluster all are reached by name: {}",
+                others.join(", ")
+            ));
+        }
         notes.extend(own_http.note);
         notes.extend(mysql.as_ref().and_then(|b| b.note.clone()));
         let ingress = format!("http://{}", http.address);
