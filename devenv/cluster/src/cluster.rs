@@ -34,6 +34,7 @@ use crate::controllers::ingress::{Ingresses, routes_without_endpoints};
 use crate::controllers::knative::{Front, KnativeServices};
 use crate::controllers::replicaset::ReplicaSets;
 use crate::controllers::runtime::{self, Controller};
+use crate::host::HostPrograms;
 use crate::image::ImageTable;
 use crate::kinds;
 use crate::net::clusterip::ClusterIps;
@@ -265,9 +266,9 @@ impl Cluster {
         self.api.service()
     }
 
-    /// The sandbox, for builds that must end with devenv ([`Netd::run_host`]).
-    pub fn netd(&self) -> &Arc<Netd> {
-        &self.netd
+    /// Runs programs that must end with devenv, such as builds.
+    pub fn host_programs(&self) -> HostPrograms {
+        HostPrograms::new(self.netd.clone())
     }
 
     /// The ingress' counters.

@@ -11,10 +11,12 @@ pub mod store;
 // Controllers, pods, networks and the facade go below this line.
 pub mod cluster;
 pub mod controllers;
+pub mod host;
 pub mod image;
 pub mod net;
 pub mod pod;
 mod time;
 
 pub use cluster::{Cluster, ClusterError, ClusterOptions, TaskFailed};
+pub use host::HostPrograms;
 pub use image::{ImageTable, RunSpec};

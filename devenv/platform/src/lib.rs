@@ -5,6 +5,7 @@
 pub mod address;
 pub mod cloudsql;
 pub mod doctor;
+pub mod host;
 mod local;
 mod target;
 

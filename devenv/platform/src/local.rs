@@ -31,6 +31,7 @@ use tokio::task::JoinHandle;
 use crate::{
     address::{self, Bound},
     cloudsql::{self, Credentials, Engine, EngineError, Server},
+    host::Host,
     target::{BuiltImage, Database, DatabaseFacts, Endpoints, Target, TargetError},
 };
 
@@ -360,6 +361,10 @@ impl Target for LocalTarget {
             .database(&account.database)
             .ssl_mode(MySqlSslMode::Disabled);
         Ok(Some(Database { facts, connect }))
+    }
+
+    fn host(&self) -> Host {
+        Host::Sandbox(self.cluster.host_programs())
     }
 
     async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError> {

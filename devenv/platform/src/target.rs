@@ -11,6 +11,7 @@ use sqlx::mysql::MySqlConnectOptions;
 use crate::{
     address::AddressError,
     cloudsql::{EngineError, template::TemplateError},
+    host::Host,
 };
 
 /// An image that was built from source, as a target takes it.
@@ -156,6 +157,9 @@ pub trait Target: fmt::Debug + Send + Sync {
     /// Service that the application uses lead to it. `None` where the topology has
     /// no database.
     async fn database(&self, topology: &Topology) -> Result<Option<Database>, TargetError>;
+
+    /// Runs builds.
+    fn host(&self) -> Host;
 
     /// Makes a built image reachable for the target's nodes.
     async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError>;
