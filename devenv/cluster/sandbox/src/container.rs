@@ -21,7 +21,7 @@ use nix::{
 
 use crate::{
     error::{Cause, Context, Failure},
-    privileges, rootfs,
+    plain, privileges, rootfs,
     spec::{ContainerSpec, HostProcess},
     wire::{Channel, Launch, LaunchReply, Site},
 };
@@ -53,6 +53,7 @@ fn become_program(
     match what {
         Launch::Container(site, spec) => become_container(channel, &site, &spec, within),
         Launch::Host(site, process) => become_host_process(channel, &site, &process),
+        Launch::Plain(launch) => plain::become_program(channel, launch),
     }
 }
 
@@ -85,7 +86,7 @@ fn become_host_process(
     execute(channel, &process.argv, &process.env, &process.cwd)
 }
 
-fn execute(
+pub(crate) fn execute(
     channel: &Channel,
     argv: &[String],
     env: &[(String, String)],

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{Context, Failure},
+    plain::PlainLaunch,
     spec::{ContainerSpec, Exit, HostProcess, PodSpec},
 };
 
@@ -127,6 +128,7 @@ pub(crate) enum Launch {
     /// With the mount namespace of the container that it is to run in, if any.
     Container(Site, ContainerSpec),
     Host(Site, HostProcess),
+    Plain(PlainLaunch),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

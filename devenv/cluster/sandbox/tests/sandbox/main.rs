@@ -10,6 +10,7 @@ mod host;
 mod leftovers;
 mod lifecycle;
 mod network;
+mod plain;
 mod programs;
 mod rooms;
 
@@ -65,6 +66,7 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         lifecycle::SCENARIOS,
         host::SCENARIOS,
         leftovers::SCENARIOS,
+        plain::SCENARIOS,
     ]
     .concat()
     .into_iter()

@@ -9,7 +9,7 @@ use std::{
 
 use devenv_sandbox::{Netd, NetdOptions};
 
-use crate::{cluster, leftovers};
+use crate::{cluster, leftovers, plain};
 
 /// True when this process was one of the programs.
 pub fn run_if_asked() -> bool {
@@ -23,6 +23,7 @@ pub fn run_if_asked() -> bool {
         ["try-start"] => try_start(),
         ["descriptors-of-a-pod"] => descriptors_of_a_pod(),
         ["tree", marker, run_dir] => leftovers::tree(marker, run_dir),
+        ["plain-tree", marker, run_dir, bare] => plain::tree(marker, run_dir, bare),
         _ => return false,
     }
     true
