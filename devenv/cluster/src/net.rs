@@ -8,4 +8,3 @@ pub mod endpoints;
 pub mod forward;
 pub mod resolv;
 pub mod routed;
-pub mod well_known;

@@ -9,7 +9,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::{prctl, signal::Signal},
+    sys::{
+        prctl,
+        signal::{Signal, killpg},
+    },
     unistd::Pid,
 };
 use rustix::{
@@ -20,12 +23,11 @@ use rustix::{
 use crate::{
     error::{Context, Failure},
     forbidden,
-    host_children::HostChildren,
     launch::launch,
     reaper::Reaper,
     roles::{self, Role},
     spec::HostProcess,
-    wire::{Channel, Launch, RunHost, RunHostReply, Site, UpReply},
+    wire::{Channel, HostExited, Launch, RunHost, RunHostReply, SignalHost, Site, UpReply},
 };
 
 /// Returns the exit code when the supervisor or the network is gone; the
@@ -45,7 +47,14 @@ struct ClusterInit {
     site: Site,
     reaper: Reaper,
     network: Pid,
-    children: HostChildren,
+    children: Vec<HostEntry>,
+}
+
+/// A running host process.
+struct HostEntry {
+    pid: Pid,
+    /// `None` once the supervisor has dropped its handle.
+    channel: Option<Channel>,
 }
 
 impl ClusterInit {
@@ -60,7 +69,7 @@ impl ClusterInit {
                     site,
                     reaper,
                     network,
-                    children: HostChildren::default(),
+                    children: Vec::new(),
                 })
             }
             Err(failure) => {
@@ -78,7 +87,7 @@ impl ClusterInit {
                 return Ok(());
             }
             for pid in ready.children {
-                self.children.control(pid);
+                self.control(pid);
             }
             if ready.channel && !self.answer()? {
                 return Ok(());
@@ -87,7 +96,11 @@ impl ClusterInit {
     }
 
     fn wait(&self) -> Result<Ready, Failure> {
-        let watched = self.children.watched();
+        let watched: Vec<(Pid, &Channel)> = self
+            .children
+            .iter()
+            .filter_map(|child| Some((child.pid, child.channel.as_ref()?)))
+            .collect();
         let mut fds = vec![
             PollFd::new(&self.channel, PollFlags::IN),
             PollFd::new(&self.reaper, PollFlags::IN),
@@ -115,13 +128,45 @@ impl ClusterInit {
     fn reap(&mut self) -> Result<bool, Failure> {
         self.reaper.acknowledge().step("read signals")?;
         while let Some(ended) = self.reaper.next_ended().step("wait for children")? {
-            let is_network = ended.pid == self.network;
-            self.children.ended(ended);
-            if is_network {
+            let pid = ended.pid;
+            let child = self.children.iter().position(|child| child.pid == pid);
+            if child.is_some() {
+                ended.kill_group();
+            }
+            let exit = ended.reap();
+            if let Some(index) = child {
+                if let Some(channel) = self.children.swap_remove(index).channel {
+                    // The supervisor may have let go in the meantime.
+                    let _ = channel.send(&HostExited(exit), &[]);
+                }
+            } else if pid == self.network {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// A host child's channel has something: a signal to pass on, or a hang-up.
+    fn control(&mut self, pid: Pid) {
+        let Some(child) = self.children.iter_mut().find(|child| child.pid == pid) else {
+            return; // it ended in the same round
+        };
+        let Some(channel) = &child.channel else {
+            return;
+        };
+        // Not reaped yet, so the group's id still is this child's.
+        match channel.try_recv::<SignalHost>() {
+            Ok(Some((SignalHost(signal), _))) => {
+                if let Ok(signal) = Signal::try_from(signal) {
+                    let _ = killpg(pid, signal);
+                }
+            }
+            Ok(None) => {
+                child.channel = None;
+                let _ = killpg(pid, Signal::SIGKILL);
+            }
+            Err(_) => {}
+        }
     }
 
     /// Serves one request; false when the supervisor is gone.
@@ -154,7 +199,10 @@ impl ClusterInit {
             stderr,
             None,
         )?;
-        self.children.add(launched.pid, ours);
+        self.children.push(HostEntry {
+            pid: launched.pid,
+            channel: Some(ours),
+        });
         Ok((launched.pidfd, theirs))
     }
 }

@@ -31,7 +31,7 @@ use super::{
     status::Failure,
     tls::{self, Identity},
 };
-use crate::{net::well_known::API_IN_CLUSTER, store::Store};
+use crate::store::Store;
 
 /// Version of Kubernetes whose API this is.
 const SERVER_VERSION: &str = "v1.34.0-devenv";
@@ -50,8 +50,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct ApiOptions {
     /// Address to listen on, of loopback unless the user asked otherwise; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// A listener in the cluster's own network, where pods reach the API; bound by the caller.
-    pub in_cluster: Option<std::net::TcpListener>,
     /// Where the kubeconfig goes; written with mode 0600.
     pub kubeconfig: PathBuf,
     /// Folder for certificates and token; made with mode 0700.
@@ -71,7 +69,7 @@ pub struct ApiOptions {
 pub struct ApiServer {
     context: Arc<Context>,
     address: SocketAddr,
-    accepting: Vec<JoinHandle<()>>,
+    accept: JoinHandle<()>,
 }
 
 impl ApiServer {
@@ -111,27 +109,12 @@ impl ApiServer {
                 context: context.clone(),
             },
         };
-        let in_cluster = options
-            .in_cluster
-            .map(TcpListener::from_std)
-            .transpose()
-            .map_err(|source| ApiError::Listen {
-                address: API_IN_CLUSTER.into(),
-                source,
-            })?;
-        let accepting = [Some(listener), in_cluster]
-            .into_iter()
-            .flatten()
-            .map(|listener| {
-                let (acceptor, service) = (acceptor.clone(), service.clone());
-                tokio::spawn(accept(listener, acceptor, service, context.closing.clone()))
-            })
-            .collect();
+        let accept = tokio::spawn(accept(listener, acceptor, service, context.closing.clone()));
         tracing::debug!(%address, "API server listens");
         Ok(ApiServer {
             context,
             address,
-            accepting,
+            accept,
         })
     }
 
@@ -150,10 +133,8 @@ impl ApiServer {
     /// Ends watches and followed logs, lets other answers finish and closes the connections.
     pub async fn shutdown(self) {
         self.context.closing.cancel();
-        for accepting in self.accepting {
-            if let Err(e) = accepting.await {
-                tracing::error!(error = %e, "the API server ended badly");
-            }
+        if let Err(e) = self.accept.await {
+            tracing::error!(error = %e, "the API server ended badly");
         }
     }
 }

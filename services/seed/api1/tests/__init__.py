@@ -1,1 +1,0 @@
-"""What can be decided without a database; the contract suite of the project runs the rest."""
