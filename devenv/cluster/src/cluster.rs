@@ -41,7 +41,8 @@ use crate::net::clusterip::ClusterIps;
 use crate::net::connect::Sockets;
 use crate::net::dns::{Dns, upstream::Upstream};
 use crate::net::routed::Routed;
-use crate::net::{egress, endpoints, forward, resolv};
+use crate::net::well_known::{API_IN_CLUSTER, DNS};
+use crate::net::{egress, endpoints, forward};
 use crate::pod::instance::Shared;
 use crate::pod::ip::IpPool;
 use crate::pod::kubelet::{Command, Kubelet};
@@ -129,10 +130,16 @@ impl Cluster {
 
         let logs = LogStore::new(run_dir.join("logs"), store.clone())
             .map_err(ClusterError::io("make the folder for logs"))?;
+        let in_cluster = blocking("listen for the API in the cluster", {
+            let netd = netd.clone();
+            move || Ok(netd.listen_tcp(API_IN_CLUSTER)?)
+        })
+        .await?;
         let api = ApiServer::start(
             store.clone(),
             ApiOptions {
                 listen: options.api_listen,
+                in_cluster: Some(in_cluster),
                 kubeconfig: options.state_dir.join("kubeconfig"),
                 tls_dir: options.state_dir.join("tls"),
                 project: options.project,
@@ -420,7 +427,7 @@ fn fronts(
 }
 
 async fn start_dns(netd: &Arc<Netd>, store: &Store, tasks: &Tasks) -> Result<(), ClusterError> {
-    let addr = SocketAddrV4::new(resolv::DNS, 53);
+    let addr = SocketAddrV4::new(DNS, 53);
     let netd = netd.clone();
     let (udp, tcp) = blocking("bind the cluster's DNS", move || {
         Ok((netd.bind_udp(addr)?, netd.listen_tcp(addr)?))

@@ -8,3 +8,4 @@ pub mod endpoints;
 pub mod forward;
 pub mod resolv;
 pub mod routed;
+pub mod well_known;

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::de::check;
 use crate::names::{did_you_mean, one_of};
-use crate::node::{Node, Path};
+use crate::node::{Node, Path, shortened};
 use crate::problem::Draft;
+use crate::profile;
 use crate::source::{Sources, Span};
 
 /// A program to run: given to `execve` as it is, or to a shell.
@@ -88,6 +90,50 @@ impl<'de> Deserialize<'de> for Command {
     }
 }
 
+/// What `python` in an image's section says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Requirements {
+    /// No virtual environment.
+    None,
+    /// One made from these files, relative to the source.
+    Files(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for Requirements {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RequirementsVisitor;
+        impl<'de> Visitor<'de> for RequirementsVisitor {
+            type Value = Requirements;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a file such as \"requirements.txt\", a list of such files, or false for no virtual environment",
+                )
+            }
+
+            fn visit_bool<E: de::Error>(self, wanted: bool) -> Result<Requirements, E> {
+                if wanted {
+                    return Err(E::invalid_value(de::Unexpected::Bool(true), &self));
+                }
+                Ok(Requirements::None)
+            }
+
+            fn visit_str<E: de::Error>(self, file: &str) -> Result<Requirements, E> {
+                Ok(Requirements::Files(vec![file.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Requirements, A::Error> {
+                let mut files = Vec::new();
+                while let Some(file) = seq.next_element()? {
+                    files.push(file);
+                }
+                Ok(Requirements::Files(files))
+            }
+        }
+        deserializer.deserialize_any(RequirementsVisitor)
+    }
+}
+
 /// What stands in for Cloud SQL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -108,6 +154,31 @@ impl fmt::Display for CloudSqlEngine {
     }
 }
 
+/// What a changed source file leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reload {
+    /// New pods, without a build. The default where there is no build command.
+    Restart,
+    /// The build command, then new pods. The default where there is one.
+    Build,
+    /// Nothing: the program sees the changed file and reloads itself.
+    Sync,
+    /// Nothing, until `devenv` is told to.
+    Manual,
+}
+
+impl fmt::Display for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reload::Restart => "restart",
+            Reload::Build => "build",
+            Reload::Sync => "sync",
+            Reload::Manual => "manual",
+        })
+    }
+}
+
 /// The file as written, before defaults and checks.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -117,6 +188,25 @@ pub(crate) struct Config {
     pub image: BTreeMap<String, RawImage>,
     pub cloudrun: CloudRun,
     pub ingress: IngressConfig,
+    #[serde(rename = "profile")]
+    _profile: BTreeMap<String, Overlay>,
+}
+
+/// A profile: sections that are laid over those of the same name. It is read for its
+/// mistakes; what counts is the tree that [`profile::select`] makes of both.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Overlay {
+    #[serde(rename = "project")]
+    _project: Project,
+    #[serde(rename = "cloudsql")]
+    _cloudsql: Option<RawCloudSql>,
+    #[serde(rename = "image")]
+    _image: BTreeMap<String, RawImage>,
+    #[serde(rename = "cloudrun")]
+    _cloudrun: CloudRun,
+    #[serde(rename = "ingress")]
+    _ingress: IngressConfig,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -136,6 +226,7 @@ pub(crate) struct RawCloudSql {
     pub user: String,
     pub service: String,
     pub secret: String,
+    pub also_at: Vec<String>,
     pub migrations: Option<String>,
 }
 
@@ -148,6 +239,7 @@ impl Default for RawCloudSql {
             user: "telemetry".into(),
             service: "cloudsql".into(),
             secret: "cloudsql-credentials".into(),
+            also_at: Vec::new(),
             migrations: None,
         }
     }
@@ -157,11 +249,17 @@ impl Default for RawCloudSql {
 #[serde(default)]
 pub(crate) struct RawImage {
     pub source: Option<String>,
+    pub dockerfile: Option<String>,
     pub watch: Vec<String>,
+    pub ignore: Vec<String>,
     pub install: Option<Command>,
+    pub python: Option<Requirements>,
     pub build: Option<Command>,
     pub run: Option<Command>,
+    pub debug: Option<Command>,
+    pub reload: Option<Reload>,
     pub workdir: Option<String>,
+    pub image_workdir: Option<String>,
     pub env: BTreeMap<String, String>,
 }
 
@@ -190,6 +288,8 @@ impl Default for IngressConfig {
 pub(crate) struct Located {
     pub config: Config,
     pub tree: Node,
+    /// Whether a profile was laid over it.
+    pub overlaid: bool,
 }
 
 impl Located {
@@ -223,7 +323,13 @@ impl Located {
 }
 
 /// Reads the configuration out of the tree: unknown keys warn, wrong types are errors.
-pub(crate) fn read(tree: Node, sources: &Sources, problems: &mut Vec<Draft>) -> Located {
+/// A profile's sections are laid over those of the same name.
+pub(crate) fn read(
+    tree: Node,
+    profile: Option<&str>,
+    sources: &Sources,
+    problems: &mut Vec<Draft>,
+) -> Located {
     let checked = check::<Config>(&tree);
     for m in &checked.mismatches {
         problems.push(m.draft("config::wrong-type", "devenv.toml", sources));
@@ -238,35 +344,56 @@ pub(crate) fn read(tree: Node, sources: &Sources, problems: &mut Vec<Draft>) -> 
         let help = did_you_mean(&u.key, u.known.iter().copied()).or_else(|| misplaced(&u.path));
         problems.push(draft.maybe_help(help));
     }
+    let Some(profile) = profile else {
+        return Located {
+            config: checked.value.unwrap_or_default(),
+            tree,
+            overlaid: false,
+        };
+    };
+    let tree = profile::select(tree, profile, problems);
+    // What doesn't fit stands in one of the two, and has been reported from there.
+    let config = check::<Config>(&tree).value.unwrap_or_default();
     Located {
-        config: checked.value.unwrap_or_default(),
+        config,
         tree,
+        overlaid: true,
     }
 }
 
 /// A key in the wrong section: where it belongs.
 fn misplaced(path: &Path) -> Option<String> {
-    let (section, key) = match path.0.as_slice() {
-        [crate::node::Step::Key(key)] => (None, key),
-        [
-            crate::node::Step::Key(section),
-            ..,
-            crate::node::Step::Key(key),
-        ] => (Some(section.as_str()), key),
+    use crate::node::Step::Key;
+    let (profile, path) = match path.0.as_slice() {
+        [Key(profile), Key(name), rest @ ..] if profile == "profile" && !rest.is_empty() => {
+            (Some(name.as_str()), rest)
+        }
+        path => (None, path),
+    };
+    let (section, key) = match path {
+        [Key(key)] => (None, key),
+        [Key(section), .., Key(key)] => (Some(section.as_str()), key),
         _ => return None,
     };
     let belongs = match key.as_str() {
         "name" | "namespace" | "manifests" => "project",
-        "version" | "engine" | "database" | "user" | "service" | "secret" | "migrations" => {
-            "cloudsql"
-        }
+        "version" | "engine" | "database" | "user" | "service" | "secret" | "also_at"
+        | "migrations" => "cloudsql",
         "services" => "cloudrun",
         "http_port" => "ingress",
-        "source" | "watch" | "install" | "build" | "run" | "workdir" | "env" => "image.NAME",
+        "source" | "dockerfile" | "watch" | "ignore" | "install" | "python" | "build" | "run"
+        | "debug" | "reload" | "workdir" | "image_workdir" | "env" => "image.NAME",
         "images" => return Some("each image has a section of its own: [image.NAME]".into()),
+        "profiles" | "profile" => {
+            return Some(
+                "each profile has sections of its own, such as [profile.NAME.image.IMAGE]".into(),
+            );
+        }
         _ => return None,
     };
-    (section != Some(belongs)).then(|| format!("`{key}` belongs in the section [{belongs}]"))
+    let within = profile.map_or(String::new(), |name| format!("profile.{name}."));
+    (section != Some(belongs))
+        .then(|| format!("`{key}` belongs in the section [{within}{belongs}]"))
 }
 
 /// Checks what needs no file system and no manifests.
@@ -327,6 +454,7 @@ fn check_image(located: &Located, name: &str, image: &RawImage, problems: &mut V
         ("install", &image.install),
         ("build", &image.build),
         ("run", &image.run),
+        ("debug", &image.debug),
     ] {
         if command.as_ref().is_some_and(Command::is_empty) {
             problems.push(
@@ -392,6 +520,23 @@ fn check_cloud_sql(located: &Located, sql: &RawCloudSql, problems: &mut Vec<Draf
             );
         }
     }
+    for (i, written) in sql.also_at.iter().enumerate() {
+        let refused = match written.parse::<Ipv4Addr>() {
+            Ok(address) => match unreachable(address) {
+                Some(why) => format!("{address} is {why}"),
+                None => continue,
+            },
+            Err(_) => format!("{} is no IPv4 address", shortened(written)),
+        };
+        problems.push(
+            Draft::error(
+                "config::illegal-value",
+                located.item_span(&["cloudsql", "also_at"], i),
+                format!("`cloudsql.also_at[{i}]`: {refused}"),
+            )
+            .expected("the address of the database as the programs have it, such as \"34.66.1.2\""),
+        );
+    }
     for (key, value, rule) in [
         ("service", &sql.service, crate::names::NameRule::Label1035),
         ("secret", &sql.secret, crate::names::NameRule::Subdomain),
@@ -407,5 +552,20 @@ fn check_cloud_sql(located: &Located, sql: &RawCloudSql, problems: &mut Vec<Draf
                 .maybe_help(rule.nearest(value).map(|n| format!("write \"{n}\""))),
             );
         }
+    }
+}
+
+/// Why connections to an address can't be led to the database, if they can't: they never
+/// leave the pod, or the cluster has its own use for it.
+fn unreachable(address: Ipv4Addr) -> Option<&'static str> {
+    match address.octets() {
+        [0, ..] => Some("no address to connect to"),
+        [127, ..] => Some("the pod itself: connections to it never leave the pod"),
+        [10, 244, ..] => Some("in the range of the pods (10.244.0.0/16)"),
+        [10, 96, ..] => Some("in the range of the Services (10.96.0.0/16)"),
+        [169, 254, ..] => Some("a link-local address"),
+        [224..=239, ..] => Some("a multicast address"),
+        [240..=255, ..] => Some("reserved or the broadcast address"),
+        _ => None,
     }
 }

@@ -119,10 +119,10 @@ struct ReplicaRule {
 }
 
 /// The kustomization file of a folder, if it has one.
-pub(crate) fn find(folder: &Path) -> Option<PathBuf> {
+pub(crate) fn find(reading: &mut Reading, folder: &Path) -> Option<PathBuf> {
     FILE_NAMES
         .iter()
-        .map(|name| folder.join(name))
+        .map(|name| reading.asked(&folder.join(name)))
         .find(|path| path.is_file())
 }
 
@@ -133,7 +133,7 @@ pub(crate) fn build(
     wanted: Span,
     chain: &mut Vec<PathBuf>,
 ) -> Vec<Node> {
-    let Some(path) = find(folder) else {
+    let Some(path) = find(reading, folder) else {
         return Vec::new();
     };
     let real = folder.canonicalize().unwrap_or_else(|_| normal(folder));
@@ -292,7 +292,7 @@ fn resources(
         }
         let path = normal(&folder.join(resource));
         if path.is_dir() {
-            if find(&path).is_some() {
+            if find(reading, &path).is_some() {
                 objects.extend(build(reading, &path, span, chain));
             } else {
                 let name = reading.name(&path);

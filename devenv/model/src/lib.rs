@@ -23,6 +23,7 @@ mod manifests;
 mod names;
 mod node;
 mod problem;
+mod profile;
 mod reading;
 mod source;
 mod toml_tree;
@@ -30,8 +31,11 @@ mod topology;
 mod validate;
 mod yaml;
 
-pub use config::{CloudSqlEngine, Command, IngressConfig};
+pub use config::{CloudSqlEngine, Command, IngressConfig, Reload};
 pub use load::{Invalid, LoadOptions, Loaded};
 pub use problem::{Place, Problem, Severity};
 pub use source::{Origin, SourceFile};
-pub use topology::{CLOUD_SQL_SECRET_KEYS, CloudSql, ImageSource, Object, Project, Topology};
+pub use topology::{
+    CLOUD_SQL_SECRET_KEYS, CloudSql, ImageSource, Inferred, Object, Project, PythonEnv, PythonKind,
+    Topology,
+};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::config::{self, Located, RawImage};
+use crate::config::{self, Located, RawImage, Reload};
 use crate::manifests;
 use crate::names::NameRule;
 use crate::node::{Data, Node};
@@ -23,6 +23,10 @@ pub struct LoadOptions {
     pub config: Option<PathBuf>,
     /// The default namespace instead of `project.namespace`.
     pub namespace: Option<String>,
+    /// The profile whose sections (`[profile.NAME.…]`) are laid over the others:
+    /// mappings key by key, except for an image's section with a `source` of its own,
+    /// which takes the whole section's place. A name that no profile has is an error.
+    pub profile: Option<String>,
 }
 
 /// What loading gave: a topology unless there are errors, and every problem found,
@@ -33,6 +37,11 @@ pub struct Loaded {
     pub topology: Option<Topology>,
     /// Errors and warnings.
     pub problems: Vec<Problem>,
+    /// Absolute paths of everything that was read, or would have been if it were there:
+    /// a change of any of them may change what is loaded, or mend what is wrong. A folder
+    /// stands for the names of what lies directly in it. Symbolic links are not resolved.
+    /// Source code is not among them, even where something was inferred from it.
+    pub inputs: Vec<PathBuf>,
 }
 
 /// A project that can't be run as it stands.
@@ -74,16 +83,22 @@ impl Topology {
         let mut reading = Reading::new(root);
         let topology = load(&mut reading, options);
         let Reading {
-            sources, problems, ..
+            sources,
+            problems,
+            inputs,
+            ..
         } = reading;
+        let inputs: Vec<PathBuf> = inputs.into_iter().collect();
         let problems = finish(problems, &sources);
         let valid = !problems.iter().any(Problem::is_error);
         Loaded {
             topology: topology.filter(|_| valid).map(|mut t| {
                 t.sources = Arc::new(sources);
+                t.inputs.clone_from(&inputs);
                 t
             }),
             problems,
+            inputs,
         }
     }
 }
@@ -94,7 +109,8 @@ fn load(reading: &mut Reading, options: &LoadOptions) -> Option<Topology> {
         .clone()
         .unwrap_or_else(|| PathBuf::from("devenv.toml"));
     let config_path = normal(&reading.root.join(wanted));
-    let located = read_config(reading, &config_path)?;
+    let profile = options.profile.as_deref();
+    let located = read_config(reading, &config_path, profile)?;
     config::check_values(&located, &mut reading.problems);
     let project = project(reading, &located, options);
     let nodes = read_manifests(reading, &located);
@@ -113,11 +129,14 @@ fn load(reading: &mut Reading, options: &LoadOptions) -> Option<Topology> {
         cloud_sql,
         ingress: located.config.ingress.clone(),
         config_path,
+        profile: options.profile.clone(),
+        inputs: Vec::new(),
         sources: Arc::default(),
     })
 }
 
-fn read_config(reading: &mut Reading, path: &Path) -> Option<Located> {
+fn read_config(reading: &mut Reading, path: &Path, profile: Option<&str>) -> Option<Located> {
+    reading.asked(path);
     let name = reading.name(path);
     if !path.exists() {
         let id = reading.add(path, String::new());
@@ -142,7 +161,12 @@ fn read_config(reading: &mut Reading, path: &Path) -> Option<Located> {
     let source = reading.sources.file(id).clone();
     // After a syntax error half of the file may have been misunderstood.
     let tree = toml_tree::parse(id, source.text(), &mut reading.problems)?;
-    Some(config::read(tree, &reading.sources, &mut reading.problems))
+    Some(config::read(
+        tree,
+        profile,
+        &reading.sources,
+        &mut reading.problems,
+    ))
 }
 
 /// The project, and where its namespace was said.
@@ -257,6 +281,7 @@ fn existing(reading: &mut Reading, written: &str, span: Span) -> Option<PathBuf>
     match std::fs::metadata(&path) {
         Ok(_) => Some(path),
         Err(error) => {
+            reading.asked(&path);
             let draft = crate::reading::io_draft(&reading.name(&path), &path, span, &error);
             reading.problems.push(draft);
             None
@@ -278,6 +303,7 @@ fn folder(reading: &mut Reading, written: &str, span: Span) -> Option<PathBuf> {
             .expected("a folder"),
         ),
         Err(error) => {
+            reading.asked(&path);
             let draft = crate::reading::io_draft(&reading.name(&path), &path, span, &error);
             reading.problems.push(draft);
         }
@@ -328,10 +354,19 @@ fn image(
         workdir: workdir.unwrap_or_else(|| source.clone()),
         source,
         watch,
+        ignore: raw.ignore.clone(),
         install: raw.install.clone(),
+        reload: raw.reload.unwrap_or(match raw.build {
+            Some(_) => Reload::Build,
+            None => Reload::Restart,
+        }),
         build: raw.build.clone(),
         run: raw.run.clone()?,
+        debug: raw.debug.clone(),
+        image_workdir: None,
         env: raw.env.clone(),
+        python: None,
+        inferred: Vec::new(),
         origin: reading.sources.origin(located.span(&["image", name])),
     })
 }
@@ -350,6 +385,8 @@ fn cloud_sql(reading: &mut Reading, located: &Located) -> Option<CloudSql> {
         user: raw.user.clone(),
         service: raw.service.clone(),
         secret: raw.secret.clone(),
+        // What is no address has been reported.
+        also_at: raw.also_at.iter().filter_map(|a| a.parse().ok()).collect(),
         migrations,
         origin: reading.sources.origin(located.span(&["cloudsql"])),
     })

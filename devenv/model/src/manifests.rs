@@ -15,11 +15,12 @@ use crate::yaml::{self, Reader, Text};
 pub(crate) fn load(reading: &mut Reading, path: &Path, wanted: Span) -> Vec<Node> {
     match fs::metadata(path) {
         Err(error) => {
+            reading.asked(path);
             let draft = io_draft(&reading.name(path), path, wanted, &error);
             reading.problems.push(draft);
             Vec::new()
         }
-        Ok(meta) if meta.is_dir() => match kustomize::find(path) {
+        Ok(meta) if meta.is_dir() => match kustomize::find(reading, path) {
             Some(_) => kustomize::build(reading, path, wanted, &mut Vec::new()),
             None => folder(reading, path, wanted),
         },
@@ -45,6 +46,7 @@ pub(crate) fn file(reading: &mut Reading, path: &Path, wanted: Span, reader: Rea
 }
 
 fn folder(reading: &mut Reading, path: &Path, wanted: Span) -> Vec<Node> {
+    reading.asked(path);
     let mut files: Vec<PathBuf> = match fs::read_dir(path) {
         Ok(entries) => entries.flatten().map(|e| e.path()).collect(),
         Err(error) => {

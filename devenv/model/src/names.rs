@@ -180,7 +180,7 @@ pub(crate) fn did_you_mean<'a>(
 
 /// `"a", "b" and "c"` for messages; a long list is cut.
 pub(crate) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    const SHOWN: usize = 8;
+    const SHOWN: usize = 16;
     let words: Vec<&str> = words.into_iter().collect();
     let quoted: Vec<String> = words.iter().take(SHOWN).map(|w| format!("{w:?}")).collect();
     match (words.len(), quoted.as_slice()) {

@@ -54,13 +54,7 @@ impl Node {
     }
 
     pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
-        match &mut self.data {
-            Data::Map(entries) => entries
-                .iter_mut()
-                .find(|e| e.key == key)
-                .map(|e| &mut e.value),
-            _ => None,
-        }
+        self.entry_mut(key).map(|e| &mut e.value)
     }
 
     /// The entries of a mapping; of anything else, none.
@@ -144,12 +138,30 @@ impl Node {
     }
 
     pub(crate) fn remove(&mut self, key: &str) -> Option<Node> {
+        self.remove_entry(key).map(|e| e.value)
+    }
+
+    pub(crate) fn remove_entry(&mut self, key: &str) -> Option<Entry> {
         match &mut self.data {
             Data::Map(entries) => {
                 let i = entries.iter().position(|e| e.key == key)?;
-                Some(entries.remove(i).value)
+                Some(entries.remove(i))
             }
             _ => None,
+        }
+    }
+
+    pub(crate) fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
+        match &mut self.data {
+            Data::Map(entries) => entries.iter_mut().find(|e| e.key == key),
+            _ => None,
+        }
+    }
+
+    /// Adds an entry to a mapping that has no such key.
+    pub(crate) fn push(&mut self, entry: Entry) {
+        if let Data::Map(entries) = &mut self.data {
+            entries.push(entry);
         }
     }
 

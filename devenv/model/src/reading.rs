@@ -1,6 +1,6 @@
 //! Reading files while loading: each once, bounded, with its problems noted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
@@ -20,6 +20,8 @@ pub(crate) struct Reading {
     pub problems: Vec<Draft>,
     /// Kustomize folders built so far: folders that include each other twice multiply.
     pub builds: usize,
+    /// What was asked of the file system; see [`crate::Loaded::inputs`].
+    pub inputs: BTreeSet<PathBuf>,
     /// Files already read; nothing for those that couldn't be.
     known: HashMap<PathBuf, Option<u32>>,
 }
@@ -31,6 +33,7 @@ impl Reading {
             sources: Sources::default(),
             problems: Vec::new(),
             builds: 0,
+            inputs: BTreeSet::new(),
             known: HashMap::new(),
         }
     }
@@ -40,9 +43,16 @@ impl Reading {
         relative(&self.root, path)
     }
 
+    /// Notes that what is loaded depends on a path, whether there is anything or not.
+    pub(crate) fn asked(&mut self, path: &Path) -> PathBuf {
+        let path = normal(path);
+        self.inputs.insert(path.clone());
+        path
+    }
+
     /// Reads a file, or says why not at `wanted`, where the file was asked for.
     pub(crate) fn file(&mut self, path: &Path, wanted: Span) -> Option<u32> {
-        let path = normal(path);
+        let path = self.asked(path);
         if let Some(known) = self.known.get(&path) {
             return *known;
         }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::config::{CloudSqlEngine, Command, IngressConfig};
+use crate::config::{CloudSqlEngine, Command, IngressConfig, Reload};
 use crate::image;
 use crate::kinds::Kind;
 use crate::node::{Node, Path};
@@ -24,6 +25,8 @@ pub struct Topology {
     pub(crate) cloud_sql: Option<CloudSql>,
     pub(crate) ingress: IngressConfig,
     pub(crate) config_path: PathBuf,
+    pub(crate) profile: Option<String>,
+    pub(crate) inputs: Vec<PathBuf>,
     pub(crate) sources: Arc<Sources>,
 }
 
@@ -138,18 +141,70 @@ pub struct ImageSource {
     /// Absolute paths of the files and folders that `install` and `build` read: while
     /// none of them changes, neither is run again. `source` if `devenv.toml` gives none.
     pub watch: Vec<PathBuf>,
+    /// Patterns in the form of `.gitignore`, relative to `source`: what matches is not
+    /// watched and no input of `install` and `build`.
+    pub ignore: Vec<String>,
     /// Fetches what the source depends on, before the build.
     pub install: Option<Command>,
     /// Builds it; nothing if there is nothing to build.
     pub build: Option<Command>,
     /// Runs it; relative programs are relative to `workdir`.
     pub run: Command,
-    /// Absolute path of the folder where `build` and `run` run.
+    /// Runs it under a debugger, instead of what is made of `run` for that.
+    pub debug: Option<Command>,
+    /// What a changed file leads to.
+    pub reload: Reload,
+    /// Absolute path of the folder where `install`, `build` and `run` run.
     pub workdir: PathBuf,
+    /// The Dockerfile's WORKDIR, where the source appears in the pod as well as at its
+    /// own path. Absolute; nothing if there is none, or if it is the root folder.
+    pub image_workdir: Option<PathBuf>,
     /// Environment of `run`, under what the manifest sets.
     pub env: BTreeMap<String, String>,
+    /// The virtual environment that `build` and `run` find active.
+    pub python: Option<PythonEnv>,
+    /// What `devenv.toml` does not say and was found out, for people to see.
+    pub inferred: Vec<Inferred>,
     /// Where `devenv.toml` says so.
     pub origin: Origin,
+}
+
+/// A Python virtual environment: what goes into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PythonEnv {
+    /// The tool whose files these are.
+    pub kind: PythonKind,
+    /// Absolute path of the folder with those files: where the tool is run.
+    pub dir: PathBuf,
+    /// Absolute paths of the files that decide its contents: while none of them changes,
+    /// it need not be made again.
+    pub files: Vec<PathBuf>,
+}
+
+/// Where a Python program's dependencies are written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PythonKind {
+    /// `requirements.txt`, in the form of pip. Several are installed together.
+    Requirements,
+    /// `pyproject.toml` and `uv.lock`.
+    Uv,
+    /// `pyproject.toml` and `poetry.lock`.
+    Poetry,
+    /// `Pipfile`, and `Pipfile.lock` if there is one.
+    Pipenv,
+    /// `pyproject.toml` without a lock file.
+    Pyproject,
+}
+
+/// A value that `devenv.toml` does not give, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inferred {
+    /// The key that would give it, such as `run` or `env.PORT`.
+    pub key: String,
+    /// The value as one would write it.
+    pub value: String,
+    /// What it was inferred from, such as `services/api1/Dockerfile:12 CMD`.
+    pub why: String,
 }
 
 /// The Cloud SQL instance.
@@ -167,6 +222,9 @@ pub struct CloudSql {
     pub service: String,
     /// Name of the Secret that devenv makes, with `DB_USER` and `DB_PASSWORD`.
     pub secret: String,
+    /// Addresses at which the programs find it as well, such as production's private IP
+    /// where it is written into the source.
+    pub also_at: Vec<Ipv4Addr>,
     /// Absolute path of the folder with migrations, if there are any.
     pub migrations: Option<PathBuf>,
     /// Where `devenv.toml` says so.
@@ -244,6 +302,17 @@ impl Topology {
     /// Absolute path of `devenv.toml`.
     pub fn config_path(&self) -> &FsPath {
         &self.config_path
+    }
+
+    /// The profile of `devenv.toml` that was laid over it.
+    pub fn profile(&self) -> Option<&str> {
+        self.profile.as_deref()
+    }
+
+    /// Every path whose change may change what is loaded; see
+    /// [`Loaded::inputs`](crate::Loaded::inputs).
+    pub fn inputs(&self) -> &[PathBuf] {
+        &self.inputs
     }
 
     /// Where a value of an object is written, such as

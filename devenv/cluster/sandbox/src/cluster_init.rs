@@ -9,10 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::{
-        prctl,
-        signal::{Signal, killpg},
-    },
+    sys::{prctl, signal::Signal},
     unistd::Pid,
 };
 use rustix::{
@@ -23,11 +20,12 @@ use rustix::{
 use crate::{
     error::{Context, Failure},
     forbidden,
+    host_children::HostChildren,
     launch::launch,
     reaper::Reaper,
     roles::{self, Role},
     spec::HostProcess,
-    wire::{Channel, HostExited, Launch, RunHost, RunHostReply, SignalHost, Site, UpReply},
+    wire::{Channel, Launch, RunHost, RunHostReply, Site, UpReply},
 };
 
 /// Returns the exit code when the supervisor or the network is gone; the
@@ -47,14 +45,7 @@ struct ClusterInit {
     site: Site,
     reaper: Reaper,
     network: Pid,
-    children: Vec<HostEntry>,
-}
-
-/// A running host process.
-struct HostEntry {
-    pid: Pid,
-    /// `None` once the supervisor has dropped its handle.
-    channel: Option<Channel>,
+    children: HostChildren,
 }
 
 impl ClusterInit {
@@ -69,7 +60,7 @@ impl ClusterInit {
                     site,
                     reaper,
                     network,
-                    children: Vec::new(),
+                    children: HostChildren::default(),
                 })
             }
             Err(failure) => {
@@ -87,7 +78,7 @@ impl ClusterInit {
                 return Ok(());
             }
             for pid in ready.children {
-                self.control(pid);
+                self.children.control(pid);
             }
             if ready.channel && !self.answer()? {
                 return Ok(());
@@ -96,11 +87,7 @@ impl ClusterInit {
     }
 
     fn wait(&self) -> Result<Ready, Failure> {
-        let watched: Vec<(Pid, &Channel)> = self
-            .children
-            .iter()
-            .filter_map(|child| Some((child.pid, child.channel.as_ref()?)))
-            .collect();
+        let watched = self.children.watched();
         let mut fds = vec![
             PollFd::new(&self.channel, PollFlags::IN),
             PollFd::new(&self.reaper, PollFlags::IN),
@@ -128,45 +115,13 @@ impl ClusterInit {
     fn reap(&mut self) -> Result<bool, Failure> {
         self.reaper.acknowledge().step("read signals")?;
         while let Some(ended) = self.reaper.next_ended().step("wait for children")? {
-            let pid = ended.pid;
-            let child = self.children.iter().position(|child| child.pid == pid);
-            if child.is_some() {
-                ended.kill_group();
-            }
-            let exit = ended.reap();
-            if let Some(index) = child {
-                if let Some(channel) = self.children.swap_remove(index).channel {
-                    // The supervisor may have let go in the meantime.
-                    let _ = channel.send(&HostExited(exit), &[]);
-                }
-            } else if pid == self.network {
+            let is_network = ended.pid == self.network;
+            self.children.ended(ended);
+            if is_network {
                 return Ok(true);
             }
         }
         Ok(false)
-    }
-
-    /// A host child's channel has something: a signal to pass on, or a hang-up.
-    fn control(&mut self, pid: Pid) {
-        let Some(child) = self.children.iter_mut().find(|child| child.pid == pid) else {
-            return; // it ended in the same round
-        };
-        let Some(channel) = &child.channel else {
-            return;
-        };
-        // Not reaped yet, so the group's id still is this child's.
-        match channel.try_recv::<SignalHost>() {
-            Ok(Some((SignalHost(signal), _))) => {
-                if let Ok(signal) = Signal::try_from(signal) {
-                    let _ = killpg(pid, signal);
-                }
-            }
-            Ok(None) => {
-                child.channel = None;
-                let _ = killpg(pid, Signal::SIGKILL);
-            }
-            Err(_) => {}
-        }
     }
 
     /// Serves one request; false when the supervisor is gone.
@@ -199,10 +154,7 @@ impl ClusterInit {
             stderr,
             None,
         )?;
-        self.children.push(HostEntry {
-            pid: launched.pid,
-            channel: Some(ours),
-        });
+        self.children.add(launched.pid, ours);
         Ok((launched.pidfd, theirs))
     }
 }

@@ -21,7 +21,7 @@ use nix::{
 
 use crate::{
     error::{Cause, Context, Failure},
-    privileges, rootfs,
+    plain, privileges, rootfs,
     spec::{ContainerSpec, HostProcess},
     wire::{Channel, Launch, LaunchReply, Site},
 };
@@ -53,6 +53,7 @@ fn become_program(
     match what {
         Launch::Container(site, spec) => become_container(channel, &site, &spec, within),
         Launch::Host(site, process) => become_host_process(channel, &site, &process),
+        Launch::Plain(launch) => plain::become_program(channel, launch),
     }
 }
 
@@ -63,16 +64,15 @@ fn become_container(
     within: Option<&OwnedFd>,
 ) -> Result<Infallible, Failure> {
     let user = spec.run_as.unwrap_or(site.owner);
-    let warnings = match within {
+    match within {
         Some(root) => {
             setns(root, CloneFlags::CLONE_NEWNS).step("enter the root of a running container")?;
-            Vec::new()
         }
         None => rootfs::enter(site, spec, user)?,
-    };
+    }
     privileges::own_output(site, user)?;
     privileges::become_container_user(site, user)?;
-    execute(channel, &spec.argv, &spec.env, &spec.cwd, warnings)
+    execute(channel, &spec.argv, &spec.env, &spec.cwd)
 }
 
 fn become_host_process(
@@ -83,21 +83,14 @@ fn become_host_process(
     let user = process.run_as.unwrap_or(site.owner);
     privileges::own_output(site, user)?;
     privileges::become_host_user(site, user)?;
-    execute(
-        channel,
-        &process.argv,
-        &process.env,
-        &process.cwd,
-        Vec::new(),
-    )
+    execute(channel, &process.argv, &process.env, &process.cwd)
 }
 
-fn execute(
+pub(crate) fn execute(
     channel: &Channel,
     argv: &[String],
     env: &[(String, String)],
     cwd: &Path,
-    warnings: Vec<String>,
 ) -> Result<Infallible, Failure> {
     std::env::set_current_dir(cwd).cause(|| Cause::Cwd {
         cwd: cwd.to_owned(),
@@ -107,10 +100,7 @@ fn execute(
     };
     let mount_namespace = File::open("/proc/self/ns/mnt").step("open the mount namespace")?;
     channel
-        .send(
-            &LaunchReply::Executing { warnings },
-            &[mount_namespace.as_fd()],
-        )
+        .send(&LaunchReply::Executing, &[mount_namespace.as_fd()])
         .step("say that the program is executed")?;
     // exec searches the new environment's PATH and resets the signal mask. It
     // replaces standard input, the first copy of the channel; the second one

@@ -21,6 +21,9 @@
 //! their user. Otherwise everything lives in a user namespace that knows only
 //! the caller, and each container appears as the user it asks for while being
 //! the caller for the rest of the machine.
+//!
+//! Where namespaces are forbidden, [`Plain`] keeps the promise that nothing
+//! outlives the supervisor, without the rooms; [`Tree`] is either.
 
 #![warn(missing_docs)]
 
@@ -32,10 +35,12 @@ mod error;
 mod forbidden;
 mod handle;
 mod host_child;
+mod host_children;
 mod janitor;
 mod launch;
 mod netlink;
 mod network;
+mod plain;
 mod pod;
 mod pod_init;
 mod privileges;
@@ -45,12 +50,15 @@ mod redirect;
 mod roles;
 mod rootfs;
 mod spec;
+mod tree;
 mod wire;
 
 pub use error::SandboxError;
 pub use handle::{Netd, NetdOptions};
 pub use host_child::HostChild;
 pub use network::{GATEWAY, POD_PREFIX, SERVICE_RANGE};
+pub use plain::{HeldEvent, Holder, Plain};
 pub use pod::{Container, Pod};
 pub use roles::run_role_if_asked;
-pub use spec::{Access, Bind, ContainerSpec, Exit, FileMount, HostProcess, PodEvent, PodSpec};
+pub use spec::{Bind, ContainerSpec, Exit, FileMount, HostProcess, PodEvent, PodSpec};
+pub use tree::Tree;

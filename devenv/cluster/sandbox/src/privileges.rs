@@ -80,6 +80,19 @@ pub(crate) fn become_host_user(site: &Site, user: (u32, u32)) -> Result<(), Fail
     switch_user(user, &groups)
 }
 
+/// The owner of `site`, without namespaces: as root really that user, with the
+/// capabilities of a container's root at most. What it executes gains none.
+pub(crate) fn become_plain_user(site: &Site) -> Result<(), Failure> {
+    let own = rustix::thread::capabilities(None).step("read capabilities")?;
+    if own.effective.contains(CapabilitySet::SETPCAP) {
+        limit_capabilities()?;
+    }
+    if site.privileged {
+        become_host_user(site, site.owner)?;
+    }
+    set_no_new_privs(true).step("forbid new privileges")
+}
+
 /// The new namespace comes with all capabilities in it.
 fn appear_as((uid, gid): (u32, u32)) -> Result<(), Failure> {
     unshare(CloneFlags::CLONE_NEWUSER).step("make the program's user namespace")?;

@@ -15,7 +15,7 @@ use std::{
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::{
-    cluster_init, container, janitor, network, pod_init,
+    cluster_init, container, janitor, network, plain, pod_init,
     wire::{Channel, Site},
 };
 
@@ -27,16 +27,21 @@ pub(crate) enum Role {
     ClusterInit,
     ClusterNet,
     PodInit,
+    /// Where there are no namespaces: what the janitor and pod-init are otherwise.
+    Keeper,
+    Holder,
     /// Short-lived: becomes a container's or a host process's program.
     Launch,
 }
 
 impl Role {
-    const ALL: [Role; 5] = [
+    const ALL: [Role; 7] = [
         Role::Janitor,
         Role::ClusterInit,
         Role::ClusterNet,
         Role::PodInit,
+        Role::Keeper,
+        Role::Holder,
         Role::Launch,
     ];
 
@@ -46,6 +51,8 @@ impl Role {
             Role::ClusterInit => "cluster-init",
             Role::ClusterNet => "cluster-net",
             Role::PodInit => "pod-init",
+            Role::Keeper => "keeper",
+            Role::Holder => "holder",
             Role::Launch => "launch",
         }
     }
@@ -79,13 +86,15 @@ fn play(role: Role, channel: Channel, arguments: &[OsString]) -> i32 {
     match role {
         Role::PodInit => pod_init::run(channel),
         Role::Launch => container::run(channel),
-        Role::Janitor | Role::ClusterInit | Role::ClusterNet => {
+        Role::Janitor | Role::ClusterInit | Role::ClusterNet | Role::Keeper | Role::Holder => {
             let Some(site) = site_from(arguments) else {
                 return 2;
             };
             match role {
                 Role::Janitor => janitor::run(channel, site),
                 Role::ClusterInit => cluster_init::run(channel, site),
+                Role::Keeper => plain::run_keeper(channel, site),
+                Role::Holder => plain::run_holder(channel, site),
                 _ => network::run(channel, site),
             }
         }

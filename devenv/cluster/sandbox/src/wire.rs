@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{Context, Failure},
+    plain::PlainLaunch,
     spec::{ContainerSpec, Exit, HostProcess, PodSpec},
 };
 
@@ -116,10 +117,7 @@ pub(crate) enum PodReply {
     /// With the event channel.
     Ready,
     /// With a pidfd of the container's main process.
-    Started {
-        /// [`crate::Container::warnings`].
-        warnings: Vec<String>,
-    },
+    Started,
     Signalled,
     Failed(Failure),
 }
@@ -130,6 +128,7 @@ pub(crate) enum Launch {
     /// With the mount namespace of the container that it is to run in, if any.
     Container(Site, ContainerSpec),
     Host(Site, HostProcess),
+    Plain(PlainLaunch),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -137,10 +136,7 @@ pub(crate) enum LaunchReply {
     /// Everything but the execution is done; after this, a hang-up without a
     /// further message means that it was executed. With the process's mount
     /// namespace.
-    Executing {
-        /// What the program has to do without.
-        warnings: Vec<String>,
-    },
+    Executing,
     Failed(Failure),
 }
 

@@ -31,7 +31,7 @@ use super::{
     status::Failure,
     tls::{self, Identity},
 };
-use crate::store::Store;
+use crate::{net::well_known::API_IN_CLUSTER, store::Store};
 
 /// Version of Kubernetes whose API this is.
 const SERVER_VERSION: &str = "v1.34.0-devenv";
@@ -50,6 +50,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct ApiOptions {
     /// Address to listen on, of loopback unless the user asked otherwise; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// A listener in the cluster's own network, where pods reach the API; bound by the caller.
+    pub in_cluster: Option<std::net::TcpListener>,
     /// Where the kubeconfig goes; written with mode 0600.
     pub kubeconfig: PathBuf,
     /// Folder for certificates and token; made with mode 0700.
@@ -69,7 +71,7 @@ pub struct ApiOptions {
 pub struct ApiServer {
     context: Arc<Context>,
     address: SocketAddr,
-    accept: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
 }
 
 impl ApiServer {
@@ -109,12 +111,27 @@ impl ApiServer {
                 context: context.clone(),
             },
         };
-        let accept = tokio::spawn(accept(listener, acceptor, service, context.closing.clone()));
+        let in_cluster = options
+            .in_cluster
+            .map(TcpListener::from_std)
+            .transpose()
+            .map_err(|source| ApiError::Listen {
+                address: API_IN_CLUSTER.into(),
+                source,
+            })?;
+        let accepting = [Some(listener), in_cluster]
+            .into_iter()
+            .flatten()
+            .map(|listener| {
+                let (acceptor, service) = (acceptor.clone(), service.clone());
+                tokio::spawn(accept(listener, acceptor, service, context.closing.clone()))
+            })
+            .collect();
         tracing::debug!(%address, "API server listens");
         Ok(ApiServer {
             context,
             address,
-            accept,
+            accepting,
         })
     }
 
@@ -133,8 +150,10 @@ impl ApiServer {
     /// Ends watches and followed logs, lets other answers finish and closes the connections.
     pub async fn shutdown(self) {
         self.context.closing.cancel();
-        if let Err(e) = self.accept.await {
-            tracing::error!(error = %e, "the API server ended badly");
+        for accepting in self.accepting {
+            if let Err(e) = accepting.await {
+                tracing::error!(error = %e, "the API server ended badly");
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,14 +21,16 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 
 use super::ApiError;
+use crate::net::well_known::{API_IN_CLUSTER, API_SERVICE};
 
 /// File with everything below; 0600.
 const FILE: &str = "identity.json";
 
 /// Names by which a pod may know the API server.
-const NAMES: [&str; 4] = [
+const NAMES: [&str; 5] = [
     "localhost",
     "kubernetes",
+    "kubernetes.default",
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 ];
@@ -36,8 +38,9 @@ const NAMES: [&str; 4] = [
 /// Certificates and token of one project's API server.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Identity {
-    /// The address that the certificate is for.
-    address: IpAddr,
+    /// The addresses and names that the certificate is for.
+    #[serde(default)]
+    names: Vec<String>,
     /// PEM of the authority, which clients trust.
     pub authority: String,
     certificate: Vec<u8>,
@@ -47,12 +50,14 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Reads the identity from `dir`, or makes one when there is none that serves `address`.
+    /// Reads the identity from `dir`, or makes one when there is none that serves `address` and the
+    /// cluster's own addresses.
     pub fn load_or_create(dir: &Path, address: IpAddr) -> Result<Identity, ApiError> {
         let path = dir.join(FILE);
+        let names = names(address);
         match fs::read(&path) {
             Ok(bytes) => match serde_json::from_slice::<Identity>(&bytes) {
-                Ok(found) if found.address == address && found.server_config().is_ok() => {
+                Ok(found) if found.names == names && found.server_config().is_ok() => {
                     return Ok(found);
                 }
                 Ok(_) => {}
@@ -63,7 +68,7 @@ impl Identity {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(ApiError::File { path, source }),
         }
-        let identity = Identity::create(address)?;
+        let identity = Identity::create(names)?;
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -78,7 +83,7 @@ impl Identity {
         Ok(identity)
     }
 
-    fn create(address: IpAddr) -> Result<Identity, ApiError> {
+    fn create(names: Vec<String>) -> Result<Identity, ApiError> {
         let not_before = rcgen::date_time_ymd(2020, 1, 1);
         let not_after = rcgen::date_time_ymd(2120, 1, 1);
         let mut authority = CertificateParams::default();
@@ -94,10 +99,7 @@ impl Identity {
         let authority_key = KeyPair::generate()?;
         let authority_certificate = authority.self_signed(&authority_key)?;
 
-        let mut names = vec![address.to_string(), "127.0.0.1".to_owned()];
-        names.dedup();
-        names.extend(NAMES.map(str::to_owned));
-        let mut leaf = CertificateParams::new(names)?;
+        let mut leaf = CertificateParams::new(names.clone())?;
         leaf.distinguished_name
             .push(DnType::CommonName, "devenv API server");
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -110,7 +112,7 @@ impl Identity {
 
         let secret: [u8; 32] = rand::random();
         Ok(Identity {
-            address,
+            names,
             authority: authority_certificate.pem(),
             certificate: leaf_certificate.der().to_vec(),
             key: leaf_key.serialize_der(),
@@ -135,6 +137,17 @@ impl Identity {
     pub fn authority_data(&self) -> String {
         BASE64_STANDARD.encode(&self.authority)
     }
+}
+
+/// Everything that the server at `address` is called.
+fn names(address: IpAddr) -> Vec<String> {
+    let local = [IpAddr::from(Ipv4Addr::LOCALHOST)];
+    let in_cluster = [API_SERVICE, *API_IN_CLUSTER.ip()].map(IpAddr::from);
+    let others = local.into_iter().chain(in_cluster);
+    let mut names = vec![address.to_string()];
+    names.extend(others.filter(|ip| *ip != address).map(|ip| ip.to_string()));
+    names.extend(NAMES.map(str::to_owned));
+    names
 }
 
 /// Whether two secrets are equal, in a time that does not tell how much of them is.

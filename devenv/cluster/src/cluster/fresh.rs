@@ -2,13 +2,15 @@
 
 use serde_json::json;
 
-use crate::controllers::endpointslice::is_ours;
+use crate::controllers::endpointslice::{SERVICE_LABEL, is_ours};
 use crate::controllers::node;
 use crate::kinds;
+use crate::net::well_known::{API_IN_CLUSTER, API_SERVICE};
 use crate::store::{Store, StoreError};
 
 /// Removes what died with the previous run: pods, and the endpoints that led to them. Their
-/// controllers make new ones and compute every status anew. Ensures the Node and the IngressClass that is always there.
+/// controllers make new ones and compute every status anew. Ensures the Node, the IngressClass and
+/// the API server's own Service, which are always there.
 ///
 /// # Errors
 /// When the store refuses a write.
@@ -33,6 +35,7 @@ pub(super) fn prepare(store: &Store) -> Result<(), StoreError> {
         }
     }
     node::ensure(store)?;
+    ensure_master(store)?;
     let class = json!({
         "metadata": {"name": "nginx", "labels": {"app.kubernetes.io/managed-by": "devenv"}},
         "spec": {"controller": "k8s.io/ingress-nginx"},
@@ -41,6 +44,55 @@ pub(super) fn prepare(store: &Store) -> Result<(), StoreError> {
         Ok(_) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// `kubernetes.default`: the API server as pods reach it.
+fn ensure_master(store: &Store) -> Result<(), StoreError> {
+    let metadata = json!({
+        "name": "kubernetes",
+        "namespace": "default",
+        "labels": {"component": "apiserver", "provider": "kubernetes"},
+    });
+    let port = json!({
+        "name": "https",
+        "port": 443,
+        "protocol": "TCP",
+        "targetPort": API_IN_CLUSTER.port(),
+    });
+    let service = json!({
+        "metadata": metadata,
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": API_SERVICE.to_string(),
+            "clusterIPs": [API_SERVICE.to_string()],
+            "internalTrafficPolicy": "Cluster",
+            "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack",
+            "ports": [port],
+            "sessionAffinity": "None",
+        },
+        "status": {"loadBalancer": {}},
+    });
+    let slice = json!({
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {SERVICE_LABEL: "kubernetes"},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{
+            "addresses": [API_IN_CLUSTER.ip().to_string()],
+            "conditions": {"ready": true},
+        }],
+        "ports": [{"name": "https", "port": API_IN_CLUSTER.port(), "protocol": "TCP"}],
+    });
+    for (kind, object) in [(&kinds::SERVICE, service), (&kinds::ENDPOINT_SLICE, slice)] {
+        match store.create(kind, object) {
+            Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -101,6 +153,6 @@ mod tests {
             .iter()
             .map(|s| s.name().to_owned())
             .collect();
-        assert_eq!(slices, ["db"]);
+        assert_eq!(slices, ["db", "kubernetes"]);
     }
 }

@@ -5,10 +5,8 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Pod;
 
+use super::well_known::DNS;
 use crate::pod::volumes::File;
-
-/// The cluster's DNS server.
-pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 /// The pod's host name: `spec.hostname`, or its name, cut to the 63 bytes that fit.
 pub fn hostname(pod: &Pod) -> String {

@@ -18,6 +18,8 @@ pub struct Facts {
     pub host_ip: String,
     /// The node's name.
     pub node: String,
+    /// Variables that say where Services are: known to `$(NAME)`, set where nothing else sets them.
+    pub services: Vec<(String, String)>,
 }
 
 /// Why an environment cannot be made; becomes the message of `CreateContainerConfigError`.
@@ -69,6 +71,11 @@ pub fn environment(
     for var in container.env.iter().flatten() {
         if let Some(value) = value_of(pod, var, configs, facts, &vars)? {
             vars.set(&var.name, value);
+        }
+    }
+    for (name, value) in &facts.services {
+        if vars.get(name).is_none() {
+            vars.set(name, value.clone());
         }
     }
     Ok(vars.ordered)
@@ -169,7 +176,12 @@ fn value_of(
 ) -> Result<Option<String>, EnvError> {
     let Some(source) = &var.value_from else {
         let text = var.value.as_deref().unwrap_or_default();
-        return Ok(Some(expand(text, &|name| vars.get(name))));
+        let service = |name: &str| {
+            let known = facts.services.iter().find(|(n, _)| n == name);
+            known.map(|(_, value)| value.clone())
+        };
+        let find = |name: &str| vars.get(name).or_else(|| service(name));
+        return Ok(Some(expand(text, &find)));
     };
     let EnvVarSource {
         config_map_key_ref,
@@ -350,6 +362,10 @@ mod tests {
             pod_ip: "10.244.0.9".into(),
             host_ip: "10.244.0.1".into(),
             node: "devenv".into(),
+            services: pairs(&[
+                ("DB_PORT", "tcp://10.96.1.1:3306"),
+                ("DB_SERVICE_HOST", "10.96.1.1"),
+            ]),
         };
         environment(&pod, &container, &configs, &facts)
     }
@@ -372,6 +388,9 @@ mod tests {
                 {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
                 {"name": "L", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
                 {"name": "O", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "no", "optional": true}}},
+                {"name": "URL", "value": "$(DB_SERVICE_HOST)/$(DB_PORT)"},
+                {"name": "DB_PORT", "value": "3306"},
+                {"name": "AGAIN", "value": "$(DB_PORT)"},
                 {"name": "E"}
             ]}))
         .expect("all references resolve");
@@ -386,7 +405,12 @@ mod tests {
                 ("S", "secret$(K)"),
                 ("IP", "10.244.0.9"),
                 ("L", "x"),
+                // Until the container's own variable of that name is set, the Service's is known.
+                ("URL", "10.96.1.1/tcp://10.96.1.1:3306"),
+                ("DB_PORT", "3306"),
+                ("AGAIN", "3306"),
                 ("E", ""),
+                ("DB_SERVICE_HOST", "10.96.1.1"),
             ])
         );
     }

@@ -29,6 +29,7 @@ use tracing::{debug, warn};
 use super::backoff::{ANNOTATION, parse_duration};
 use super::env::Facts;
 use super::ip::{IpPool, PodIp};
+use super::links::service_variables;
 use super::logs::LogStore;
 use super::probes::{Prober, Report};
 use super::runtime::{Ended, PodRuntime, PodSandbox, SandboxEvent};
@@ -472,6 +473,15 @@ impl Instance {
                 .unwrap_or_default(),
             host_ip: crate::controllers::node::ADDRESS.to_owned(),
             node: crate::controllers::node::NAME.to_owned(),
+            services: service_variables(
+                &self.shared.store,
+                self.object.namespace(),
+                self.pod
+                    .spec
+                    .as_ref()
+                    .and_then(|s| s.enable_service_links)
+                    .unwrap_or(true),
+            ),
         }
     }
 

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use devenv_sandbox::Bind;
 use tokio::io::AsyncRead;
 
-use super::volumes::File;
+use super::volumes::{BindMount, File};
 
 /// A pod to be made.
 #[derive(Debug, Clone)]
@@ -33,7 +32,7 @@ pub struct StartSpec {
     /// Working directory in the container.
     pub cwd: PathBuf,
     /// Host paths that it sees.
-    pub binds: Vec<Bind>,
+    pub binds: Vec<BindMount>,
     /// Files that are made in it.
     pub files: Vec<File>,
     /// User and group; the owner of the checkout when not given.
@@ -63,8 +62,6 @@ pub struct Started {
     pub stdout: Output,
     /// Its standard error.
     pub stderr: Output,
-    /// What it has to do without on this machine, each in a sentence for people.
-    pub warnings: Vec<String>,
 }
 
 impl std::fmt::Debug for Started {

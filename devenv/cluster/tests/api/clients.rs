@@ -291,6 +291,7 @@ async fn the_identity_outlives_the_server() {
     let Running { server, store, .. } = &running;
     let options = devenv_cluster::api::ApiOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
+        in_cluster: None,
         kubeconfig: dir.join("kubeconfig"),
         tls_dir: dir.join("tls"),
         project: "test".to_owned(),

@@ -58,6 +58,7 @@ impl Running {
             store.clone(),
             ApiOptions {
                 listen: "127.0.0.1:0".parse().unwrap(),
+                in_cluster: None,
                 kubeconfig: dir.path().join("kubeconfig"),
                 tls_dir: dir.path().join("tls"),
                 project: "test".to_owned(),

@@ -2,6 +2,7 @@
 
 mod http;
 mod lifecycle;
+mod network;
 mod rig;
 mod traffic;
 mod workloads;
@@ -43,6 +44,8 @@ fn main() {
         trial("a_service_without_endpoints_refuses", traffic::refuses),
         trial("a_host_listener_leads_to_a_service", traffic::forwarded),
         trial("pods_reach_what_lies_outside", traffic::way_out),
+        trial("pods_are_told_where_services_are", network::service_links),
+        trial("pods_reach_the_api_by_its_name", network::api),
         trial("a_killed_container_comes_back", workloads::killed),
         trial("configuration_reaches_the_container", workloads::configured),
         trial("probes_ask_the_real_thing", workloads::probed),

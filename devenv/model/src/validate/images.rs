@@ -36,7 +36,9 @@ pub(super) fn check(world: &World<'_>, out: &mut Vec<Draft>) {
         out.push(unmapped(world, image, &places));
     }
     for name in mapped.keys() {
-        if !used.contains(&name.as_str()) {
+        // A profile may leave out what the sections below it are for.
+        let meant = !world.located.overlaid;
+        if meant && !used.contains(&name.as_str()) {
             out.push(
                 Draft::warning(
                     "image::unused",

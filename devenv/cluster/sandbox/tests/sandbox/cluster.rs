@@ -10,9 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devenv_sandbox::{
-    Access, Bind, ContainerSpec, Exit, Netd, NetdOptions, Pod, PodEvent, PodSpec,
-};
+use devenv_sandbox::{Bind, ContainerSpec, Exit, Netd, NetdOptions, Pod, PodEvent, PodSpec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::TempDir;
 
@@ -77,7 +75,7 @@ pub fn container(argv: &[&str]) -> ContainerSpec {
         binds: vec![Bind {
             source: std::env::current_exe().unwrap(),
             target: PROGRAM.into(),
-            access: Access::ReadOnly,
+            read_only: true,
         }],
         files: vec![],
         run_as: None,

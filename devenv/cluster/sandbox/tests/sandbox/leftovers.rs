@@ -28,7 +28,7 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Environment variable that marks every process of a round.
-const MARKER: &str = "DEVENV_SANDBOX_TEST";
+pub const MARKER: &str = "DEVENV_SANDBOX_TEST";
 /// Rounds, for a soak: DEVENV_SANDBOX_ROUNDS=90.
 const ROUNDS: &str = "DEVENV_SANDBOX_ROUNDS";
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -74,11 +74,14 @@ pub fn tree(marker: &str, run_dir: &str) {
     }
 }
 
+/// How many rounds to run: as many as asked for, or so many.
+pub fn rounds(usual: usize) -> usize {
+    let asked = std::env::var(ROUNDS).ok().and_then(|n| n.parse().ok());
+    asked.unwrap_or(usual)
+}
+
 fn nothing_is_left_after_sigkill() {
-    let rounds = std::env::var(ROUNDS)
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(10);
+    let rounds = rounds(10);
     let (_dir, run_dir) = temp();
     let machine = Machine::look();
     let mut longest = Duration::ZERO;
@@ -168,14 +171,14 @@ fn the_inventory_sees_a_leak() {
 
 /// The processes of one round. Zombies do not count: their parent may be slow.
 #[derive(Debug)]
-struct Marked {
-    processes: BTreeMap<u32, String>,
+pub struct Marked {
+    pub processes: BTreeMap<u32, String>,
     /// Network namespaces that only this round made.
     networks: BTreeSet<u64>,
 }
 
 impl Marked {
-    fn look(marker: &str) -> Marked {
+    pub fn look(marker: &str) -> Marked {
         let wanted = format!("{MARKER}={marker}");
         let mut found = Marked {
             processes: BTreeMap::new(),

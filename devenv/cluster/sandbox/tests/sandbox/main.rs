@@ -10,7 +10,7 @@ mod host;
 mod leftovers;
 mod lifecycle;
 mod network;
-mod overlays;
+mod plain;
 mod programs;
 mod rooms;
 
@@ -62,11 +62,11 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         network::SCENARIOS,
         rooms::SCENARIOS,
         files::SCENARIOS,
-        overlays::SCENARIOS,
         failures::SCENARIOS,
         lifecycle::SCENARIOS,
         host::SCENARIOS,
         leftovers::SCENARIOS,
+        plain::SCENARIOS,
     ]
     .concat()
     .into_iter()

@@ -63,6 +63,7 @@ const ACCOUNT: &str = "the pod gets no token and no cloud identity: what asks th
 static POD_SPEC: Part = Part {
     honoured: &[
         "dnsConfig",
+        "enableServiceLinks",
         "hostAliases",
         "hostname",
         "restartPolicy",
@@ -117,11 +118,6 @@ static POD_SPEC: Part = Part {
             field: "activeDeadlineSeconds",
             when: When::Set,
             loss: "the pod is not ended after that time",
-        },
-        Lost {
-            field: "enableServiceLinks",
-            when: When::True,
-            loss: "no variables such as NAME_SERVICE_HOST are made for Services: use their DNS names, or set the variables in `env`",
         },
         Lost {
             field: "ephemeralContainers",

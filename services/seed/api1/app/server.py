@@ -1,0 +1,71 @@
+"""The server's life in a pod: it answers until SIGTERM, then lets go in order."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from .service import Service
+
+log = logging.getLogger(__name__)
+
+#: After SIGTERM the service still accepts for this long (seconds). Kubernetes
+#: removes a pod from the Service and sends SIGTERM at the same moment, so some
+#: requests are still on their way here; a refused connection would be a lost
+#: one. Each answer meanwhile says `Connection: close`, which empties the
+#: proxies' pools of kept connections in the orderly way.
+LINGER = 0.25
+
+#: How long requests in flight may take after that, seconds.
+GRACE = 15
+
+#: How long a connection may be silent (seconds). Longer than any load balancer
+#: keeps one (Google's: 600 s), because the side that closes first must be the
+#: one that sends requests: else a request meets a closing connection.
+SILENCE = 620
+
+
+class Server(uvicorn.Server):
+    """uvicorn, lingering after SIGTERM; an orderly end is exit code 0."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=SILENCE,
+                timeout_graceful_shutdown=GRACE,
+            )
+        )
+        self._service = service
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Replace uvicorn's own handling, which ends at once and by the signal."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        if self._service.draining:
+            return
+        log.info("stopping")
+        self._service.draining = True
+        asyncio.get_running_loop().call_later(LINGER, setattr, self, "should_exit", True)
+
+
+def listen(port: int) -> socket.socket:
+    """Listen on all addresses of the pod."""
+    return socket.create_server(("0.0.0.0", port), backlog=2048)

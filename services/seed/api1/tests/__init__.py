@@ -1,0 +1,1 @@
+"""What can be decided without a database; the contract suite of the project runs the rest."""
