@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use devenv_sandbox::Bind;
 use tokio::sync::watch;
 
 /// How the program of an image runs without a container.
@@ -14,14 +15,17 @@ use tokio::sync::watch;
 pub struct RunSpec {
     /// The image's ENTRYPOINT and CMD in one; a container's `command` or `args` replace it.
     pub argv: Vec<String>,
-    /// Working directory: a path of the host, bound at its own path.
+    /// Working directory: a path of the host. It appears at its own path as one of `binds` shows
+    /// it, or else bound read-write.
     pub cwd: PathBuf,
-    /// The image's WORKDIR, where `cwd` appears as well; the program starts there when given.
+    /// The image's WORKDIR, where `cwd` appears as well and in the same way; the program starts
+    /// there when given.
     pub workdir: Option<PathBuf>,
     /// The image's ENV; the container's own variables win.
     pub env: Vec<(String, String)>,
-    /// Further host paths: source, target, read-only.
-    pub binds: Vec<(PathBuf, PathBuf, bool)>,
+    /// Host paths that the container sees, in this order. One that lies in a folder which
+    /// containers otherwise find empty (devenv's state) is shown.
+    pub binds: Vec<Bind>,
 }
 
 /// One image: how it runs, and what of `argv` is its ENTRYPOINT.

@@ -18,5 +18,6 @@ pub mod pod;
 mod time;
 
 pub use cluster::{Cluster, ClusterError, ClusterOptions, TaskFailed};
+pub use devenv_sandbox::{Access, Bind};
 pub use host::HostPrograms;
 pub use image::{ImageTable, RunSpec};

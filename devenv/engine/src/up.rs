@@ -307,7 +307,7 @@ impl Running {
         .await?;
         let built = |(name, source): (&str, &ImageSource)| BuiltImage {
             name: name.to_owned(),
-            run: run_spec(root, source),
+            run: run_spec(root, self.state.path(), source),
         };
         Ok(used.into_iter().map(built).collect())
     }

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devenv_sandbox::{Bind, ContainerSpec, Netd, NetdOptions, Pod, PodEvent, PodSpec};
+use devenv_sandbox::{Access, Bind, ContainerSpec, Netd, NetdOptions, Pod, PodEvent, PodSpec};
 
 const ROUNDS: u8 = 50;
 const SERVER: &str = "/measure";
@@ -96,7 +96,7 @@ fn server() -> ContainerSpec {
         binds: vec![Bind {
             source: exe,
             target: SERVER.into(),
-            read_only: true,
+            access: Access::ReadOnly,
         }],
         files: vec![],
         run_as: None,

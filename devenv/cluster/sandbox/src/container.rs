@@ -68,7 +68,13 @@ fn become_container(
         Some(root) => {
             setns(root, CloneFlags::CLONE_NEWNS).step("enter the root of a running container")?;
         }
-        None => rootfs::enter(site, spec, user)?,
+        None => {
+            for warning in rootfs::enter(site, spec, user)? {
+                channel
+                    .send(&LaunchReply::Warning(warning), &[])
+                    .step("say what the container has to do without")?;
+            }
+        }
     }
     privileges::own_output(site, user)?;
     privileges::become_container_user(site, user)?;

@@ -230,14 +230,18 @@ impl Drop for Netd {
 }
 
 /// Namespaces without a user namespace take the machine's root, or something
-/// near it, with these capabilities.
+/// near it, with these capabilities. Root of a user namespace that knows only
+/// one user (`unshare -r`), where setgroups is denied, is an ordinary user.
 fn is_privileged() -> bool {
+    let one_user =
+        fs::read_to_string("/proc/self/setgroups").is_ok_and(|rule| rule.trim() == "deny");
     let needed = CapabilitySet::SYS_ADMIN
         | CapabilitySet::NET_ADMIN
         | CapabilitySet::SETUID
         | CapabilitySet::SETGID
         | CapabilitySet::CHOWN;
     nix::unistd::geteuid().is_root()
+        && !one_user
         && rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
 }
 

@@ -22,9 +22,11 @@ pub(crate) struct Launched {
     /// Its mount namespace, held open: without that, the number of a dead one
     /// would be given to the next.
     pub mount_namespace: OwnedFd,
+    pub warnings: Vec<String>,
 }
 
-/// Starts `what`, in the mount namespace `within` if one is given, and returns when its program is executed or cannot be.
+/// Starts `what`, in the mount namespace `within` if one is given, and returns
+/// when its program is executed or cannot be.
 pub(crate) fn launch(
     name: &str,
     what: &Launch,
@@ -41,13 +43,14 @@ pub(crate) fn launch(
         .spawn()
         .step("start a process")?;
     let pid = Pid::from_raw(child.id().cast_signed());
-    let launched = hand_over(name, what, within, &ours).and_then(|mount_namespace| {
+    let launched = hand_over(name, what, within, &ours).and_then(|(mount_namespace, warnings)| {
         let id = rustix::process::Pid::from_child(&child);
         let pidfd = pidfd_open(id, PidfdFlags::empty()).step("watch a process")?;
         Ok(Launched {
             pid,
             pidfd,
             mount_namespace,
+            warnings,
         })
     });
     if launched.is_err() {
@@ -62,7 +65,7 @@ fn hand_over(
     what: &Launch,
     within: Option<BorrowedFd<'_>>,
     channel: &Channel,
-) -> Result<OwnedFd, Failure> {
+) -> Result<(OwnedFd, Vec<String>), Failure> {
     let died = || {
         Failure::plain(Cause::Died {
             name: name.to_owned(),
@@ -75,15 +78,19 @@ fn hand_over(
             .recv::<LaunchReply>()
             .step("hear from a starting process")
     };
-    let [mount_namespace] = match next()? {
-        Some((LaunchReply::Executing, fds)) => exactly(fds)?,
-        Some((LaunchReply::Failed(failure), _)) => return Err(failure),
-        None => return Err(died()),
+    let mut warnings = Vec::new();
+    let [mount_namespace] = loop {
+        match next()? {
+            Some((LaunchReply::Warning(warning), _)) => warnings.push(warning),
+            Some((LaunchReply::Executing, fds)) => break exactly(fds)?,
+            Some((LaunchReply::Failed(failure), _)) => return Err(failure),
+            None => return Err(died()),
+        }
     };
     // exec closes the channel; a failed exec is told first.
     match next()? {
-        None => Ok(mount_namespace),
+        None => Ok((mount_namespace, warnings)),
         Some((LaunchReply::Failed(failure), _)) => Err(failure),
-        Some((LaunchReply::Executing, _)) => Err(died()),
+        Some(_) => Err(died()),
     }
 }

@@ -60,5 +60,5 @@ pub use network::{GATEWAY, POD_PREFIX, SERVICE_RANGE};
 pub use plain::{HeldEvent, Holder, Plain};
 pub use pod::{Container, Pod};
 pub use roles::run_role_if_asked;
-pub use spec::{Bind, ContainerSpec, Exit, FileMount, HostProcess, PodEvent, PodSpec};
+pub use spec::{Access, Bind, ContainerSpec, Exit, FileMount, HostProcess, PodEvent, PodSpec};
 pub use tree::Tree;

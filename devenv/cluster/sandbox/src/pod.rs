@@ -69,15 +69,19 @@ impl Pod {
         check_container(spec)?;
         let (stdout, stdout_write) = pipe()?;
         let (stderr, stderr_write) = pipe()?;
-        let fds = self.ask(
+        let (reply, fds) = self.ask(
             &PodRequest::Start(spec.clone()),
             &[stdout_write.as_fd(), stderr_write.as_fd()],
         )?;
+        let PodReply::Started { warnings } = reply else {
+            return Err(SandboxError::Wire(io::ErrorKind::InvalidData.into()));
+        };
         let [pidfd] = these(fds)?;
         Ok(Container {
             pid: pid_of(&pidfd)?,
             stdout,
             stderr,
+            warnings,
         })
     }
 
@@ -133,10 +137,10 @@ impl Pod {
         &self,
         request: &PodRequest,
         fds: &[BorrowedFd<'_>],
-    ) -> Result<Vec<OwnedFd>, SandboxError> {
+    ) -> Result<(PodReply, Vec<OwnedFd>), SandboxError> {
         match ask(&lock(&self.control), request, fds)? {
             Some((PodReply::Failed(failure), _)) => Err(failure.into()),
-            Some((_, fds)) => Ok(fds),
+            Some(reply) => Ok(reply),
             None => Err(SandboxError::PodGone {
                 pod: self.hostname.clone(),
             }),
@@ -160,4 +164,6 @@ pub struct Container {
     pub stdout: OwnedFd,
     /// Read end of its standard error.
     pub stderr: OwnedFd,
+    /// What it has to do without on this machine, each in a sentence for people.
+    pub warnings: Vec<String>,
 }

@@ -162,7 +162,7 @@ impl PodInit {
         let result = match request {
             PodRequest::Start(spec) => self
                 .start_container(spec, fds)
-                .map(|pidfd| (PodReply::Started, Some(pidfd))),
+                .map(|(pidfd, warnings)| (PodReply::Started { warnings }, Some(pidfd))),
             PodRequest::Signal { container, signal } => self
                 .signal(container, signal)
                 .map(|()| (PodReply::Signalled, None)),
@@ -179,7 +179,7 @@ impl PodInit {
         &mut self,
         mut spec: ContainerSpec,
         fds: Vec<OwnedFd>,
-    ) -> Result<OwnedFd, Failure> {
+    ) -> Result<(OwnedFd, Vec<String>), Failure> {
         let [stdout, stderr] = exactly(fds)?;
         let name = spec.name.clone();
         if self.containers.iter().any(|running| running.name == name) {
@@ -204,7 +204,7 @@ impl PodInit {
             mount_namespace: (!is_guest).then_some(launched.mount_namespace),
             exit: None,
         });
-        Ok(launched.pidfd)
+        Ok((launched.pidfd, launched.warnings))
     }
 
     /// The mount namespace of a container that runs.

@@ -12,8 +12,7 @@ use nix::mount::{MsFlags, mount};
 /// Makes the mounts at and below `tops` read-only, one by one, each with the
 /// restrictions it has: in a user namespace the kernel refuses to loosen them.
 pub(crate) fn make_read_only(tops: &[PathBuf]) -> io::Result<()> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    for (path, flags) in mounts_below(&table, tops) {
+    for (path, flags) in mounts_below(&table()?, tops) {
         match remount_read_only(&path, flags) {
             // Hidden under another mount, so no one can reach it.
             Err(nix::Error::ENOENT | nix::Error::EINVAL | nix::Error::ENOTDIR)
@@ -22,6 +21,19 @@ pub(crate) fn make_read_only(tops: &[PathBuf]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The mount points strictly below `top`, those above others first.
+pub(crate) fn mount_points_in(top: &Path) -> io::Result<Vec<PathBuf>> {
+    let found = mounts_below(&table()?, &[top.to_owned()]);
+    let mut paths: Vec<_> = found.into_iter().map(|(path, _)| path).collect();
+    paths.retain(|path| path != top);
+    paths.sort();
+    Ok(paths)
+}
+
+fn table() -> io::Result<String> {
+    fs::read_to_string("/proc/self/mountinfo")
 }
 
 pub(crate) fn remount_read_only(path: &Path, flags: MsFlags) -> nix::Result<()> {

@@ -6,15 +6,19 @@
 //! the new root is entered, and everything after that uses plain paths in it.
 //! The old root hangs at [`OLD_ROOT`] until the end.
 
+mod binds;
+mod overlay;
+mod place;
+
 use std::{
     collections::HashSet,
-    fs::{self, DirBuilder, OpenOptions, Permissions},
-    io::{self, Write},
+    fs::{self, DirBuilder, Permissions},
+    io,
     os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink},
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symlink},
     },
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -23,18 +27,18 @@ use nix::{
     unistd::pivot_root,
 };
 use rustix::{
-    fs::{
-        AtFlags, CWD, Mode, OFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, statvfs, statx,
-    },
+    fs::CWD,
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
 };
 
 use crate::{
     error::{Cause, Context, Failure},
     readonly::{make_read_only, remount_read_only},
-    spec::{Bind, ContainerSpec, FileMount},
+    spec::{Bind, ContainerSpec},
     wire::Site,
 };
+use binds::{Cover, Source};
+use overlay::Layer;
 
 const NONE: Option<&str> = None;
 /// Where the old root hangs while the new one is furnished.
@@ -43,14 +47,15 @@ const OLD_ROOT: &str = "/.host";
 pub(crate) const MOUNT_POINT: &str = "root";
 /// Host directories that a container gets its own of.
 const PRIVATE: [&str; 6] = ["proc", "dev", "etc", "tmp", "run", "lost+found"];
-/// How a directory that covers a hidden one is mounted.
-const COVER: MsFlags = MsFlags::MS_NOSUID
-    .union(MsFlags::MS_NODEV)
-    .union(MsFlags::MS_NOEXEC);
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// Makes the container's root and moves this process into it.
-pub(crate) fn enter(site: &Site, spec: &ContainerSpec, user: (u32, u32)) -> Result<(), Failure> {
+/// Makes the container's root and moves this process into it. Returns what the
+/// container has to do without.
+pub(crate) fn enter(
+    site: &Site,
+    spec: &ContainerSpec,
+    user: (u32, u32),
+) -> Result<Vec<String>, Failure> {
     unshare(CloneFlags::CLONE_NEWNS).step("make the container's mount namespace")?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .step("keep the container's mounts apart")?;
@@ -65,9 +70,11 @@ pub(crate) fn enter(site: &Site, spec: &ContainerSpec, user: (u32, u32)) -> Resu
     root.add_host(host)?;
     root.add_private_directories()?;
     root.pivot()?;
-    root.hide_in("/".as_ref(), "/".as_ref())?;
-    for (bind, source) in spec.binds.iter().zip(sources) {
-        root.add_bind(bind, source)?;
+    root.hide_in("/".as_ref(), "/".as_ref())
+        .step("hide a directory from a container")?;
+    let begin = on_the_host(&spec.cwd, &spec.binds, &sources);
+    for (bind, source) in spec.binds.iter().zip(&sources) {
+        root.add_bind(bind, source, &begin)?;
     }
     for file in &spec.files {
         root.add_file(file)
@@ -75,51 +82,16 @@ pub(crate) fn enter(site: &Site, spec: &ContainerSpec, user: (u32, u32)) -> Resu
     }
     root.seal_covers()?;
     umount2(OLD_ROOT, MntFlags::MNT_DETACH).step("let go of the host's root")?;
-    fs::remove_dir(OLD_ROOT).step("let go of the host's root")
+    fs::remove_dir(OLD_ROOT).step("let go of the host's root")?;
+    Ok(root.warnings)
 }
 
-impl Failure {
-    /// A step on the way to a file, said in terms of the file.
-    fn about_file(self, file: &FileMount) -> Failure {
-        Failure {
-            cause: Cause::File {
-                path: file.path.clone(),
-            },
-            errno: self.errno,
-        }
-    }
-
-    fn about_bind(self, bind: &Bind) -> Failure {
-        let (from, target) = (bind.source.clone(), bind.target.clone());
-        Failure {
-            cause: Cause::Bind { from, target },
-            errno: self.errno,
-        }
-    }
-}
-
-/// A host path as a detached mount.
-struct Source {
-    /// Without links.
-    path: PathBuf,
-    mount: OwnedFd,
-    is_dir: bool,
-}
-
-impl Source {
-    fn open(bind: &Bind) -> Result<Source, Failure> {
-        let path = &bind.source;
-        fs::metadata(path)
-            .and_then(|metadata| {
-                Ok(Source {
-                    path: fs::canonicalize(path)?,
-                    mount: detached(path)?,
-                    is_dir: metadata.is_dir(),
-                })
-            })
-            .step("open the source of a bind")
-            .map_err(|failure| failure.about_bind(bind))
-    }
+/// The host's path for a path of the container.
+fn on_the_host(path: &Path, binds: &[Bind], sources: &[Source]) -> PathBuf {
+    let mut shown = binds.iter().zip(sources).rev();
+    shown
+        .find_map(|(bind, source)| Some(source.path.join(path.strip_prefix(&bind.target).ok()?)))
+        .unwrap_or_else(|| path.to_owned())
 }
 
 /// A copy of the mounts at and below `path`, attached nowhere yet.
@@ -179,8 +151,9 @@ struct Root {
     own: HashSet<u64>,
     /// [`ContainerSpec::hidden`], as far as there is such a directory, without links.
     hidden: Vec<PathBuf>,
-    /// What covers them, by place and device number.
-    covers: Vec<(PathBuf, u64)>,
+    covers: Vec<Cover>,
+    layers: Vec<Layer>,
+    warnings: Vec<String>,
     /// Numbers overlays and files in scratch.
     next: u32,
 }
@@ -205,6 +178,8 @@ impl Root {
             own: HashSet::new(),
             hidden: present,
             covers: Vec::new(),
+            layers: Vec::new(),
+            warnings: Vec::new(),
             next: 0,
         })
     }
@@ -356,99 +331,6 @@ impl Root {
         Ok(())
     }
 
-    fn add_bind(&mut self, bind: &Bind, source: Source) -> Result<(), Failure> {
-        let kind = if source.is_dir {
-            Kind::Directory
-        } else {
-            Kind::File
-        };
-        let target = self
-            .mount_point(&bind.target, kind)
-            .and_then(|target| {
-                attach(&source.mount, &target)?;
-                if bind.read_only {
-                    make_read_only(std::slice::from_ref(&target))?;
-                }
-                Ok(target)
-            })
-            .step("bind")
-            .map_err(|failure| failure.about_bind(bind))?;
-        self.hide_in(&source.path, &target)
-    }
-
-    /// Covers what is to be hidden in the host's directory `source`, which
-    /// appears at `target`.
-    fn hide_in(&mut self, source: &Path, target: &Path) -> Result<(), Failure> {
-        let inside = self.hidden.iter().filter_map(|hidden| {
-            let rest = hidden.strip_prefix(source).ok()?;
-            (!rest.as_os_str().is_empty()).then(|| target.join(rest))
-        });
-        for place in inside.collect::<Vec<_>>() {
-            // The container has its own /tmp and /run, where it is not.
-            if place.is_dir() {
-                self.cover(&place)
-                    .step("hide a directory from a container")?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts an empty directory over `place`, writable until it is sealed:
-    /// mount points may be needed in it.
-    fn cover(&mut self, place: &Path) -> io::Result<()> {
-        let (kind, mode) = (Some("tmpfs"), Some("mode=0755"));
-        mount(Some("hidden"), place, kind, COVER, mode)?;
-        let device = fs::metadata(place)?.dev();
-        self.own.insert(device);
-        self.covers.push((place.to_owned(), device));
-        Ok(())
-    }
-
-    fn seal_covers(&self) -> Result<(), Failure> {
-        for (place, device) in &self.covers {
-            // A bind may have come over it.
-            if fs::metadata(place).is_ok_and(|found| found.dev() == *device) {
-                remount_read_only(place, COVER).step("seal a hidden directory")?;
-            }
-        }
-        Ok(())
-    }
-
-    fn add_file(&mut self, file: &FileMount) -> Result<(), Failure> {
-        let step = "place a file";
-        let target = self.mount_point(&file.path, Kind::File).step(step)?;
-        let parent = target.parent().unwrap_or(Path::new("/"));
-        // A file of our own can be filled in place. Anything else (a mounted
-        // file, a file of the host) is covered by one from scratch.
-        let own = self.is_own(parent).step(step)? && !is_mount_point(&target).step(step)?;
-        let place = if own {
-            target.clone()
-        } else {
-            self.in_scratch("file")
-        };
-        self.write(&place, file).step(step)?;
-        if !own {
-            mount(Some(&place), &target, NONE, MsFlags::MS_BIND, NONE).step(step)?;
-        }
-        Ok(())
-    }
-
-    fn write(&self, path: &Path, file: &FileMount) -> io::Result<()> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        // Never readable by others, not even before its mode is set.
-        let mut out = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        out.write_all(&file.contents)?;
-        self.give(path)?;
-        out.set_permissions(Permissions::from_mode(file.mode))
-    }
-
     /// In a user namespace everything belongs to the one user there is.
     fn give(&self, path: &Path) -> io::Result<()> {
         if self.privileged {
@@ -458,110 +340,8 @@ impl Root {
         }
     }
 
-    /// The place to mount something at, made where it is missing. The answer
-    /// has no symbolic links in it.
-    fn mount_point(&mut self, path: &Path, kind: Kind) -> io::Result<PathBuf> {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let parent = self.directory(parent)?;
-        let place = parent.join(name);
-        if fs::symlink_metadata(&place).is_ok_and(|found| found.is_symlink()) {
-            // /etc/resolv.conf → /run/systemd/… must not lead elsewhere. Links
-            // of the host, such as /var/run, are followed.
-            if self.is_own(&parent)? {
-                fs::remove_file(&place)?;
-            } else if let Ok(target) = fs::canonicalize(&place) {
-                return kind.check(target);
-            }
-        }
-        if fs::symlink_metadata(&place).is_ok() {
-            return kind.check(place);
-        }
-        self.make_writable(&parent)?;
-        match kind {
-            Kind::Directory => make_dir(&place, 0o755)?,
-            Kind::File => drop(
-                OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .open(&place)?,
-            ),
-        }
-        Ok(place)
-    }
-
-    /// `mkdir --parents`, with an overlay where the deepest existing directory
-    /// is read-only. (There and not higher: copying up a directory of root is
-    /// not allowed to an ordinary user.) Returns the path without links.
-    fn directory(&mut self, path: &Path) -> io::Result<PathBuf> {
-        let mut current = PathBuf::from("/");
-        for component in path.components() {
-            let name = match component {
-                Component::Normal(name) => name,
-                Component::RootDir => continue,
-                _ => return Err(io::ErrorKind::InvalidInput.into()),
-            };
-            let next = current.join(name);
-            current = match fs::canonicalize(&next) {
-                Ok(found) => Kind::Directory.check(found)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.make_writable(&current)?;
-                    make_dir(&next, 0o755)?;
-                    next
-                }
-                Err(error) => return Err(error),
-            };
-        }
-        Ok(current)
-    }
-
-    fn make_writable(&mut self, dir: &Path) -> io::Result<()> {
-        if statvfs(dir)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
-            self.overlay(dir, dir)?;
-        }
-        Ok(())
-    }
-
     fn is_own(&self, path: &Path) -> io::Result<bool> {
         Ok(self.own.contains(&fs::symlink_metadata(path)?.dev()))
-    }
-
-    /// Covers `target` with a private, writable copy of `lower`.
-    fn overlay(&mut self, lower: &Path, target: &Path) -> io::Result<()> {
-        let upper = self.in_scratch("upper");
-        let work = self.in_scratch("work");
-        let mode = fs::metadata(lower)?.permissions().mode() & 0o7777;
-        make_dir(&upper, mode)?;
-        make_dir(&work, 0o700)?;
-        // By descriptor, because paths would need quoting.
-        let open = |path: &Path| {
-            rustix::fs::open(
-                path,
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-        };
-        let (lower, upper, work) = (open(lower)?, open(&upper)?, open(&work)?);
-        let options = format!(
-            "lowerdir=/proc/self/fd/{},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}",
-            lower.as_raw_fd(),
-            upper.as_raw_fd(),
-            work.as_raw_fd(),
-        );
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        mount(
-            Some("overlay"),
-            target,
-            Some("overlay"),
-            flags,
-            Some(options.as_str()),
-        )?;
-        self.own.insert(fs::metadata(target)?.dev());
-        // An overlay has its lower directory without what is mounted in it.
-        let uncovered = |(place, _): &&(PathBuf, u64)| place.starts_with(target);
-        let again: Vec<_> = self.covers.iter().filter(uncovered).cloned().collect();
-        again.iter().try_for_each(|(place, _)| self.cover(place))
     }
 
     /// A path in scratch that nothing else uses.
@@ -569,27 +349,6 @@ impl Root {
         self.next += 1;
         self.scratch.join(format!("{stem}-{}", self.next))
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    File,
-    Directory,
-}
-
-impl Kind {
-    fn check(self, path: PathBuf) -> io::Result<PathBuf> {
-        match (self, fs::metadata(&path)?.is_dir()) {
-            (Kind::Directory, false) => Err(io::ErrorKind::NotADirectory.into()),
-            (Kind::File, true) => Err(io::ErrorKind::IsADirectory.into()),
-            _ => Ok(path),
-        }
-    }
-}
-
-fn is_mount_point(path: &Path) -> io::Result<bool> {
-    let status = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)?;
-    Ok(status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {

@@ -51,14 +51,35 @@ pub struct ContainerSpec {
 /// A mount point that is missing below a read-only directory is made in a
 /// private overlay of that directory. Below a writable bind it is made in the
 /// bind's source, as container runtimes do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
     /// Absolute path on the host.
     pub source: PathBuf,
     /// Absolute path inside the container.
     pub target: PathBuf,
-    /// Refuse writes through this mount and the mounts below it.
-    pub read_only: bool,
+    /// What writes do there.
+    pub access: Access,
+}
+
+/// What a container's writes to a [`Bind`] do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// They are refused, in the mounts below too.
+    ReadOnly,
+    /// They change the host's files.
+    ReadWrite,
+    /// They stay in the container and are lost when it ends, as in the writable
+    /// layer of a container's image; the host's files never change. A single
+    /// file is shown read-only.
+    ///
+    /// Overlays of one container whose sources lie in one another are one
+    /// layer: what is written through one is seen through the other. Inside,
+    /// what the host changes later is seen or not, as overlayfs has it; inotify
+    /// does not tell it. A container that starts afterwards sees it.
+    ///
+    /// Where the kernel refuses an overlay, the directory is shown read-only
+    /// and [`Container::warnings`](crate::Container::warnings) says so.
+    Overlay,
 }
 
 /// A file with given contents, owned by the container's user and private to

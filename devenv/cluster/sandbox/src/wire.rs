@@ -117,7 +117,10 @@ pub(crate) enum PodReply {
     /// With the event channel.
     Ready,
     /// With a pidfd of the container's main process.
-    Started,
+    Started {
+        /// [`crate::Container::warnings`].
+        warnings: Vec<String>,
+    },
     Signalled,
     Failed(Failure),
 }
@@ -133,6 +136,8 @@ pub(crate) enum Launch {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum LaunchReply {
+    /// What the program has to do without; before [`Executing`](Self::Executing).
+    Warning(String),
     /// Everything but the execution is done; after this, a hang-up without a
     /// further message means that it was executed. With the process's mount
     /// namespace.

@@ -209,6 +209,7 @@ impl PodSandbox for FakeSandbox {
             pid: 1,
             stdout: Box::new(tokio::io::empty()),
             stderr: Box::new(tokio::io::empty()),
+            warnings: Vec::new(),
         })
     }
 

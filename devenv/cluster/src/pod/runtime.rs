@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use devenv_sandbox::Bind;
 use tokio::io::AsyncRead;
 
-use super::volumes::{BindMount, File};
+use super::volumes::File;
 
 /// A pod to be made.
 #[derive(Debug, Clone)]
@@ -32,7 +33,7 @@ pub struct StartSpec {
     /// Working directory in the container.
     pub cwd: PathBuf,
     /// Host paths that it sees.
-    pub binds: Vec<BindMount>,
+    pub binds: Vec<Bind>,
     /// Files that are made in it.
     pub files: Vec<File>,
     /// User and group; the owner of the checkout when not given.
@@ -62,6 +63,8 @@ pub struct Started {
     pub stdout: Output,
     /// Its standard error.
     pub stderr: Output,
+    /// What it has to do without on this machine, each in a sentence for people.
+    pub warnings: Vec<String>,
 }
 
 impl std::fmt::Debug for Started {

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use devenv_sandbox::{Bind, ContainerSpec, Exit, FileMount, Netd, Pod, PodEvent, PodSpec};
+use devenv_sandbox::{ContainerSpec, Exit, FileMount, Netd, Pod, PodEvent, PodSpec};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -81,19 +81,12 @@ fn files(files: Vec<File>) -> Vec<FileMount> {
 }
 
 fn container(spec: StartSpec, within: Option<String>) -> ContainerSpec {
-    let binds = spec.binds.into_iter();
     ContainerSpec {
         name: spec.name,
         argv: spec.argv,
         env: spec.env,
         cwd: spec.cwd,
-        binds: binds
-            .map(|b| Bind {
-                source: b.source,
-                target: b.target,
-                read_only: b.read_only,
-            })
-            .collect(),
+        binds: spec.binds,
         files: files(spec.files),
         run_as: spec.run_as,
         hidden: spec.hidden,
@@ -129,6 +122,7 @@ impl ProcessSandbox {
             pid: started.pid,
             stdout: output(started.stdout)?,
             stderr: output(started.stderr)?,
+            warnings: started.warnings,
         })
     }
 

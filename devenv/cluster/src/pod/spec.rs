@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
+use devenv_sandbox::{Access, Bind};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use nix::unistd::{Gid, Uid, User};
 
 use super::configs::Configs;
 use super::env::{Facts, command_line, environment};
 use super::runtime::StartSpec;
-use super::volumes::{BindMount, HostPolicy, mounts};
-use crate::image::Image;
+use super::volumes::{HostPolicy, mounts};
+use crate::image::{Image, RunSpec};
 
 /// `PATH` where this process has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -83,27 +84,7 @@ pub(crate) fn start_spec(
     }
     let run_as = run_as(pod, container, around)?;
     let run = &image.run;
-    let mut binds = vec![BindMount {
-        source: run.cwd.clone(),
-        target: run.cwd.clone(),
-        read_only: false,
-    }];
-    if let Some(workdir) = run.workdir.as_ref().filter(|w| **w != run.cwd) {
-        binds.push(BindMount {
-            source: run.cwd.clone(),
-            target: workdir.clone(),
-            read_only: false,
-        });
-    }
-    binds.extend(
-        run.binds
-            .iter()
-            .map(|(source, target, read_only)| BindMount {
-                source: source.clone(),
-                target: target.clone(),
-                read_only: *read_only,
-            }),
-    );
+    let mut binds = image_binds(run);
     binds.extend(mounts.binds);
     binds.retain(|bind| bind.source.as_os_str() != "/" && !bind.source.as_os_str().is_empty());
     let cwd = container
@@ -128,6 +109,28 @@ pub(crate) fn start_spec(
         run_as,
         hidden: around.hidden.clone(),
     })
+}
+
+/// What the image shows of the host: its binds, and its working directory in both places.
+fn image_binds(run: &RunSpec) -> Vec<Bind> {
+    let mut binds = run.binds.clone();
+    let shown = binds
+        .iter()
+        .rev()
+        .find(|bind| run.cwd.starts_with(&bind.source) && bind.source == bind.target);
+    let access = shown.map(|bind| bind.access);
+    let cwd = |target: &PathBuf| Bind {
+        source: run.cwd.clone(),
+        target: target.clone(),
+        access: access.unwrap_or(Access::ReadWrite),
+    };
+    if access.is_none() {
+        binds.insert(0, cwd(&run.cwd));
+    }
+    if let Some(workdir) = run.workdir.as_ref().filter(|w| **w != run.cwd) {
+        binds.push(cwd(workdir));
+    }
+    binds
 }
 
 /// The machine's defaults, the image's variables over them, the container's over those.
@@ -241,7 +244,11 @@ mod tests {
                 ("MODE".into(), "image".into()),
                 ("PATH".into(), "/opt/bin".into()),
             ],
-            binds: vec![("/a".into(), "/b".into(), true)],
+            binds: vec![Bind {
+                source: "/a".into(),
+                target: "/b".into(),
+                access: Access::ReadOnly,
+            }],
         };
         let image = Image {
             run: Arc::new(run),
@@ -285,21 +292,46 @@ mod tests {
             (get("PATH"), get("MODE"), get("X"), get("HOSTNAME")),
             (vec!["/opt/bin"], vec!["mine"], vec!["y"], vec!["web-1"])
         );
-        let binds: Vec<(String, bool)> = spec
+        let binds: Vec<_> = spec
             .binds
             .iter()
-            .map(|b| (b.target.display().to_string(), b.read_only))
+            .map(|b| (b.target.display().to_string(), b.access))
             .collect();
         assert_eq!(
             binds,
             [
-                ("/src/web".into(), false),
-                ("/app".into(), false),
-                ("/b".into(), true)
+                ("/src/web".into(), Access::ReadWrite),
+                ("/b".into(), Access::ReadOnly),
+                ("/app".into(), Access::ReadWrite),
             ]
         );
         assert_eq!(spec.run_as, Some((1234, 0)));
         assert_eq!(spec.hidden, [PathBuf::from("/src/web/.state")]);
+    }
+
+    #[test]
+    fn a_working_directory_is_shown_as_what_is_around_it() {
+        let bind = |path: &str, access| Bind {
+            source: path.into(),
+            target: path.into(),
+            access,
+        };
+        let run = RunSpec {
+            cwd: "/src/web".into(),
+            workdir: Some("/app".into()),
+            binds: vec![
+                bind("/src", Access::Overlay),
+                bind("/src/.state/venvs", Access::ReadOnly),
+            ],
+            ..RunSpec::default()
+        };
+        let mut expected = run.binds.clone();
+        expected.push(Bind {
+            source: "/src/web".into(),
+            target: "/app".into(),
+            access: Access::Overlay,
+        });
+        assert_eq!(image_binds(&run), expected);
     }
 
     #[rstest]

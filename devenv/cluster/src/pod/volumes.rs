@@ -8,23 +8,13 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use devenv_sandbox::{Access, Bind};
 use k8s_openapi::api::core::v1::{
     Container, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, Volume, VolumeMount,
 };
 
 use super::configs::{Configs, Data};
 use super::env::{Facts, expand, field};
-
-/// A host path that appears in the container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BindMount {
-    /// Path on the host.
-    pub source: PathBuf,
-    /// Path in the container.
-    pub target: PathBuf,
-    /// Whether the container may only read it.
-    pub read_only: bool,
-}
 
 /// A file that is made in the container.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,7 +46,7 @@ pub struct Mounts {
     /// Files to make.
     pub files: Vec<File>,
     /// Host paths to bind.
-    pub binds: Vec<BindMount>,
+    pub binds: Vec<Bind>,
 }
 
 /// Where volumes may live on the host.
@@ -143,7 +133,11 @@ fn add(
         )));
     }
     let target = PathBuf::from(&mount.mount_path);
-    let read_only = mount.read_only.unwrap_or(false);
+    let access = if mount.read_only.unwrap_or(false) {
+        Access::ReadOnly
+    } else {
+        Access::ReadWrite
+    };
     if let Some(files) = files_of(pod, volume, configs, facts)? {
         return place(volume, files, sub_path.as_deref(), &target, policy, out);
     }
@@ -165,10 +159,10 @@ fn add(
             make_dir(&source, 0o777, policy.owner)?;
         }
     }
-    out.binds.push(BindMount {
+    out.binds.push(Bind {
         source,
         target,
-        read_only,
+        access,
     });
     Ok(())
 }
@@ -355,10 +349,10 @@ fn place(
         // An empty volume is still a directory.
         let source = policy.volumes_dir.join(&volume.name);
         make_dir(&source, 0o755, policy.owner)?;
-        out.binds.push(BindMount {
+        out.binds.push(Bind {
             source,
             target: target.to_owned(),
-            read_only: true,
+            access: Access::ReadOnly,
         });
         return Ok(());
     }

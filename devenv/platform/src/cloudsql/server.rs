@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use devenv_cluster::RunSpec;
+use devenv_cluster::{Access, Bind, RunSpec};
 use serde_json::{Value, json};
 
 use super::{
@@ -124,8 +124,8 @@ impl Server {
             workdir: None,
             env: Vec::new(),
             binds: vec![
-                (self.data.clone(), self.data.clone(), false),
-                (self.run.clone(), self.run.clone(), true),
+                shown(&self.data, Access::ReadWrite),
+                shown(&self.run, Access::ReadOnly),
             ],
         }
     }
@@ -166,6 +166,15 @@ impl Server {
                 },
             }),
         ]
+    }
+}
+
+/// A host path at its own place in the container.
+fn shown(path: &Path, access: Access) -> Bind {
+    Bind {
+        source: path.to_owned(),
+        target: path.to_owned(),
+        access,
     }
 }
 

@@ -209,6 +209,7 @@ impl Holder {
             pid: pid_of(&pidfd)?,
             stdout,
             stderr,
+            warnings: Vec::new(),
         })
     }
 

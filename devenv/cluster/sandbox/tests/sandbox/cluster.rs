@@ -10,7 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devenv_sandbox::{Bind, ContainerSpec, Exit, Netd, NetdOptions, Pod, PodEvent, PodSpec};
+use devenv_sandbox::{
+    Access, Bind, ContainerSpec, Exit, Netd, NetdOptions, Pod, PodEvent, PodSpec,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::TempDir;
 
@@ -75,7 +77,7 @@ pub fn container(argv: &[&str]) -> ContainerSpec {
         binds: vec![Bind {
             source: std::env::current_exe().unwrap(),
             target: PROGRAM.into(),
-            read_only: true,
+            access: Access::ReadOnly,
         }],
         files: vec![],
         run_as: None,

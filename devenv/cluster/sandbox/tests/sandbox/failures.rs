@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use devenv_sandbox::{Bind, Exit, FileMount, SandboxError};
+use devenv_sandbox::{Access, Bind, Exit, FileMount, SandboxError};
 
 use crate::{
     Scenario,
@@ -36,7 +36,7 @@ fn what_cannot_be_started_is_named() {
         spec.binds.push(Bind {
             source: dir.clone(),
             target: "/b".into(),
-            read_only: true,
+            access: Access::ReadOnly,
         });
         spec
     };
@@ -78,7 +78,7 @@ fn what_cannot_be_started_is_named() {
     spec.binds.push(Bind {
         source: "/no/source".into(),
         target: "/x".into(),
-        read_only: true,
+        access: Access::ReadOnly,
     });
     let error = pod.start(&spec).unwrap_err();
     assert!(matches!(&error, SandboxError::Bind { .. }), "{error:?}");

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use devenv_sandbox::{Bind, Exit, FileMount, PodSpec};
+use devenv_sandbox::{Access, Bind, Exit, FileMount, PodSpec};
 
 use crate::{
     Scenario,
@@ -38,11 +38,11 @@ fn file(path: &str, contents: &str, mode: u32) -> FileMount {
     }
 }
 
-fn bind(source: &Path, target: &str, read_only: bool) -> Bind {
+fn bind(source: &Path, target: &str, access: Access) -> Bind {
     Bind {
         source: source.to_owned(),
         target: target.into(),
-        read_only,
+        access,
     }
 }
 
@@ -124,9 +124,9 @@ fn binds_are_writable_or_not() {
         "cat /rw/in /ro/in /app/one; echo out > /rw/out || exit 3; (echo out > /ro/out) 2>/dev/null && exit 4; (echo x > /app/one) 2>/dev/null && exit 5; exit 0",
     );
     spec.binds.extend([
-        bind(&dir.join("data"), "/rw", false),
-        bind(&dir.join("data"), "/ro", true),
-        bind(&dir.join("one"), "/app/one", true),
+        bind(&dir.join("data"), "/rw", Access::ReadWrite),
+        bind(&dir.join("data"), "/ro", Access::ReadOnly),
+        bind(&dir.join("one"), "/app/one", Access::ReadOnly),
     ]);
     let ran = run(&cluster.pod(2), &spec);
     assert_eq!(
@@ -149,8 +149,10 @@ fn a_read_only_bind_is_extended() {
     let mut spec = shell(&format!(
         "cd /app && cat config/key src/link && cat {own}/src/main.py && pwd"
     ));
-    spec.binds
-        .extend([bind(&dir, own, true), bind(&dir, "/app", true)]);
+    spec.binds.extend([
+        bind(&dir, own, Access::ReadOnly),
+        bind(&dir, "/app", Access::ReadOnly),
+    ]);
     spec.files.push(file("/app/config/key", "value ", 0o444));
     let ran = run(&cluster.pod(2), &spec);
     assert_eq!(ran.stdout, "value sourcesource/app\n", "{ran:?}");
@@ -181,10 +183,10 @@ fn a_hidden_directory_is_empty() {
     assert_eq!(run(&pod, &spec).stdout.trim(), "");
 
     spec.binds.extend([
-        bind(&source, source.to_str().unwrap(), false),
-        bind(&source, "/app", false),
-        bind(&dir.join("link"), "/link", false),
-        bind(&source, "/ro", true),
+        bind(&source, source.to_str().unwrap(), Access::ReadWrite),
+        bind(&source, "/app", Access::ReadWrite),
+        bind(&dir.join("link"), "/link", Access::ReadWrite),
+        bind(&source, "/ro", Access::ReadOnly),
     ]);
     spec.files.push(file("/ro/config/key", "value", 0o444));
     assert_eq!(
@@ -199,9 +201,9 @@ fn a_hidden_directory_is_empty() {
     ));
     spec.hidden = vec![state.clone()];
     spec.binds.extend([
-        bind(&source, source.to_str().unwrap(), false),
-        bind(&data, data.to_str().unwrap(), false),
-        bind(&state, "/on-purpose", true),
+        bind(&source, source.to_str().unwrap(), Access::ReadWrite),
+        bind(&data, data.to_str().unwrap(), Access::ReadWrite),
+        bind(&state, "/on-purpose", Access::ReadOnly),
     ]);
     assert_eq!(run(&pod, &spec).stdout, "data\ncontentsdata\nsecret\n");
     assert!(data.join("new").exists() && !state.join("x").exists());

@@ -10,6 +10,7 @@ mod host;
 mod leftovers;
 mod lifecycle;
 mod network;
+mod overlays;
 mod plain;
 mod programs;
 mod rooms;
@@ -62,6 +63,7 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         network::SCENARIOS,
         rooms::SCENARIOS,
         files::SCENARIOS,
+        overlays::SCENARIOS,
         failures::SCENARIOS,
         lifecycle::SCENARIOS,
         host::SCENARIOS,

@@ -9,7 +9,7 @@ use std::{
 
 use devenv_sandbox::{Netd, NetdOptions};
 
-use crate::{cluster, leftovers, plain};
+use crate::{cluster, leftovers, overlays, plain};
 
 /// True when this process was one of the programs.
 pub fn run_if_asked() -> bool {
@@ -22,6 +22,8 @@ pub fn run_if_asked() -> bool {
         ["descriptors"] => descriptors(),
         ["try-start"] => try_start(),
         ["descriptors-of-a-pod"] => descriptors_of_a_pod(),
+        ["overlay-in-foreign-directory", dir] => overlays::overlay_in_foreign_directory(dir),
+        ["overlay-with-mounts", dir] => overlays::overlay_with_mounts(dir),
         ["tree", marker, run_dir] => leftovers::tree(marker, run_dir),
         ["plain-tree", marker, run_dir, bare] => plain::tree(marker, run_dir, bare),
         _ => return false,

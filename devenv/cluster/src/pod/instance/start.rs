@@ -136,6 +136,10 @@ impl Instance {
             pid = started.pid,
             "a container started"
         );
+        for warning in &started.warnings {
+            let message = format!("container {:?}: {warning}", container.name);
+            self.tell(EventType::Warning, "ContainerLimited", &message);
+        }
         let run = self.slots[index].run;
         if let Err(error) = self
             .shared

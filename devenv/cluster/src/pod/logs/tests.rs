@@ -36,6 +36,7 @@ impl Rig {
             pid: 1,
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
+            warnings: Vec::new(),
         };
         self.logs.begin(&self.uid, "c", n, started).expect("begun");
         (out, err)

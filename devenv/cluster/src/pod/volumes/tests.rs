@@ -114,10 +114,10 @@ fn empty_dir_is_made_and_shared() {
     let source = dir.path().join("volumes/v");
     assert_eq!(
         mounts.binds,
-        [BindMount {
+        [Bind {
             source: source.clone(),
             target: "/cache".into(),
-            read_only: false
+            access: Access::ReadWrite,
         }]
     );
     assert_eq!(
@@ -134,7 +134,7 @@ fn host_paths_stay_in_the_project_even_through_links() {
     let mount = json!({"mountPath": "/d", "readOnly": true});
     let mounts = run(&root, path("project/new/deep"), mount.clone()).expect("allowed");
     assert!(root.join("project/new/deep").is_dir());
-    assert!(mounts.binds[0].read_only);
+    assert_eq!(mounts.binds[0].access, Access::ReadOnly);
     std::os::unix::fs::symlink("/etc", root.join("project/link")).expect("linked");
     for bad in ["project/link", "project/../other", "other"] {
         run(&root, path(bad), mount.clone()).expect_err(bad);
