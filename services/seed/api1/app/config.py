@@ -5,6 +5,7 @@ Everything that is wrong with it is reported together, and no secret is shown.
 
 import logging
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -133,7 +134,7 @@ class _Reader:
 
     def api_name(self) -> str:
         name = self.text("API_NAME") or DEFAULT_API_NAME
-        if len(name) > 32 or not name.isprintable():
+        if len(name) > 32 or any(unicodedata.category(char) == "Cc" for char in name):
             shown = name.encode("unicode_escape").decode()
             self.problems.append(f"API_NAME is `{shown}`; expected at most 32 printable characters")
         return name

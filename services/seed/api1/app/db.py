@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import TypeVar
 
-import asyncmy
 from asyncmy.connection import Connection
 from asyncmy.errors import MySQLError
 from asyncmy.pool import Pool
@@ -278,15 +277,3 @@ class Database:
         if not self.away:
             self.away = True
             log.warning("the database is away", extra={"error": str(error) or repr(error)})
-
-
-async def connect(config: DatabaseConfig) -> Connection:
-    """Open one connection past the pool, as the tests do."""
-    return await asyncmy.connect(
-        host=config.host,
-        port=config.port,
-        user=config.user,
-        password=config.password.encode(),
-        database=config.name,
-        autocommit=True,
-    )

@@ -1,7 +1,6 @@
 """What is answered where: the records, the probes, the metrics."""
 
 import hashlib
-import logging
 import time
 from typing import Annotated
 
@@ -16,8 +15,6 @@ from .read import Page, page
 from .record import parse_body
 from .service import Service
 from .write import Keyed, insert, parse_key
-
-log = logging.getLogger(__name__)
 
 #: How long `/readyz` may take; a kubelet's default patience is one second.
 READY_WITHIN = 0.9

@@ -1,0 +1,6 @@
+// api3: reads the telemetry out of MySQL and pushes it to pages over Socket.IO.
+
+import { build } from "./app.js";
+import { run } from "./service/life.js";
+
+await run({ apiName: "api3", port: 8080 }, build);
