@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use devenv_ingress::{Proxy, ProxyOptions, Table};
 use devenv_sandbox::{Netd, NetdOptions};
-use k8s_openapi::api::core::v1::Service;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tracing::warn;
@@ -36,9 +35,9 @@ use crate::controllers::replicaset::ReplicaSets;
 use crate::controllers::runtime::{self, Controller};
 use crate::host::HostPrograms;
 use crate::image::ImageTable;
-use crate::kinds;
 use crate::net::clusterip::ClusterIps;
 use crate::net::connect::Sockets;
+use crate::net::dial::{Dialer, ServicePort};
 use crate::net::dns::{Dns, upstream::Upstream};
 use crate::net::routed::Routed;
 use crate::net::well_known::{API_IN_CLUSTER, DNS};
@@ -61,7 +60,7 @@ pub struct Cluster {
     store: Store,
     images: ImageTable,
     api: ApiServer,
-    sockets: Sockets,
+    dialer: Dialer,
     netd: Arc<Netd>,
     proxy: Arc<Proxy>,
     fronts: Arc<Vec<Front>>,
@@ -126,7 +125,8 @@ impl Cluster {
             async move { sockets.refill(netd, stop).await }
         });
         start_dns(&netd, &store, &carrying).await?;
-        start_way_out(&netd, &carrying).await;
+        let dialer = Dialer::new(sockets.clone(), store.clone(), options.also_at);
+        start_way_out(&netd, &dialer, &carrying).await;
 
         let logs = LogStore::new(run_dir.join("logs"), store.clone())
             .map_err(ClusterError::io("make the folder for logs"))?;
@@ -151,14 +151,14 @@ impl Cluster {
         .await?;
 
         let proxy_options = ProxyOptions {
-            connector: Arc::new(sockets.clone()),
+            connector: Arc::new(dialer.clone()),
             ..ProxyOptions::new(options.ingress)
         };
         let proxy = Arc::new(Proxy::start(
             proxy_options,
             routes_without_endpoints(&store),
         )?);
-        let fronts = Arc::new(fronts(options.knative, &sockets)?);
+        let fronts = Arc::new(fronts(options.knative, &dialer)?);
 
         let images = ImageTable::new();
         let recorder = Recorder::new(store.clone());
@@ -207,7 +207,7 @@ impl Cluster {
             store.clone(),
             recorder.clone(),
             netd.clone(),
-            sockets.clone(),
+            dialer.clone(),
             routed.clone(),
             carrying.stop_token(),
             carrying.tracker(),
@@ -241,7 +241,7 @@ impl Cluster {
             store,
             images,
             api,
-            sockets,
+            dialer,
             netd,
             proxy,
             fronts,
@@ -303,7 +303,7 @@ impl Cluster {
     /// # Errors
     /// What connect(2) says, or that the network is gone.
     pub async fn connect(&self, addr: SocketAddrV4) -> io::Result<TcpStream> {
-        self.sockets.connect(addr).await
+        self.dialer.connect(addr).await
     }
 
     /// Carries connections of a host listener to the ready endpoints of a Service's port, until
@@ -314,24 +314,24 @@ impl Cluster {
     pub async fn forward(
         &self,
         listener: std::net::TcpListener,
-        namespace: String,
-        service: String,
-        port: u16,
+        to: ServicePort,
     ) -> Result<(), ClusterError> {
-        let what = || format!("forward a listener to service {namespace}/{service}");
+        let what = || {
+            format!(
+                "forward a listener to service {}/{}",
+                to.namespace, to.service
+            )
+        };
         listener
             .set_nonblocking(true)
             .map_err(ClusterError::io(what()))?;
         let listener = TcpListener::from_std(listener).map_err(ClusterError::io(what()))?;
         let store = self.store.clone();
-        let targets = move || {
-            let slices = endpoints::slices(&store, &namespace, &service);
-            endpoints::ready(&slices, &port_name(&store, &namespace, &service, port))
-        };
+        let targets = move || endpoints::of_port(&store, &to);
         let (stop, tracker) = (self.carrying.stop_token(), self.carrying.tracker());
         let serving = forward::serve(
             listener,
-            self.sockets.clone(),
+            self.dialer.clone(),
             targets,
             stop.clone(),
             stop,
@@ -405,7 +405,7 @@ fn control(
 
 fn fronts(
     listeners: Vec<std::net::TcpListener>,
-    sockets: &Sockets,
+    dialer: &Dialer,
 ) -> Result<Vec<Front>, ClusterError> {
     listeners
         .into_iter()
@@ -414,7 +414,7 @@ fn fronts(
                 .local_addr()
                 .map_err(ClusterError::io("use a listener for Cloud Run services"))?;
             let options = ProxyOptions {
-                connector: Arc::new(sockets.clone()),
+                connector: Arc::new(dialer.clone()),
                 threads: 1,
                 ..ProxyOptions::new(vec![listener])
             };
@@ -443,7 +443,7 @@ async fn start_dns(netd: &Arc<Netd>, store: &Store, tasks: &Tasks) -> Result<(),
 }
 
 /// The way out of the cluster. Without it pods still reach each other: said, not fatal.
-async fn start_way_out(netd: &Arc<Netd>, tasks: &Tasks) {
+async fn start_way_out(netd: &Arc<Netd>, dialer: &Dialer, tasks: &Tasks) {
     let netd = netd.clone();
     let opened = blocking("open the way out of the cluster", move || {
         Ok(netd.way_out()?)
@@ -452,7 +452,8 @@ async fn start_way_out(netd: &Arc<Netd>, tasks: &Tasks) {
     match opened {
         Ok(listener) => {
             let (stop, connections) = (tasks.stop_token(), tasks.tracker());
-            tasks.spawn("way out", egress::run(listener, stop, connections));
+            let dialer = dialer.clone();
+            tasks.spawn("way out", egress::run(listener, dialer, stop, connections));
         }
         Err(error) => warn!(
             error = &error as &dyn std::error::Error,
@@ -472,21 +473,6 @@ async fn blocking<T: Send + 'static>(
             source: io::Error::other(error),
         }),
     }
-}
-
-fn port_name(store: &Store, ns: &str, service: &str, port: u16) -> String {
-    let typed = store
-        .get(&kinds::SERVICE, ns, service)
-        .and_then(|o| o.typed::<Service>().ok());
-    let ports = typed
-        .and_then(|s| s.spec)
-        .and_then(|s| s.ports)
-        .unwrap_or_default();
-    ports
-        .into_iter()
-        .find(|p| p.port == i32::from(port))
-        .and_then(|p| p.name)
-        .unwrap_or_default()
 }
 
 fn make_private(dir: &Path) -> Result<(), ClusterError> {

@@ -21,3 +21,4 @@ pub use cluster::{Cluster, ClusterError, ClusterOptions, TaskFailed};
 pub use devenv_sandbox::{Access, Bind};
 pub use host::HostPrograms;
 pub use image::{ImageTable, RunSpec};
+pub use net::dial::ServicePort;

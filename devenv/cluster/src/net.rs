@@ -2,6 +2,7 @@
 
 pub mod clusterip;
 pub mod connect;
+pub mod dial;
 pub mod dns;
 pub mod egress;
 pub mod endpoints;

@@ -9,7 +9,8 @@ use std::{
 
 use devenv_model::{ImageSource, Object, Topology};
 use devenv_platform::{
-    BuiltImage, Database, Endpoints, LocalOptions, LocalTarget, Target, TargetError, address,
+    BuiltImage, Database, DatabaseOptions, Endpoints, LocalOptions, LocalTarget, Target,
+    TargetError, address,
     cloudsql::{MigrateError, migrate},
     doctor::Needs,
 };
@@ -360,7 +361,10 @@ fn local_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> 
         namespace: topology.project().namespace.clone(),
         http_port: topology.ingress().http_port,
         cloud_run: topology.cloud_run().map(|o| o.name().to_owned()).collect(),
-        database: topology.cloud_sql().is_some(),
+        database: topology.cloud_sql().map(|sql| DatabaseOptions {
+            service: sql.service.clone(),
+            also_at: sql.also_at.clone(),
+        }),
     }
 }
 

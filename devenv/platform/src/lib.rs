@@ -9,5 +9,5 @@ pub mod host;
 mod local;
 mod target;
 
-pub use local::{FIELD_MANAGER, LocalOptions, LocalTarget};
+pub use local::{DatabaseOptions, FIELD_MANAGER, LocalOptions, LocalTarget};
 pub use target::{BuiltImage, Database, DatabaseFacts, Endpoints, Target, TargetError, Volumes};

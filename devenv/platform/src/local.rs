@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use devenv_cluster::{Cluster, ClusterOptions};
+use devenv_cluster::{Cluster, ClusterOptions, ServicePort};
 use devenv_model::Topology;
 use futures_util::StreamExt;
 use k8s_openapi::api::{
@@ -53,8 +53,31 @@ pub struct LocalOptions {
     pub http_port: u16,
     /// Names of the Cloud Run services.
     pub cloud_run: Vec<String>,
-    /// Whether a database will be asked for.
-    pub database: bool,
+    /// The database that will be asked for, if any.
+    pub database: Option<DatabaseOptions>,
+}
+
+/// What has to be known of the database before the cluster starts.
+#[derive(Debug, Clone)]
+pub struct DatabaseOptions {
+    /// The Service of the default namespace that leads to it.
+    pub service: String,
+    /// Addresses at which pods reach it as well.
+    pub also_at: Vec<Ipv4Addr>,
+}
+
+impl DatabaseOptions {
+    fn also_at(&self, namespace: &str) -> BTreeMap<SocketAddrV4, ServicePort> {
+        let at = |ip: &Ipv4Addr| {
+            let to = ServicePort {
+                namespace: namespace.to_owned(),
+                service: self.service.clone(),
+                port: MYSQL,
+            };
+            (SocketAddrV4::new(*ip, MYSQL), to)
+        };
+        self.also_at.iter().map(at).collect()
+    }
 }
 
 /// The local target, running.
@@ -96,9 +119,11 @@ const DATABASE_TRIES: i32 = 3;
 impl LocalTarget {
     /// Starts the cluster: when this returns, the API answers and pods can run.
     pub async fn start(options: LocalOptions) -> Result<Self, TargetError> {
-        let engine = options
-            .database
-            .then(|| tokio::task::spawn_blocking(Engine::find));
+        let database = options.database.as_ref();
+        let engine = database.map(|_| tokio::task::spawn_blocking(Engine::find));
+        let also_at = database
+            .map(|d| d.also_at(&options.namespace))
+            .unwrap_or_default();
         let own = address::project_address(&options.root);
         let owner = address::owner_of(&options.root)
             .map_err(|source| io_error("read the owner of", &options.root, source))?;
@@ -108,7 +133,7 @@ impl LocalTarget {
         // A server of this machine that listens on every address (a MySQL, an nginx)
         // has this project's as well: that keeps nobody from working.
         let own_http = address::bind_or_from(at(own, HTTP), HTTP_OTHER, "")?;
-        let mysql = if options.database {
+        let mysql = if database.is_some() {
             Some(address::bind_or_next(at(own, MYSQL), "")?)
         } else {
             None
@@ -151,6 +176,7 @@ impl LocalTarget {
             owner,
             ingress: vec![http.listener, own_http.listener],
             ingress_addresses: vec![IpAddr::V4(own)],
+            also_at,
             knative,
             env_for_knative: vec![("INGRESS_URL".to_owned(), ingress.clone())],
         })
@@ -333,9 +359,11 @@ impl Target for LocalTarget {
         self.cluster
             .forward(
                 bound.listener,
-                topology.project().namespace.clone(),
-                config.service.clone(),
-                MYSQL,
+                ServicePort {
+                    namespace: topology.project().namespace.clone(),
+                    service: config.service.clone(),
+                    port: MYSQL,
+                },
             )
             .await?;
         let facts = DatabaseFacts {

@@ -1,7 +1,8 @@
 //! What a cluster needs, and what can go wrong with it.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 use devenv_ingress::ProxyError;
@@ -9,6 +10,7 @@ use devenv_sandbox::SandboxError;
 
 use super::TaskFailed;
 use crate::api::ApiError;
+use crate::net::dial::ServicePort;
 use crate::store::StoreError;
 
 /// What a cluster is started with.
@@ -28,6 +30,9 @@ pub struct ClusterOptions {
     pub ingress: Vec<std::net::TcpListener>,
     /// Addresses that Ingress objects show.
     pub ingress_addresses: Vec<IpAddr>,
+    /// Addresses outside the cluster at which pods reach a Service instead: those of production
+    /// that programs have built in. Other ports of the same addresses are refused to pods.
+    pub also_at: BTreeMap<SocketAddrV4, ServicePort>,
     /// Listeners for Cloud Run services: the n-th (by age) is served at the n-th.
     pub knative: Vec<std::net::TcpListener>,
     /// Variables of every Cloud Run container, usable as `$(NAME)` in its own.

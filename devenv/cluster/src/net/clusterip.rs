@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connect::Sockets;
+use super::dial::Dialer;
 use super::endpoints;
 use super::forward;
 use super::routed::Routed;
@@ -47,7 +47,7 @@ pub struct ClusterIps {
     store: Store,
     recorder: Recorder,
     netd: Arc<Netd>,
-    sockets: Sockets,
+    dialer: Dialer,
     routed: Routed,
     cut: CancellationToken,
     connections: TaskTracker,
@@ -69,7 +69,7 @@ impl ClusterIps {
         store: Store,
         recorder: Recorder,
         netd: Arc<Netd>,
-        sockets: Sockets,
+        dialer: Dialer,
         routed: Routed,
         cut: CancellationToken,
         connections: TaskTracker,
@@ -78,7 +78,7 @@ impl ClusterIps {
             store,
             recorder,
             netd,
-            sockets,
+            dialer,
             routed,
             cut,
             connections,
@@ -109,7 +109,7 @@ impl ClusterIps {
             };
             forward::serve(
                 listener,
-                self.sockets.clone(),
+                self.dialer.clone(),
                 current,
                 stop.clone(),
                 self.cut.clone(),

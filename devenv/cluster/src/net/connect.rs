@@ -11,7 +11,6 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
 use devenv_sandbox::{Netd, SandboxError};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
@@ -149,18 +148,5 @@ impl Sockets {
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl devenv_ingress::Connector for Sockets {
-    async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
-        match addr {
-            SocketAddr::V4(addr) => Sockets::connect(self, addr).await,
-            SocketAddr::V6(_) => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "the cluster's network has IPv4 only",
-            )),
-        }
     }
 }

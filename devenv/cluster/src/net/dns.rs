@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::op::Message;
+use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::rr::Name;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -77,7 +78,7 @@ impl Dns {
             };
             match self.local(&buffer[..len]) {
                 Local::Reply(reply, size) => send(&udp, fit(&reply, size), client).await,
-                Local::Forward(query, size) => {
+                Local::Ask(question, size) => {
                     let Ok(permit) = self.limit.clone().try_acquire_owned() else {
                         // Dropped under load: the client asks again.
                         continue;
@@ -87,7 +88,7 @@ impl Dns {
                     tokio::spawn(async move {
                         let _permit = permit;
                         tokio::select! {
-                            reply = dns.upstream.ask(&query, &packet, false) => send(&udp, cut(reply, size), client).await,
+                            reply = question.answer(&dns.upstream, &packet, false) => send(&udp, cut(reply, size), client).await,
                             () = stop.cancelled() => {}
                         }
                     });
@@ -138,7 +139,7 @@ impl Dns {
             tokio::time::timeout(TCP_IDLE, stream.read_exact(&mut packet)).await??;
             let reply = match self.local(&packet) {
                 Local::Reply(reply, _) => encode(&reply),
-                Local::Forward(query, _) => self.upstream.ask(&query, &packet, true).await,
+                Local::Ask(question, _) => question.answer(&self.upstream, &packet, true).await,
                 Local::Ignore => return Ok(()),
             };
             let mut framed = u16::try_from(reply.len())
@@ -159,7 +160,8 @@ impl Dns {
         });
         match verdict(&query, &self.store) {
             Verdict::Reply(reply) => Local::Reply(reply, size),
-            Verdict::Forward => Local::Forward(Box::new(query), size),
+            Verdict::Forward => Local::Ask(Question::Theirs(Box::new(query)), size),
+            Verdict::Follow(reply, target) => Local::Ask(Question::Target(reply, target), size),
             Verdict::Ignore => Local::Ignore,
         }
     }
@@ -167,8 +169,45 @@ impl Dns {
 
 enum Local {
     Reply(Box<Message>, usize),
-    Forward(Box<Message>, usize),
+    Ask(Question, usize),
     Ignore,
+}
+
+/// What the host's resolver is asked.
+enum Question {
+    /// The client's own question.
+    Theirs(Box<Message>),
+    /// What the name at the end of this answer stands for.
+    Target(Box<Message>, Name),
+}
+
+impl Question {
+    /// The answer to the client, whose own `packet` goes on as it is where it can.
+    async fn answer(self, upstream: &Upstream, packet: &[u8], tcp: bool) -> Vec<u8> {
+        let (mut reply, target) = match self {
+            Question::Theirs(query) => return upstream.ask(&query, packet, tcp).await,
+            Question::Target(reply, target) => (reply, target),
+        };
+        let mut query = Message::new(rand::random(), MessageType::Query, OpCode::Query);
+        query.metadata.recursion_desired = true;
+        query.add_queries(reply.queries.iter().map(|asked| {
+            let mut asked = asked.clone();
+            asked.set_name(target.clone());
+            asked
+        }));
+        query.edns = reply.edns.clone();
+        let packet = encode(&query);
+        let answer = upstream.ask(&query, &packet, tcp).await;
+        match Message::from_vec(&answer) {
+            Ok(answer) => {
+                reply.metadata.response_code = answer.metadata.response_code;
+                reply.metadata.truncation = answer.metadata.truncation;
+                reply.add_answers(answer.answers);
+            }
+            Err(_) => reply.metadata.response_code = ResponseCode::ServFail,
+        }
+        encode(&reply)
+    }
 }
 
 async fn send(udp: &UdpSocket, reply: Vec<u8>, client: SocketAddr) {

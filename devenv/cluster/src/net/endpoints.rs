@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
+use super::dial::ServicePort;
 use crate::controllers::endpointslice::SERVICE_LABEL;
 use crate::kinds;
 use crate::store::{Object, Store};
@@ -68,6 +70,22 @@ pub fn ready(slices: &[EndpointSlice], port_name: &str) -> Vec<SocketAddrV4> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// Ready addresses of a Service's TCP port; none when there is no such Service or port.
+pub fn of_port(store: &Store, at: &ServicePort) -> Vec<SocketAddrV4> {
+    let found = store
+        .get(&kinds::SERVICE, &at.namespace, &at.service)
+        .and_then(|object| object.typed::<Service>().ok());
+    let ports = found.and_then(|s| s.spec).and_then(|s| s.ports);
+    let port = ports
+        .into_iter()
+        .flatten()
+        .find(|p| p.port == i32::from(at.port));
+    port.map_or_else(Vec::new, |port| {
+        let slices = slices(store, &at.namespace, &at.service);
+        ready(&slices, port.name.as_deref().unwrap_or_default())
+    })
 }
 
 /// Every ready address in these slices.

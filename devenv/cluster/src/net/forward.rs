@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::connect::Sockets;
+use super::dial::Dialer;
 
 /// How long a connection to an endpoint may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ impl RoundRobin {
 /// With no endpoint, or none that accepts, the client's connection is reset.
 pub async fn serve(
     listener: TcpListener,
-    sockets: Sockets,
+    dialer: Dialer,
     endpoints: impl Fn() -> Vec<SocketAddrV4>,
     stop: CancellationToken,
     cut: CancellationToken,
@@ -60,10 +60,10 @@ pub async fn serve(
         match accepted {
             Ok((client, _)) => {
                 let order = turn.order(&endpoints());
-                let (sockets, cut) = (sockets.clone(), cut.clone());
+                let (dialer, cut) = (dialer.clone(), cut.clone());
                 connections.spawn(async move {
                     tokio::select! {
-                        () = carry(client, &order, &sockets) => {}
+                        () = carry(client, &order, &dialer) => {}
                         () = cut.cancelled() => {}
                     }
                 });
@@ -80,9 +80,9 @@ pub async fn serve(
     }
 }
 
-async fn carry(mut client: TcpStream, order: &[SocketAddrV4], sockets: &Sockets) {
+async fn carry(mut client: TcpStream, order: &[SocketAddrV4], dialer: &Dialer) {
     let _ = client.set_nodelay(true);
-    match connect(order, sockets).await {
+    match connect(order, dialer).await {
         Ok(mut server) => {
             // Half-closed connections go on in the other direction; an error of either ends both.
             if let Err(error) =
@@ -108,13 +108,13 @@ async fn carry(mut client: TcpStream, order: &[SocketAddrV4], sockets: &Sockets)
 }
 
 /// Connects to the first endpoint that accepts.
-pub async fn connect(order: &[SocketAddrV4], sockets: &Sockets) -> io::Result<TcpStream> {
+pub async fn connect(order: &[SocketAddrV4], dialer: &Dialer) -> io::Result<TcpStream> {
     let mut last = io::Error::new(
         io::ErrorKind::ConnectionRefused,
         "the service has no ready endpoint",
     );
     for addr in order.iter().take(3) {
-        match tokio::time::timeout(CONNECT_LIMIT, sockets.connect(*addr)).await {
+        match tokio::time::timeout(CONNECT_LIMIT, dialer.connect(*addr)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = error,
             Err(_) => last = io::ErrorKind::TimedOut.into(),

@@ -44,6 +44,11 @@ fn main() {
         trial("a_service_without_endpoints_refuses", traffic::refuses),
         trial("a_host_listener_leads_to_a_service", traffic::forwarded),
         trial("pods_reach_what_lies_outside", traffic::way_out),
+        trial(
+            "pods_reach_the_machines_loopback_by_name",
+            traffic::host_loopback,
+        ),
+        trial("a_built_in_address_leads_to_a_service", traffic::also_at),
         trial("pods_are_told_where_services_are", network::service_links),
         trial("pods_reach_the_api_by_its_name", network::api),
         trial("a_killed_container_comes_back", workloads::killed),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use devenv_cluster::kinds::{self, KindRef};
 use devenv_cluster::store::Object;
-use devenv_cluster::{Cluster, ClusterOptions, RunSpec, api};
+use devenv_cluster::{Cluster, ClusterOptions, RunSpec, ServicePort, api};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
@@ -24,6 +24,15 @@ pub struct Rig {
 
 fn listener() -> std::net::TcpListener {
     std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")
+}
+
+/// A port of a Service in the namespace of all tests.
+pub fn port_of(service: &str, port: u16) -> ServicePort {
+    ServicePort {
+        namespace: "default".into(),
+        service: service.into(),
+        port,
+    }
 }
 
 impl Rig {
@@ -51,6 +60,11 @@ impl Rig {
             owner,
             ingress: vec![ingress],
             ingress_addresses: vec![[127, 9, 9, 9].into()],
+            also_at: [(
+                "34.66.1.2:3306".parse().expect("an address"),
+                port_of("web", 5000),
+            )]
+            .into(),
             knative: vec![listener()],
             env_for_knative: vec![("INGRESS_URL".into(), format!("http://{addr}"))],
         })
@@ -161,6 +175,15 @@ impl Rig {
                         .iter()
                         .all(|f| status[*f].as_i64() == Some(replicas))
             })
+        })
+        .await;
+    }
+
+    /// Waits until one endpoint of a Service is ready: the status of its pod may be a moment ahead.
+    pub async fn until_ready(&self, service: &str) {
+        let slice = format!("{service}-devenv");
+        self.until(&kinds::ENDPOINT_SLICE, &slice, "ready", |s| {
+            s.is_some_and(|s| s["endpoints"][0]["conditions"]["ready"] == true)
         })
         .await;
     }

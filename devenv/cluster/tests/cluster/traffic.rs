@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use crate::http::{Client, get};
-use crate::rig::Rig;
+use crate::rig::{Rig, port_of};
 
 const FETCH: &str =
     "import urllib.request,sys; print(urllib.request.urlopen(sys.argv[1]).read().decode())";
@@ -183,7 +183,7 @@ pub async fn forwarded() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("an address");
     rig.cluster
-        .forward(listener, "default".into(), "web".into(), 5000)
+        .forward(listener, port_of("web", 5000))
         .await
         .expect("forwarded");
     get(addr, "/").await.expect_err("nobody is there yet");
@@ -193,14 +193,38 @@ pub async fn forwarded() {
         1,
         json!({"readinessProbe": {"tcpSocket": {"port": 5000}}}),
     );
-    rig.until_available("web", 1).await;
-    // The status may be a moment ahead of the endpoints.
-    rig.until(&kinds::ENDPOINT_SLICE, "web-devenv", "ready", |s| {
-        s.is_some_and(|s| s["endpoints"][0]["conditions"]["ready"] == true)
-    })
-    .await;
+    rig.until_ready("web").await;
     assert_eq!(get(addr, "/").await.expect("an answer").0, 200);
     rig.stop().await;
+}
+
+/// Sends what it is given in small letters, and prints the answer.
+const SHOUT: &str = "import socket,sys
+s=socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
+s.sendall(b'hello'); s.shutdown(socket.SHUT_WR); print(s.makefile().read())";
+
+/// Answers each connection in capitals.
+async fn shouting(address: std::net::IpAddr) -> u16 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind((address, 0))
+        .await
+        .expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut asked = String::new();
+            stream
+                .read_to_string(&mut asked)
+                .await
+                .expect("read to the half-close");
+            stream
+                .write_all(asked.to_uppercase().as_bytes())
+                .await
+                .expect("written");
+        }
+    });
+    port
 }
 
 pub async fn way_out() {
@@ -210,30 +234,77 @@ pub async fn way_out() {
         println!("skipped: this machine has no address beside loopback");
         return rig.stop().await;
     };
-    let listener = tokio::net::TcpListener::bind((host, 0))
-        .await
-        .expect("bound");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let (mut stream, _) = listener.accept().await.expect("a connection");
-        let mut asked = String::new();
-        stream
-            .read_to_string(&mut asked)
-            .await
-            .expect("read to the half-close");
-        stream
-            .write_all(asked.to_uppercase().as_bytes())
-            .await
-            .expect("written");
-    });
-    let code = "import socket,sys\ns=socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)\ns.sendall(b'hello'); s.shutdown(socket.SHUT_WR); print(s.makefile().read())";
+    let port = shouting(host).await;
     let (host, port) = (host.to_string(), port.to_string());
+    let asked = ["python3", "-c", SHOUT, &host, &port];
+    assert_eq!(rig.run("out", &asked).await.trim(), "HELLO");
+    // A Service whose endpoint is another machine: what stands outside is reached by a name inside.
+    rig.create(
+        &kinds::SERVICE,
+        json!({"metadata": {"name": "elsewhere", "namespace": "default"}, "spec": {"ports": [{"port": 7}]}}),
+    );
+    let port: u16 = port.parse().expect("a number");
+    rig.create(
+        &kinds::ENDPOINT_SLICE,
+        json!({"metadata": {"name": "elsewhere", "namespace": "default", "labels": {"kubernetes.io/service-name": "elsewhere"}},
+            "addressType": "IPv4", "endpoints": [{"addresses": [host]}], "ports": [{"port": port}]}),
+    );
+    // The listener comes a moment after the objects.
+    let patient = format!(
+        "import socket,time\nfor _ in range(600):\n  try: socket.create_connection(('elsewhere', 7)); break\n  except OSError: time.sleep(0.05)\n{SHOUT}"
+    );
+    let asked = ["python3", "-c", &patient, "elsewhere", "7"];
+    assert_eq!(rig.run("by-name", &asked).await.trim(), "HELLO");
+    rig.stop().await;
+}
+
+pub async fn host_loopback() {
+    let rig = Rig::start().await;
+    let v4 = shouting([127, 0, 0, 1].into()).await.to_string();
+    for (n, name) in ["host.devenv.internal", "host.docker.internal"]
+        .iter()
+        .enumerate()
+    {
+        let asked = ["python3", "-c", SHOUT, name, &v4];
+        assert_eq!(rig.run(&format!("v4-{n}"), &asked).await.trim(), "HELLO");
+    }
+    // Without a listener there, and at loopback addresses, nobody answers.
+    let code = "import socket,sys
+for host in ['host.devenv.internal', '127.0.0.1']:
+    try: print(socket.create_connection((host, int(sys.argv[1])), 10).recv(1))
+    except OSError as e: print(type(e).__name__)";
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let port = free.local_addr().expect("an address").port().to_string();
+    drop(free);
     assert_eq!(
-        rig.run("out", &["python3", "-c", code, &host, &port])
+        rig.run("nobody", &["python3", "-c", code, &port]).await,
+        "ConnectionResetError\nConnectionRefusedError\n"
+    );
+    rig.stop().await;
+}
+
+pub async fn also_at() {
+    let rig = Rig::start().await;
+    rig.service("web", 5000);
+    rig.deployment(
+        "web",
+        1,
+        json!({"readinessProbe": {"tcpSocket": {"port": 5000}}}),
+    );
+    rig.until_ready("web").await;
+    let url = "http://34.66.1.2:3306/index.html";
+    assert_eq!(
+        rig.run("hard-coded", &["python3", "-c", FETCH, url])
             .await
             .trim(),
-        "HELLO"
+        "hello from web"
+    );
+    let code = "import socket
+try: print(socket.create_connection(('34.66.1.2', 3307), 10).recv(1))
+except OSError as e: print(type(e).__name__)";
+    assert_eq!(
+        rig.run("other-port", &["python3", "-c", code]).await,
+        "ConnectionResetError\n"
     );
     rig.stop().await;
 }

@@ -11,12 +11,16 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use crate::controllers::endpointslice::SERVICE_LABEL;
 use crate::kinds;
 use crate::net::endpoints;
+use crate::net::well_known::{HOST, HOST_NAMES};
 use crate::store::Store;
 
 /// The cluster's domain.
 pub const DOMAIN: &str = "cluster.local.";
+/// How many names may stand for one another in a row.
+const LONGEST_CHAIN: usize = 8;
 /// CoreDNS gives 5 s; less, since pods come and go faster here.
 const TTL: u32 = 2;
 
@@ -27,6 +31,9 @@ pub enum Verdict {
     Reply(Box<Message>),
     /// Ask the host's resolver.
     Forward,
+    /// Send this after the host's resolver has completed it: it stands for that name outside the
+    /// cluster.
+    Follow(Box<Message>, Name),
     /// Not a question at all.
     Ignore,
 }
@@ -54,21 +61,19 @@ pub fn verdict(request: &Message, store: &Store) -> Verdict {
     } else {
         format!("{name}.")
     };
-    let Some(inner) = name
-        .strip_suffix(DOMAIN)
-        .filter(|rest| rest.is_empty() || rest.ends_with('.'))
-    else {
+    let Some(found) = lookup(&name, store) else {
         return Verdict::Forward;
     };
     if query.query_class() != DNSClass::IN {
         return Verdict::Reply(Box::new(reply(request, ResponseCode::Refused)));
     }
-    Verdict::Reply(Box::new(cluster(
-        request,
-        query,
-        inner.trim_end_matches('.'),
-        store,
-    )))
+    let mut message = reply(request, ResponseCode::NoError);
+    message.metadata.authoritative = true;
+    let outside = fill(&mut message, query.name().clone(), query, found, store);
+    match outside {
+        Some(target) => Verdict::Follow(Box::new(message), target),
+        None => Verdict::Reply(Box::new(message)),
+    }
 }
 
 fn in_network(ip: Ipv4Addr, prefix: [u8; 2]) -> bool {
@@ -100,46 +105,80 @@ enum Found {
     Alias(String),
 }
 
-fn cluster(request: &Message, query: &Query, inner: &str, store: &Store) -> Message {
+/// What a name (in lower case, with its dot at the end) stands for; `None` outside the cluster.
+fn lookup(name: &str, store: &Store) -> Option<Found> {
+    if HOST_NAMES.contains(&name) {
+        return Some(Found::Records(vec![RData::A(A(HOST))]));
+    }
+    let inner = name
+        .strip_suffix(DOMAIN)
+        .filter(|rest| rest.is_empty() || rest.ends_with('.'))?
+        .trim_end_matches('.');
     let labels: Vec<&str> = if inner.is_empty() {
         Vec::new()
     } else {
         inner.split('.').collect()
     };
-    let mut message = reply(request, ResponseCode::NoError);
-    message.metadata.authoritative = true;
+    Some(find(&labels, store))
+}
+
+/// Puts what was found for `name` into the answer, following names that stand for others. Returns
+/// the name that has to be asked for outside the cluster to complete it.
+fn fill(
+    message: &mut Message,
+    mut name: Name,
+    query: &Query,
+    mut found: Found,
+    store: &Store,
+) -> Option<Name> {
     let wanted = |data: &RData| {
         query.query_type() == RecordType::ANY || data.record_type() == query.query_type()
     };
-    match find(&labels, store) {
-        Found::Nothing => message.metadata.response_code = ResponseCode::NXDomain,
-        Found::Records(all) => {
-            for data in all.iter().filter(|d| wanted(d)) {
-                message.add_answer(Record::from_rdata(query.name().clone(), TTL, data.clone()));
-                // The addresses of SRV targets save the client a second question.
-                if let RData::SRV(srv) = data {
-                    add_target(&mut message, &srv.target, store);
+    for _ in 0..LONGEST_CHAIN {
+        match found {
+            Found::Nothing => message.metadata.response_code = ResponseCode::NXDomain,
+            Found::Records(all) => {
+                for data in all.iter().filter(|d| wanted(d)) {
+                    message.add_answer(Record::from_rdata(name.clone(), TTL, data.clone()));
+                    // The addresses of SRV targets save the client a second question.
+                    if let RData::SRV(srv) = data {
+                        add_target(message, &srv.target, store);
+                    }
                 }
             }
-        }
-        Found::Alias(target) => match Name::from_str(&format!("{}.", target.trim_end_matches('.')))
-        {
-            Ok(target) => {
-                message.add_answer(Record::from_rdata(
-                    query.name().clone(),
-                    TTL,
-                    RData::CNAME(CNAME(target)),
-                ));
+            Found::Alias(target) => {
+                let Ok(target) = Name::from_str(&format!("{}.", target.trim_end_matches('.')))
+                else {
+                    message.metadata.response_code = ResponseCode::ServFail;
+                    return None;
+                };
+                let alias = RData::CNAME(CNAME(target.clone()));
+                message.add_answer(Record::from_rdata(name, TTL, alias));
+                if matches!(query.query_type(), RecordType::CNAME | RecordType::ANY) {
+                    return None;
+                }
+                match lookup(&target.to_lowercase().to_ascii(), store) {
+                    None => return Some(target),
+                    Some(next) => (name, found) = (target, next),
+                }
+                continue;
             }
-            Err(_) => message.metadata.response_code = ResponseCode::ServFail,
-        },
+        }
+        let no_data = message
+            .answers
+            .iter()
+            .all(|r| r.record_type() == RecordType::CNAME);
+        if no_data
+            && name.to_lowercase().to_ascii().ends_with(DOMAIN)
+            && let Some(soa) = soa()
+        {
+            message.add_authority(soa);
+        }
+        return None;
     }
-    if message.answers.is_empty()
-        && let Some(soa) = soa()
-    {
-        message.add_authority(soa);
-    }
-    message
+    // They stand for each other in a circle.
+    message.metadata.response_code = ResponseCode::ServFail;
+    None
 }
 
 fn add_target(message: &mut Message, target: &Name, store: &Store) {
@@ -339,29 +378,53 @@ fn srv(
     }
 }
 
-/// The name of a ClusterIP or pod address.
+/// The name of a ClusterIP, or those of an endpoint in its Services.
 fn reverse(request: &Message, query: &Query, ip: Ipv4Addr, store: &Store) -> Message {
     let mut message = reply(request, ResponseCode::NoError);
     message.metadata.authoritative = true;
+    let names = names_of(ip, store);
+    if names.is_empty() {
+        message.metadata.response_code = ResponseCode::NXDomain;
+        if let Some(soa) = soa() {
+            message.add_authority(soa);
+        }
+    }
+    if matches!(query.query_type(), RecordType::PTR | RecordType::ANY) {
+        for name in names.iter().filter_map(|name| Name::from_str(name).ok()) {
+            let data = RData::PTR(PTR(name));
+            message.add_answer(Record::from_rdata(query.name().clone(), TTL, data));
+        }
+    }
+    message
+}
+
+fn names_of(ip: Ipv4Addr, store: &Store) -> Vec<String> {
     let text = ip.to_string();
     let (services, _) = store.list(&kinds::SERVICE, None);
     let service = services
         .iter()
         .find(|s| s.value()["spec"]["clusterIP"] == text.as_str());
-    let Some(name) = service
-        .and_then(|s| Name::from_str(&format!("{}.{}.svc.{DOMAIN}", s.name(), s.namespace())).ok())
-    else {
-        message.metadata.response_code = ResponseCode::NXDomain;
-        return message;
-    };
-    if matches!(query.query_type(), RecordType::PTR | RecordType::ANY) {
-        message.add_answer(Record::from_rdata(
-            query.name().clone(),
-            TTL,
-            RData::PTR(PTR(name)),
-        ));
+    if let Some(s) = service {
+        return vec![format!("{}.{}.svc.{DOMAIN}", s.name(), s.namespace())];
     }
-    message
+    let (slices, _) = store.list(&kinds::ENDPOINT_SLICE, None);
+    let mut names = Vec::new();
+    for slice in slices {
+        let Some(service) = slice.value()["metadata"]["labels"][SERVICE_LABEL].as_str() else {
+            continue;
+        };
+        let found: Option<EndpointSlice> = slice.typed().ok();
+        let ours = found
+            .iter()
+            .flat_map(|s| members(std::slice::from_ref(s), true));
+        names.extend(
+            ours.filter(|m| m.ip == ip)
+                .map(|m| format!("{}.{service}.{}.svc.{DOMAIN}", m.host, slice.namespace())),
+        );
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Tells resolvers how long they may believe that a name is not there.

@@ -1,7 +1,7 @@
 //! Over real sockets, in the wire format.
 
 use hickory_proto::op::{MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -35,6 +35,18 @@ fn store() -> Store {
         "out",
         json!({"type": "ExternalName", "externalName": "example.com"}),
     );
+    for (name, target) in [
+        ("near", "web.default.svc.cluster.local"),
+        ("gone", "nope.default.svc.cluster.local."),
+        ("circle", "circle.default.svc.cluster.local"),
+        ("local", "host.docker.internal"),
+    ] {
+        put(
+            &kinds::SERVICE,
+            name,
+            json!({"type": "ExternalName", "externalName": target}),
+        );
+    }
     let endpoint = |n: usize, ready: bool| {
         let ip = format!("10.244.{}.{}", n / 250, n % 250 + 2);
         json!({"addresses": [ip], "conditions": {"ready": ready}, "hostname": if n == 0 { json!("peer-0") } else { Value::Null }})
@@ -147,10 +159,21 @@ fn data(message: &Message) -> Vec<String> {
 #[case::member_by_address("10-244-0-3.peers.default.svc.cluster.local.", RecordType::A, ResponseCode::NoError, &["10.244.0.3"])]
 #[case::member_srv("_p._tcp.peers.default.svc.cluster.local.", RecordType::SRV, ResponseCode::NoError,
     &["0 100 7 10-244-0-3.peers.default.svc.cluster.local.", "0 100 7 peer-0.peers.default.svc.cluster.local."])]
-#[case::alias("out.default.svc.cluster.local.", RecordType::A, ResponseCode::NoError, &["example.com."])]
+#[case::alias("out.default.svc.cluster.local.", RecordType::CNAME, ResponseCode::NoError, &["example.com."])]
+#[case::alias_without_resolver("out.default.svc.cluster.local.", RecordType::A, ResponseCode::ServFail, &["example.com."])]
+#[case::alias_within("near.default.svc.cluster.local.", RecordType::A, ResponseCode::NoError, &["10.96.1.1", "web.default.svc.cluster.local."])]
+#[case::alias_within_no_ipv6("near.default.svc.cluster.local.", RecordType::AAAA, ResponseCode::NoError, &["web.default.svc.cluster.local."])]
+#[case::alias_of_nothing("gone.default.svc.cluster.local.", RecordType::A, ResponseCode::NXDomain, &["nope.default.svc.cluster.local."])]
+#[case::alias_of_itself("circle.default.svc.cluster.local.", RecordType::CNAME, ResponseCode::NoError, &["circle.default.svc.cluster.local."])]
+#[case::alias_of_the_host("local.default.svc.cluster.local.", RecordType::A, ResponseCode::NoError, &["169.254.1.2", "host.docker.internal."])]
+#[case::host("host.devenv.internal.", RecordType::A, ResponseCode::NoError, &["169.254.1.2"])]
+#[case::host_no_ipv6("Host.Docker.Internal.", RecordType::AAAA, ResponseCode::NoError, &[])]
 #[case::pod("10-244-0-9.default.pod.cluster.local.", RecordType::A, ResponseCode::NoError, &["10.244.0.9"])]
 #[case::reverse("1.1.96.10.in-addr.arpa.", RecordType::PTR, ResponseCode::NoError, &["web.default.svc.cluster.local."])]
 #[case::reverse_unknown("9.9.96.10.in-addr.arpa.", RecordType::PTR, ResponseCode::NXDomain, &[])]
+#[case::reverse_member("2.0.244.10.in-addr.arpa.", RecordType::PTR, ResponseCode::NoError,
+    &["peer-0.many.default.svc.cluster.local.", "peer-0.peers.default.svc.cluster.local."])]
+#[case::reverse_no_member("9.9.244.10.in-addr.arpa.", RecordType::PTR, ResponseCode::NXDomain, &[])]
 #[case::outside_without_resolver("example.com.", RecordType::A, ResponseCode::ServFail, &[])]
 #[tokio::test]
 async fn names(
@@ -221,6 +244,43 @@ async fn names_outside_come_from_the_host_even_if_its_first_server_is_dead() {
         (answer.metadata.id, answer.metadata.response_code),
         (77, ResponseCode::Refused)
     );
+}
+
+#[tokio::test]
+async fn a_name_outside_that_a_service_stands_for_is_resolved() {
+    let resolver = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
+    let upstream = Upstream::new(vec![resolver.local_addr().expect("an address")]);
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        let (len, client) = resolver.recv_from(&mut buffer).await.expect("a question");
+        let asked = Message::from_vec(&buffer[..len]).expect("decodes");
+        assert_eq!(asked.queries[0].name().to_ascii(), "example.com.");
+        let mut answer = answer::reply(&asked, ResponseCode::NoError);
+        let address = RData::A("192.0.2.7".parse().expect("an address"));
+        let name = asked.queries[0].name().clone();
+        answer.add_answer(Record::from_rdata(name, 60, address));
+        resolver
+            .send_to(&answer.to_vec().expect("encodes"), client)
+            .await
+            .expect("sent");
+    });
+    let server = serve(upstream);
+    let asked = question("out.default.svc.cluster.local.", RecordType::A);
+    let answer = ask_udp(server.udp, &asked).await;
+    assert_eq!(
+        (answer.metadata.id, answer.metadata.response_code),
+        (77, ResponseCode::NoError)
+    );
+    assert_eq!(data(&answer), ["192.0.2.7", "example.com."]);
+    assert_eq!(answer.queries, asked.queries);
+}
+
+#[tokio::test]
+async fn names_in_a_circle_are_given_up() {
+    let server = serve(Upstream::default());
+    let asked = question("circle.default.svc.cluster.local.", RecordType::A);
+    let answer = ask_udp(server.udp, &asked).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
 }
 
 #[tokio::test]

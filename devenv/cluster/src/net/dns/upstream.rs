@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use hickory_proto::op::{Message, ResponseCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,34 +17,55 @@ use super::answer::reply;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where names outside the cluster are asked for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Upstream {
-    servers: Vec<SocketAddr>,
+    servers: Mutex<Vec<SocketAddr>>,
+    /// The file that names them, and how old it was when it was last read.
+    file: Option<(PathBuf, Mutex<Option<SystemTime>>)>,
 }
 
 impl Upstream {
     /// These servers, in this order.
     pub fn new(servers: Vec<SocketAddr>) -> Upstream {
-        Upstream { servers }
+        Upstream {
+            servers: Mutex::new(servers),
+            file: None,
+        }
     }
 
-    /// The `nameserver` lines of a resolv.conf; without any, such names cannot be resolved.
+    /// The `nameserver` lines of a resolv.conf, read again when it has changed: a laptop that
+    /// changes networks gets another. Without any, such names cannot be resolved.
     pub fn from_resolv_conf(path: &Path) -> Upstream {
-        Upstream::new(
-            std::fs::read_to_string(path)
-                .map(|text| parse(&text))
-                .unwrap_or_default(),
-        )
+        Upstream {
+            servers: Mutex::default(),
+            file: Some((path.to_owned(), Mutex::default())),
+        }
+    }
+
+    fn servers(&self) -> Vec<SocketAddr> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((path, read)) = &self.file {
+            let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+            // A link that leads elsewhere now has another time as well.
+            let changed = std::fs::metadata(path).and_then(|m| m.modified()).ok();
+            if changed != *read {
+                *servers = std::fs::read_to_string(path)
+                    .map(|text| parse(&text))
+                    .unwrap_or_default();
+                *read = changed;
+            }
+        }
+        servers.clone()
     }
 
     /// The answer of the first server that gives one, else SERVFAIL; always under the query's id.
     pub async fn ask(&self, query: &Message, packet: &[u8], tcp: bool) -> Vec<u8> {
-        for server in &self.servers {
+        for server in self.servers() {
             let asked = async {
                 if tcp {
-                    over_tcp(*server, packet).await
+                    over_tcp(server, packet).await
                 } else {
-                    over_udp(*server, packet).await
+                    over_udp(server, packet).await
                 }
             };
             match tokio::time::timeout(PATIENCE, asked).await {
@@ -114,5 +136,25 @@ mod tests {
         let text = "# c\nsearch x\nnameserver 127.0.0.53\nnameserver ::1\nnameserver fe80::1%eth0\nnameserver 1.1.1.1 # x\n";
         let servers: Vec<String> = parse(text).iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["127.0.0.53:53", "[::1]:53", "1.1.1.1:53"]);
+    }
+    #[test]
+    fn another_network_has_other_servers() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("resolv.conf");
+        let upstream = Upstream::from_resolv_conf(&path);
+        assert_eq!(upstream.servers(), []);
+        for (n, server) in ["192.0.2.1", "192.0.2.2"].into_iter().enumerate() {
+            std::fs::write(&path, format!("nameserver {server}\n")).expect("written");
+            // File systems count in ticks; two writes in one would look like one.
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(n as u64);
+            let file = std::fs::File::options().write(true).open(&path);
+            file.expect("there").set_modified(at).expect("set");
+            let found = upstream.servers();
+            assert_eq!(
+                found,
+                [SocketAddr::new(server.parse().expect("an address"), 53)]
+            );
+            assert_eq!(upstream.servers(), found);
+        }
     }
 }
