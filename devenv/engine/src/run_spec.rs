@@ -1,16 +1,26 @@
 //! How an image that was built from source is started.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use devenv_cluster::{Access, Bind, RunSpec};
-use devenv_model::ImageSource;
+use devenv_model::{ImageSource, Reload};
 
 /// Folder of the state folder with the virtual environments that installs made.
 const VENVS: &str = "venvs";
 
 /// The process runtime's view of an image: its program in the project's folder,
 /// which the pod sees at its own path and may write to, as it may in a container:
-/// what it writes is the pod's own and the checkout stays as it is.
+/// what it writes is the pod's own and the checkout stays as it is. A program that
+/// reloads itself gets the folder itself, because it would not be told of changes
+/// below an overlay.
+///
+/// The source appears at the image's WORKDIR as well, for paths that the program or
+/// the manifest spells out, unless this machine has something of its own there. The
+/// program still starts in its own folder: what lies above that, such as a
+/// workspace's `node_modules`, belongs to it.
 ///
 /// Of the state folder `state` it sees the virtual environments alone, read-only.
 pub fn run_spec(root: &Path, state: &Path, image: &ImageSource) -> RunSpec {
@@ -19,19 +29,27 @@ pub fn run_spec(root: &Path, state: &Path, image: &ImageSource) -> RunSpec {
     if let Some(program) = argv.first_mut().filter(|p| p.contains('/')) {
         *program = cwd.join(&*program).display().to_string();
     }
-    let shown = |path: &Path, access| Bind {
-        source: path.to_owned(),
-        target: path.to_owned(),
+    let access = match image.reload {
+        Reload::Sync => Access::ReadWrite,
+        Reload::Restart | Reload::Build | Reload::Manual => Access::Overlay,
+    };
+    let shown = |source: &Path, target: &Path, access| Bind {
+        source: source.to_owned(),
+        target: target.to_owned(),
         access,
     };
-    let mut binds = vec![shown(root, Access::Overlay)];
+    let mut binds = vec![shown(root, root, access)];
+    let free = |path: &&PathBuf| is_free(path);
+    if let Some(workdir) = image.image_workdir.as_ref().filter(free) {
+        binds.push(shown(&image.source, workdir, access));
+    }
     let venvs = state.join(VENVS);
     if venvs.is_dir() {
-        binds.push(shown(&venvs, Access::ReadOnly));
+        binds.push(shown(&venvs, &venvs, Access::ReadOnly));
     }
     RunSpec {
         argv,
-        cwd: cwd.clone(),
+        cwd,
         workdir: None,
         env: image
             .env
@@ -39,5 +57,99 @@ pub fn run_spec(root: &Path, state: &Path, image: &ImageSource) -> RunSpec {
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect(),
         binds,
+    }
+}
+
+/// Whether covering `path` takes nothing of this machine from the program: a WORKDIR
+/// of `/usr/local/bin` would take its interpreter.
+fn is_free(path: &Path) -> bool {
+    match fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn image(root: &Path, reload: Reload, image_workdir: &Path) -> ImageSource {
+        ImageSource {
+            name: "web".into(),
+            source: root.join("web"),
+            watch: Vec::new(),
+            ignore: Vec::new(),
+            install: None,
+            build: None,
+            run: devenv_model::Command::Argv(vec!["./serve".into(), "-v".into()]),
+            debug: None,
+            reload,
+            workdir: root.join("web/sub"),
+            image_workdir: Some(image_workdir.to_owned()),
+            env: [("A".into(), "b".into())].into(),
+            python: None,
+            inferred: Vec::new(),
+            origin: devenv_model::Origin {
+                file: "devenv.toml".into(),
+                line: 1,
+                column: 1,
+            },
+        }
+    }
+
+    fn binds(spec: &RunSpec) -> Vec<(&Path, &Path, Access)> {
+        let binds = spec.binds.iter();
+        binds
+            .map(|b| (b.source.as_path(), b.target.as_path(), b.access))
+            .collect()
+    }
+
+    #[rstest]
+    #[case(Reload::Restart, Access::Overlay)]
+    #[case(Reload::Build, Access::Overlay)]
+    #[case(Reload::Manual, Access::Overlay)]
+    #[case(Reload::Sync, Access::ReadWrite)]
+    fn the_source_is_shown_as_the_reload_mode_needs_it(
+        #[case] reload: Reload,
+        #[case] access: Access,
+    ) {
+        let root = Path::new("/home/me/project");
+        let workdir = Path::new("/no/such/app");
+        let spec = run_spec(root, &root.join(".devenv"), &image(root, reload, workdir));
+        assert_eq!(spec.argv, ["/home/me/project/web/sub/./serve", "-v"]);
+        assert_eq!(
+            binds(&spec),
+            [
+                (root, root, access),
+                (root.join("web").as_path(), workdir, access),
+            ]
+        );
+    }
+
+    #[test]
+    fn virtual_environments_are_shown_and_the_machine_is_not_covered() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let venvs = root.join(".devenv/venvs");
+        fs::create_dir_all(&venvs).unwrap();
+        fs::create_dir_all(root.join("empty")).unwrap();
+        let at = |workdir: &Path| {
+            run_spec(
+                root,
+                &root.join(".devenv"),
+                &image(root, Reload::Build, workdir),
+            )
+        };
+        let project = (root, root, Access::Overlay);
+        let venvs = (venvs.as_path(), venvs.as_path(), Access::ReadOnly);
+        assert_eq!(binds(&at("/usr/bin".as_ref())), [project, venvs]);
+        let empty = root.join("empty");
+        let alias = (root.join("web"), Access::Overlay);
+        assert_eq!(
+            binds(&at(&empty)),
+            [project, (&alias.0, &empty, alias.1), venvs]
+        );
     }
 }
