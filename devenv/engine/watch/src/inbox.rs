@@ -287,3 +287,6 @@ impl Taken {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

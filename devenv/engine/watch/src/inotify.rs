@@ -166,3 +166,6 @@ fn what(flags: ReadFlags) -> Option<What> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

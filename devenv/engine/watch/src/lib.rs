@@ -19,6 +19,7 @@
 mod filesystem;
 mod inbox;
 mod inotify;
+mod links;
 mod poll;
 mod rules;
 mod scope;

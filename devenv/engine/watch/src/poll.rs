@@ -1,7 +1,7 @@
 //! Looking again and again, where nobody tells of changes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ffi::{OsStr, OsString},
     fs, io,
     os::unix::fs::MetadataExt,
@@ -33,25 +33,41 @@ pub(crate) struct Found {
 type Stamp = Option<(i64, i64, u64, u32)>;
 type Snapshot = HashMap<OsString, Stamp>;
 
-#[derive(Debug)]
-struct Folder {
-    key: Key,
-    /// Only these names; everything where there is none.
-    only: Option<Vec<OsString>>,
-    seen: Snapshot,
-    /// Not asked for again since the last sweep.
-    stale: bool,
+/// Which names in a folder matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Wanted {
+    all: bool,
+    some: BTreeSet<OsString>,
 }
 
-impl Folder {
-    fn look(&self, path: &Path) -> Snapshot {
-        look(path, self.only.as_deref()).unwrap_or_default()
+impl Wanted {
+    fn add(&mut self, name: Option<&OsStr>) {
+        match name {
+            Some(name) => {
+                self.some.insert(name.to_owned());
+            }
+            None => self.all = true,
+        }
     }
+
+    fn covers(&self, name: &OsStr) -> bool {
+        self.all || self.some.contains(name)
+    }
+}
+
+#[derive(Debug)]
+struct Folder {
+    /// One of its names.
+    path: Arc<Path>,
+    wanted: Wanted,
+    /// What was asked for since [`Polls::mark`].
+    anew: Wanted,
+    seen: Snapshot,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    folders: BTreeMap<Arc<Path>, Folder>,
+    folders: BTreeMap<Key, Folder>,
     stop: bool,
 }
 
@@ -76,65 +92,54 @@ impl Polls {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on changes of the folder are found, or of one `name` in it. A folder
-    /// that is polled already keeps what was seen of it.
-    pub(crate) fn add(&self, path: &Arc<Path>, key: Key, name: Option<&OsStr>) {
+    /// From now on changes in the folder are found, or those of one `name` in it. What
+    /// was seen of it already is remembered.
+    pub(crate) fn add(&self, key: Key, path: &Arc<Path>, name: Option<&OsStr>) {
         let mut state = self.lock();
-        if let Some(folder) = state.folders.get_mut(path) {
-            let fresh = std::mem::replace(&mut folder.stale, false);
-            let (key_before, wide) = (folder.key, folder.only.is_none());
-            folder.key = key;
-            let known = match (&mut folder.only, name) {
-                // The first since a sweep says anew what is wanted.
-                (only, name) if fresh => {
-                    *only = name.map(|n| vec![n.to_owned()]);
-                    wide && key == key_before
-                }
-                (Some(names), Some(name)) => {
-                    if !names.iter().any(|n| n == name) {
-                        names.push(name.to_owned());
-                    }
-                    false
-                }
-                (only @ Some(_), None) => {
-                    *only = None;
-                    false
-                }
-                (None, _) => true,
-            };
-            if !known {
-                let now = folder.look(path);
-                for (name, stamp) in now {
-                    folder.seen.entry(name).or_insert(stamp);
-                }
-            }
-            return;
-        }
-        let mut folder = Folder {
-            key,
-            only: name.map(|n| vec![n.to_owned()]),
+        let folder = state.folders.entry(key).or_insert_with(|| Folder {
+            path: path.clone(),
+            wanted: Wanted::default(),
+            anew: Wanted::default(),
             seen: Snapshot::new(),
-            stale: false,
-        };
-        folder.seen = folder.look(path);
-        state.folders.insert(path.clone(), folder);
+        });
+        folder.path = path.clone();
+        folder.anew.add(name);
+        let before = folder.wanted.clone();
+        folder.wanted.add(name);
+        if folder.wanted != before {
+            for (name, stamp) in look(path, &folder.wanted).unwrap_or_default() {
+                folder.seen.entry(name).or_insert(stamp);
+            }
+        }
         self.changed.notify_all();
     }
 
+    /// The folder goes by this name now.
+    pub(crate) fn moved(&self, key: Key, path: &Arc<Path>) {
+        if let Some(folder) = self.lock().folders.get_mut(&key) {
+            folder.path = path.clone();
+        }
+    }
+
     pub(crate) fn remove(&self, key: Key) {
-        self.lock().folders.retain(|_, f| f.key != key);
+        self.lock().folders.remove(&key);
     }
 
     /// Begins to say anew what is polled; [`Polls::sweep`] ends it.
     pub(crate) fn mark(&self) {
         for folder in self.lock().folders.values_mut() {
-            folder.stale = true;
+            folder.anew = Wanted::default();
         }
     }
 
-    /// Drops what wasn't added since [`Polls::mark`].
+    /// Drops what wasn't asked for since [`Polls::mark`].
     pub(crate) fn sweep(&self) {
-        self.lock().folders.retain(|_, f| !f.stale);
+        self.lock().folders.retain(|_, folder| {
+            folder.wanted = std::mem::take(&mut folder.anew);
+            let wanted = &folder.wanted;
+            folder.seen.retain(|name, _| wanted.covers(name));
+            *wanted != Wanted::default()
+        });
     }
 
     pub(crate) fn stop(&self) {
@@ -176,24 +181,15 @@ impl Polls {
 
     /// Looks at every folder once.
     fn round(&self) -> Vec<Found> {
-        let paths: Vec<Arc<Path>> = self.lock().folders.keys().cloned().collect();
+        let keys: Vec<Key> = self.lock().folders.keys().copied().collect();
         let mut found = Vec::new();
-        for path in paths {
-            let only = match self.lock().folders.get(&path) {
-                Some(folder) => folder.only.clone(),
+        for key in keys {
+            let (path, wanted) = match self.lock().folders.get(&key) {
+                Some(folder) => (folder.path.clone(), folder.wanted.clone()),
                 None => continue,
             };
             // Not under the lock: a server may take its time.
-            let now = look(&path, only.as_deref());
-            let mut state = self.lock();
-            let Some(folder) = state.folders.get_mut(&path) else {
-                continue;
-            };
-            // Widened meanwhile: the next round sees all of it.
-            if folder.only != only {
-                continue;
-            }
-            let now = match now {
+            let now = match look(&path, &wanted) {
                 Ok(now) => now,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Snapshot::new(),
                 // A server that doesn't answer has deleted nothing.
@@ -202,26 +198,31 @@ impl Polls {
                     continue;
                 }
             };
-            let before = std::mem::take(&mut folder.seen);
-            compare(folder.key, &before, &now, &mut found);
-            folder.seen = now;
+            let mut state = self.lock();
+            // Something else is wanted meanwhile: that is for the next round.
+            if let Some(folder) = state.folders.get_mut(&key)
+                && folder.path == path
+                && folder.wanted == wanted
+            {
+                let before = std::mem::replace(&mut folder.seen, now);
+                compare(key, &before, &folder.seen, &mut found);
+            }
         }
+        // What is gone first: a folder that was moved is there under its new name, too.
+        found.sort_by_key(|f| !matches!(f.what, What::Gone { .. }));
         found
     }
 }
 
-fn look(path: &Path, only: Option<&[OsString]>) -> io::Result<Snapshot> {
-    let names: Vec<OsString> = match only {
-        Some(names) => names.to_vec(),
-        None => fs::read_dir(path)?
+fn look(path: &Path, wanted: &Wanted) -> io::Result<Snapshot> {
+    let mut names: Vec<OsString> = wanted.some.iter().cloned().collect();
+    if wanted.all {
+        names = fs::read_dir(path)?
             .map(|entry| entry.map(|e| e.file_name()))
-            .collect::<io::Result<_>>()?,
-    };
+            .collect::<io::Result<_>>()?;
+    }
     let mut snapshot = Snapshot::with_capacity(names.len());
     for name in names {
-        if name == ".git" || name == ".devenv" {
-            continue;
-        }
         let file = path.join(&name);
         let stat = fs::metadata(&file).or_else(|_| fs::symlink_metadata(&file));
         let Ok(stat) = stat else { continue };
@@ -264,3 +265,6 @@ fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

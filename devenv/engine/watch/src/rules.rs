@@ -112,7 +112,7 @@ fn read(folder: &Path, file: &Path) -> Gitignore {
 }
 
 /// `info/exclude` of the repository at `folder`, which may be a worktree or submodule.
-fn exclude_file(folder: &Path) -> Option<PathBuf> {
+pub(crate) fn exclude_file(folder: &Path) -> Option<PathBuf> {
     let git = folder.join(".git");
     let dir = if git.is_file() {
         let text = fs::read_to_string(&git).ok()?;
@@ -128,3 +128,6 @@ fn exclude_file(folder: &Path) -> Option<PathBuf> {
     };
     Some(dir.join("info/exclude"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,3 +139,6 @@ impl Scopes {
 fn is_never_read(name: &OsStr) -> bool {
     name == ".git" || name == ".devenv"
 }
+
+#[cfg(test)]
+mod tests;

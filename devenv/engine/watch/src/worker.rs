@@ -126,32 +126,34 @@ impl Worker {
 
     /// Watches until it is told to stop.
     pub(crate) fn run(mut self) {
-        loop {
+        while !self.stopping() {
             if let Err(e) = self.wait() {
                 tracing::error!(error = %e, "can't wait for changes of files any more");
                 return;
             }
-            // First what happened under the old inputs, then the new ones.
-            self.read();
-            while let Ok(order) = self.orders.try_recv() {
-                match order {
-                    Order::Set(scopes) => self.set(scopes),
-                    Order::Found(found) => {
-                        for f in found {
-                            self.event(f.folder, &f.name, f.is_dir, f.what, false);
-                        }
+            self.turn();
+        }
+    }
+
+    /// Handles all that has come.
+    fn turn(&mut self) {
+        // First what happened under the old inputs, then the new ones.
+        self.read();
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Set(scopes) => self.set(scopes),
+                Order::Found(found) => {
+                    for f in found {
+                        self.event(f.folder, &f.name, f.is_dir, f.what, false);
                     }
                 }
             }
-            if self.stopping() {
-                return;
-            }
-            if (self.stale || self.lost) && Instant::now() >= self.rested {
-                self.rebuild();
-            }
-            self.shared.inbox.hold(self.stale || self.lost);
-            self.shared.inbox.announce();
         }
+        if (self.stale || self.lost) && Instant::now() >= self.rested {
+            self.rebuild();
+        }
+        self.shared.inbox.hold(self.stale || self.lost);
+        self.shared.inbox.announce();
     }
 
     fn stopping(&self) -> bool {
@@ -186,7 +188,7 @@ impl Worker {
     /// Takes over new inputs.
     fn set(&mut self, scopes: Scopes) {
         self.scopes = scopes;
-        self.tree.rebuild(&self.scopes, None);
+        self.tree.rebuild(&self.scopes, &mut |_, _| {});
         self.stale = false;
         self.tell_mode();
         self.shared.taken.send_modify(|n| *n += 1);
@@ -201,7 +203,7 @@ impl Worker {
             let touch = look(&path, Kind::Changed, Writing::IfEmpty);
             shared.inbox.touch(&path, &owners, touch);
         };
-        self.tree.rebuild(scopes, Some(&mut seen));
+        self.tree.rebuild(scopes, &mut seen);
         // Told of only now: who looks at everything from here on misses nothing.
         if self.lost {
             self.shared.inbox.lost();
@@ -271,15 +273,10 @@ impl Worker {
         let Some(folder) = self.tree.folder(key) else {
             return;
         };
-        let hooks: Vec<Hook> = folder
-            .hooks
-            .iter()
-            .filter(|(n, _)| n == name)
-            .map(|(_, hook)| hook.clone())
-            .collect();
+        let hooks: Vec<Hook> = folder.hooks.get(name).cloned().unwrap_or_default();
         let names = folder.names.clone();
         for hook in hooks {
-            self.hooked(hook, what, closes);
+            self.hooked(hook, is_dir, what, closes);
         }
         for folder in names {
             self.named(&folder, name, is_dir, what, closes);
@@ -310,7 +307,7 @@ impl Worker {
             && (is_dir || path.is_symlink())
         {
             let start = Start {
-                path: path.clone(),
+                path: path.as_path().into(),
                 scopes: ids.clone(),
                 above: folder.rules.clone(),
             };
@@ -322,7 +319,7 @@ impl Worker {
     }
 
     /// Something happened to a name that matters beside what its folder is.
-    fn hooked(&mut self, hook: Hook, what: What, closes: bool) {
+    fn hooked(&mut self, hook: Hook, is_dir: bool, what: What, closes: bool) {
         let appears = matches!(what, What::Came { .. } | What::Gone { .. });
         match hook {
             Hook::Way => self.stale |= appears,
@@ -339,7 +336,8 @@ impl Worker {
                     let start = self.tree.start(&self.scopes, &top);
                     self.enter(start, new);
                 }
-                if !top.is_dir() {
+                // By what it was, not by what is there by now.
+                if !is_dir || what == (What::Gone { moved: true }) {
                     self.changed(&top, &self.scopes.at(&top), what, closes);
                 }
             }
@@ -421,3 +419,6 @@ fn changed_at(stat: &fs::Metadata) -> Option<SystemTime> {
     let nanos = Duration::from_nanos(stat.ctime_nsec().try_into().ok()?);
     SystemTime::UNIX_EPOCH.checked_add(seconds + nanos)
 }
+
+#[cfg(test)]
+mod tests;

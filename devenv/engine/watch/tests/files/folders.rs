@@ -217,3 +217,35 @@ async fn a_bad_pattern_is_refused_and_the_inputs_stay() {
     watched.write("a", "1");
     assert_eq!(watched.all_heard().await, ["a"]);
 }
+
+#[tokio::test]
+async fn a_file_may_take_the_place_of_a_folder() {
+    let inputs = vec![input("it", "it")];
+    let prepare = |dir: &Path| fs::create_dir(dir.join("it")).unwrap();
+    let mut watched = Watched::new(prepare, inputs, options()).await;
+    for round in 0..ROUNDS {
+        watched.write("it/a", "1");
+        assert_eq!(watched.heard().await.of("it"), ["it/a"], "round {round}");
+        fs::remove_dir_all(watched.path("it")).unwrap();
+        watched.write("it", "1");
+        assert!(
+            watched.heard().await.of("it").contains(&"it"),
+            "round {round}"
+        );
+        // In place, which its folder was not watched for before.
+        watched.write("it", "2");
+        assert_eq!(watched.heard().await.of("it"), ["it"], "round {round}");
+        fs::remove_file(watched.path("it")).unwrap();
+        fs::create_dir(watched.path("it")).unwrap();
+        assert_eq!(watched.heard().await.of("it"), ["it"], "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn watchers_that_are_dropped_leave_nothing() {
+    // More than a user may have inotify instances of.
+    for _ in 0..300 {
+        let watched = Watched::all(|_| {}).await;
+        assert_eq!(watched.watcher.mode(), devenv_watch::Mode::Events);
+    }
+}

@@ -127,3 +127,22 @@ async fn each_owner_has_rules_of_its_own() {
     assert_eq!(heard.of("no docs"), ["web/b.tmp", "web/c"]);
     assert_eq!(heard.of("everything").len(), 6);
 }
+
+#[tokio::test]
+async fn a_repository_may_be_made_and_have_rules_of_its_own() {
+    let mut watched = Watched::all(|dir| {
+        fs::create_dir_all(dir.join("sub")).unwrap();
+        fs::write(dir.join(".gitignore"), "*.log\n").unwrap();
+    })
+    .await;
+    watched.write("sub/a.log", "1");
+    assert_eq!(watched.all_heard().await, Vec::<String>::new());
+    fs::create_dir_all(watched.path("sub/.git/info")).unwrap();
+    watched.heard().await;
+    watched.write("sub/a.log", "2");
+    assert_eq!(watched.all_heard().await, ["sub/a.log"]);
+    watched.write("sub/.git/info/exclude", "*.tmp\n");
+    assert_eq!(watched.all_heard().await, ["sub/.git/info/exclude"]);
+    watched.write("sub/a.tmp", "1");
+    assert_eq!(watched.all_heard().await, Vec::<String>::new());
+}

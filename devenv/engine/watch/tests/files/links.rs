@@ -61,10 +61,13 @@ async fn a_link_may_be_turned_to_another_folder() {
         symlink(format!("releases/{new}"), watched.path("next")).unwrap();
         fs::rename(watched.path("next"), watched.path("current")).unwrap();
         let heard = watched.heard().await;
-        assert!(
-            heard.of("top").contains(&"current/bin/app"),
-            "round {round}: {heard:?}"
-        );
+        for owner in ["top", "below"] {
+            let told = heard.of(owner);
+            assert!(
+                told.contains(&"current/bin/app"),
+                "round {round}: {heard:?}"
+            );
+        }
         watched.write(&format!("releases/{new}/bin/app"), "1");
         let heard = watched.heard().await;
         assert_eq!(heard.of("top"), ["current/bin/app"], "round {round}");
@@ -142,5 +145,70 @@ async fn a_new_link_is_followed() {
             Vec::<String>::new(),
             "round {round}"
         );
+    }
+}
+
+/// How Kubernetes mounts a ConfigMap: a file is a link through a link that is turned.
+#[tokio::test]
+async fn a_link_further_on_may_be_turned() {
+    let outside = tempfile::tempdir().unwrap();
+    let mount = outside.path();
+    for version in ["1", "2"] {
+        fs::create_dir(mount.join(version)).unwrap();
+        fs::write(mount.join(version).join("app.toml"), version).unwrap();
+    }
+    symlink("1", mount.join("data")).unwrap();
+    symlink("data/app.toml", mount.join("app.toml")).unwrap();
+    let prepare = |dir: &Path| {
+        fs::create_dir(dir.join("etc")).unwrap();
+        symlink(mount.join("app.toml"), dir.join("etc/app.toml")).unwrap();
+    };
+    let inputs = vec![input("etc", "etc"), input("file", "etc/app.toml")];
+    let mut watched = Watched::new(prepare, inputs, options()).await;
+    for round in 0..50 {
+        let (new, old) = if round % 2 == 0 {
+            ("2", "1")
+        } else {
+            ("1", "2")
+        };
+        symlink(new, mount.join("next")).unwrap();
+        fs::rename(mount.join("next"), mount.join("data")).unwrap();
+        let heard = watched.heard().await;
+        for owner in ["etc", "file"] {
+            assert_eq!(
+                heard.of(owner),
+                ["etc/app.toml"],
+                "round {round}: {heard:?}"
+            );
+        }
+        fs::write(mount.join(new).join("app.toml"), "3").unwrap();
+        let heard = watched.heard().await;
+        for owner in ["etc", "file"] {
+            assert_eq!(
+                heard.of(owner),
+                ["etc/app.toml"],
+                "round {round}: {heard:?}"
+            );
+        }
+        fs::write(mount.join(old).join("app.toml"), "3").unwrap();
+        assert!(watched.heard().await.owners.is_empty(), "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_link_leads_to_may_come_later() {
+    let mut watched = Watched::all(|dir| {
+        fs::create_dir(dir.join("a")).unwrap();
+        fs::create_dir(dir.join("b")).unwrap();
+        symlink("../b/later", dir.join("a/link")).unwrap();
+    })
+    .await;
+    for round in 0..50 {
+        watched.write("b/later", "1");
+        let told = watched.all_heard().await;
+        assert_eq!(told, ["a/link", "b/later"], "round {round}");
+        fs::remove_file(watched.path("b/later")).unwrap();
+        let told = watched.all_heard().await;
+        assert_eq!(told, ["a/link", "b/later"], "round {round}");
     }
 }
