@@ -63,6 +63,7 @@ fn pair(backend: SocketAddr) -> Result<Table, Box<dyn Error>> {
         classes: &[],
         services: &all([service("one"), service("two")])?,
         endpoint_slices: &all([slice("one"), slice("two")])?,
+        coming: &[],
     });
     Ok(compiled.table)
 }

@@ -8,7 +8,8 @@
 //!
 //! The way of a request: accept → [`Table::route`] (host, then path) →
 //! [`CanaryPolicy::decide`] and [`Splitter`] (which service) → round robin
-//! (which endpoint) → forward, streamed both ways.
+//! (which endpoint; while there is none but one is on the way, the request is
+//! held) → forward, streamed both ways.
 //!
 //! Three layers, each testable without the next:
 //! * `compile`: objects → an immutable [`Table`] and warnings;
@@ -22,7 +23,9 @@ mod proxy;
 mod table;
 
 pub use compile::{Compiled, Inputs, Warning, compile};
-pub use proxy::{Connector, Direct, Proxy, ProxyError, ProxyOptions, ServiceStats, Stats};
+pub use proxy::{
+    Connector, Direct, HoldLimits, Proxy, ProxyError, ProxyOptions, ServiceStats, Stats,
+};
 pub use table::{
     CanaryPolicy, Decision, HeaderMatch, Location, Route, Settings, Share, Splitter, Table,
     Upstream, UpstreamId, UpstreamKey, normalize,

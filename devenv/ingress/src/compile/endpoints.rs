@@ -1,11 +1,13 @@
 //! From a service port, as an Ingress writes it, to ready endpoints.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::Inputs;
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -13,6 +15,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(super) struct Backends<'a> {
     services: HashMap<(&'a str, &'a str), &'a Service>,
     slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
+    coming: HashSet<(&'a str, &'a str)>,
 }
 
 /// Why a service port has no endpoints that could ever be found.
@@ -24,9 +27,9 @@ pub(super) enum Missing {
 }
 
 impl<'a> Backends<'a> {
-    pub fn new(services: &'a [Service], slices: &'a [EndpointSlice]) -> Self {
+    pub fn new(inputs: &Inputs<'a>) -> Self {
         let mut by_service: HashMap<_, Vec<_>> = HashMap::new();
-        for slice in slices {
+        for slice in inputs.endpoint_slices {
             let name = slice
                 .metadata
                 .labels
@@ -41,7 +44,8 @@ impl<'a> Backends<'a> {
             }
         }
         Self {
-            services: services
+            services: inputs
+                .services
                 .iter()
                 .filter_map(|service| {
                     let name = service.metadata.name.as_deref()?;
@@ -50,7 +54,17 @@ impl<'a> Backends<'a> {
                 })
                 .collect(),
             slices: by_service,
+            coming: inputs
+                .coming
+                .iter()
+                .map(|(namespace, name)| (namespace.as_str(), name.as_str()))
+                .collect(),
         }
+    }
+
+    /// Whether more endpoints of a service are on the way.
+    pub fn is_coming(&self, namespace: &str, service: &str) -> bool {
+        self.coming.contains(&(namespace, service))
     }
 
     /// Ready endpoints; `port` is a port's number, name or targetPort.
@@ -172,6 +186,14 @@ mod tests {
         .unwrap()
     }
 
+    fn inputs<'a>(services: &'a [Service], slices: &'a [EndpointSlice]) -> Inputs<'a> {
+        Inputs {
+            services,
+            endpoint_slices: slices,
+            ..Inputs::default()
+        }
+    }
+
     #[rstest]
     #[case::number("80", &["10.0.0.1:5000", "10.0.0.2:5000"])]
     #[case::name("http", &["10.0.0.1:5000", "10.0.0.2:5000"])]
@@ -179,7 +201,7 @@ mod tests {
     #[case::target_number("9001", &["10.0.0.1:9001", "10.0.0.2:9001"])]
     fn a_port_by_any_of_its_names(#[case] port: &str, #[case] expected: &[&str]) {
         let (services, slices) = ([service()], [slice()]);
-        let found = Backends::new(&services, &slices).find("n", "s", port);
+        let found = Backends::new(&inputs(&services, &slices)).find("n", "s", port);
         let expected: Vec<SocketAddr> = expected.iter().map(|a| a.parse().unwrap()).collect();
         assert_eq!(found, Ok(expected));
     }
@@ -187,7 +209,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_told_apart() {
         let (services, slices) = ([service()], [slice()]);
-        let backends = Backends::new(&services, &slices);
+        let backends = Backends::new(&inputs(&services, &slices));
         assert_eq!(backends.find("n", "x", "80"), Err(Missing::Service));
         assert_eq!(backends.find("m", "s", "80"), Err(Missing::Service));
         assert_eq!(

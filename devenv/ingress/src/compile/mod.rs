@@ -29,6 +29,9 @@ pub struct Inputs<'a> {
     pub services: &'a [Service],
     /// Slices labelled `kubernetes.io/service-name`.
     pub endpoint_slices: &'a [EndpointSlice],
+    /// Services, by namespace and name, that more endpoints are on the way
+    /// for: see [`Upstream::coming`](crate::Upstream::coming).
+    pub coming: &'a [(String, String)],
 }
 
 /// Something about an object that does not do what its author may expect.
@@ -85,7 +88,7 @@ pub fn compile(inputs: &Inputs<'_>) -> Compiled {
         .iter()
         .map(|object| (object.namespace.to_owned(), object.name.to_owned()))
         .collect();
-    let backends = endpoints::Backends::new(inputs.services, inputs.endpoint_slices);
+    let backends = endpoints::Backends::new(inputs);
     let mut model = Model::new(&objects, warnings);
     model.create_upstreams(&backends);
     model.create_servers();

@@ -116,6 +116,7 @@ fn normalized<'a>(host: &'a str, path: &'a HTTPIngressPath) -> Option<PathOf<'a>
 pub(super) struct UpstreamDraft {
     pub key: UpstreamKey,
     pub endpoints: Vec<std::net::SocketAddr>,
+    pub coming: bool,
     /// Created by a canary: no location may point to it.
     pub server_less: bool,
     pub policy: Option<CanaryPolicy>,
@@ -276,6 +277,7 @@ impl<'a> Model<'a> {
         };
         let policy = self.objects[index].annotations.canary.clone();
         let draft = UpstreamDraft {
+            coming: backends.is_coming(&key.namespace, &key.service),
             key: key.clone(),
             endpoints,
             server_less: policy.is_some(),
@@ -444,6 +446,7 @@ impl<'a> Model<'a> {
                 } else {
                     draft.endpoints.clone()
                 },
+                coming: draft.coming && !draft.deleted,
                 // A dangling name in first place means main only: the second
                 // canary is never considered.
                 alternative: draft

@@ -40,6 +40,7 @@ fn compile_with(text: &str, without_endpoints: &[&str]) -> Compiled {
         classes: &[],
         services: &services,
         endpoint_slices: &endpoint_slices,
+        coming: &[],
     })
 }
 

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
@@ -65,6 +66,8 @@ pub(super) struct ClientState {
     /// A body was refused: take what still comes before closing, or the reset
     /// would wipe out our answer on its way.
     linger: AtomicBool,
+    /// Its request is being held: the socket watches for the client's going.
+    held: AtomicBool,
     clock: Arc<AtomicU32>,
 }
 
@@ -78,6 +81,7 @@ impl ClientState {
             order: AtomicU8::new(Order::Serve as u8),
             waker: AtomicWaker::new(),
             linger: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             clock,
         }
     }
@@ -106,6 +110,18 @@ impl ClientState {
     /// A part of the request's body may be left on the socket.
     pub fn linger(&self, may_be_left: bool) {
         self.linger.store(may_be_left, Ordering::Relaxed);
+    }
+
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
+    }
+
+    /// To be called now and then: has the socket look whether a client whose
+    /// request is being held is still there.
+    pub fn look_if_held(&self) {
+        if self.held.load(Ordering::Relaxed) {
+            self.waker.wake();
+        }
     }
 
     pub fn order(&self, order: Order) {
@@ -171,6 +187,15 @@ impl ClientStream {
             lingering: None,
         }
     }
+
+    /// Whether the client has ended its side, which nginx takes for going
+    /// away; otherwise the task is woken when it does, except that an end
+    /// behind unread bytes of a body is only seen at the next look.
+    fn has_gone(&self, cx: &mut Context<'_>) -> bool {
+        let _ = self.stream.poll_read_ready(cx);
+        let ready = self.stream.ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+    }
 }
 
 impl AsyncRead for ClientStream {
@@ -208,7 +233,12 @@ impl AsyncWrite for ClientStream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // There is nothing to flush, but this is called whenever hyper has
+        // looked at the request that is being answered.
+        if self.state.held.load(Ordering::Relaxed) && self.has_gone(cx) {
+            self.state.order(Order::Abort);
+        }
         Poll::Ready(Ok(()))
     }
 

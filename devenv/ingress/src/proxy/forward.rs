@@ -16,7 +16,8 @@ use tracing::{debug, warn};
 
 use super::client::ClientState;
 use super::headers;
-use super::live::Live;
+use super::hold::{GivenUp, Hold};
+use super::live::{Chosen, Live};
 use super::pages;
 use super::request_body::{self, BodyError, Progress, RequestBody, Upload};
 use super::response_body::{EndpointBody, Guard, ResponseBody};
@@ -28,9 +29,15 @@ use crate::table::{Route, Settings, UpstreamId, normalize};
 /// ingress-nginx's `proxy-next-upstream-tries`.
 const TRIES: u32 = 3;
 
+/// Seconds after which a request is worth another try whose service is about to
+/// come: it will be held again.
+const RETRY_AFTER: u32 = 1;
+
 /// Answered by us.
 enum Refusal {
     Status(StatusCode),
+    /// 503, but not for long.
+    Later,
     AddSlash(HeaderValue),
 }
 
@@ -66,6 +73,7 @@ pub(super) async fn handle(
 fn refuse(refusal: Refusal, mut guard: Guard) -> Response<ResponseBody> {
     let page = match refusal {
         Refusal::Status(status) => pages::page(status),
+        Refusal::Later => pages::later(RETRY_AFTER),
         Refusal::AddSlash(location) => pages::redirect(location),
     };
     guard.status = page.status().as_u16();
@@ -119,6 +127,25 @@ async fn serve(
         client.linger(true);
     }
     let (main, settings) = route(&live, &parts)?;
+    if request_body::is_too_large(&body, settings.body_limit) {
+        return Err(StatusCode::PAYLOAD_TOO_LARGE.into());
+    }
+    let id = live
+        .choose(main, &parts.method, &parts.headers)
+        .ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+    let mut chosen = Chosen {
+        live: live.clone(),
+        id,
+    };
+    let mut hold = Hold::new(worker, client);
+    if chosen.endpoints().is_empty() {
+        hold.for_endpoints(&mut chosen, 0)
+            .await
+            .map_err(|why| match why {
+                GivenUp::NothingComes => StatusCode::SERVICE_UNAVAILABLE.into(),
+                GivenUp::Later => Refusal::Later,
+            })?;
+    }
 
     let chunked = parts.headers.contains_key(TRANSFER_ENCODING);
     let (body, upload) = match request_body::take(body, settings.body_limit, client).await {
@@ -135,10 +162,7 @@ async fn serve(
             .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     }
 
-    let service = live
-        .choose(main, &parts.method, &parts.headers)
-        .ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
-    guard.given_to(&live, service);
+    guard.given_to(&chosen.live, chosen.id);
 
     let upgrade = headers::asks_for_upgrade(&parts.headers);
     let on_client = parts.extensions.remove::<OnUpgrade>().filter(|_| upgrade);
@@ -159,7 +183,11 @@ async fn serve(
         settings,
         upload: upload.as_deref(),
     };
-    let (response, connection) = attempt.send(&live, service, parts, body).await?;
+    if has_body {
+        // It may have taken its time.
+        chosen.follow(worker.live.load_full());
+    }
+    let (response, connection) = attempt.send(chosen, hold, parts, body).await?;
     Ok(Served {
         response,
         connection,
@@ -237,14 +265,15 @@ impl Attempt<'_> {
     /// connection, nothing written, or a reset, which is how a kernel refuses
     /// bytes that its program will not read) is sent again whatever its
     /// method: a rolling update loses nothing, a POST is never done twice.
+    /// Where all endpoints failed it is held until there are others, if any are
+    /// on the way.
     async fn send(
         &self,
-        live: &Arc<Live>,
-        service: UpstreamId,
+        mut chosen: Chosen,
+        mut hold: Hold<'_>,
         parts: Parts,
         body: RequestBody,
     ) -> Result<(Response<Incoming>, Box<Conn>), Refusal> {
-        let (mut live, mut service) = (live.clone(), service);
         let repeatable = is_repeatable(&parts.method);
         // A body in memory can be sent as often as needed, a stream once; a
         // stream comes back only if nothing of it was written.
@@ -255,11 +284,22 @@ impl Attempt<'_> {
             }
         };
         let mut failure = StatusCode::BAD_GATEWAY;
-        let mut failures = 0;
+        // Since the endpoints changed last, and those among all that an
+        // endpoint may have acted upon.
+        let (mut failures, mut acted) = (0, 0);
         let mut pooled = true;
-        while failures < TRIES {
-            let Some(address) = live.next_endpoint(service) else {
-                break;
+        while acted < TRIES {
+            let next = chosen.live.next_endpoint(chosen.id);
+            let Some(address) = next.filter(|_| failures < TRIES) else {
+                if next.is_none() {
+                    failure = StatusCode::SERVICE_UNAVAILABLE;
+                }
+                match hold.for_endpoints(&mut chosen, whole.len()).await {
+                    Ok(()) => failures = 0,
+                    Err(GivenUp::Later) => return Err(Refusal::Later),
+                    Err(GivenUp::NothingComes) => break,
+                }
+                continue;
             };
             let reused = if pooled {
                 self.worker.pool.take(address, template.is_none())
@@ -274,7 +314,7 @@ impl Attempt<'_> {
                     Err(status) => {
                         failure = status;
                         failures += 1;
-                        self.refresh(&mut live, &mut service);
+                        chosen.follow(self.worker.live.load_full());
                         continue;
                     }
                 },
@@ -292,18 +332,18 @@ impl Attempt<'_> {
                 self.upload
                     .is_some_and(|upload| upload.get() == Progress::Waiting)
             });
-            let may_repeat = match exchange.await {
+            let (may_repeat, was_unread) = match exchange.await {
                 Ok(response) => return Ok((response, connection)),
                 Err(Failure::Unsent(request)) => {
                     if template.is_none() {
                         once = Some(*request);
                     }
                     failure = StatusCode::BAD_GATEWAY;
-                    true
+                    (true, true)
                 }
                 Err(Failure::TimedOut) => {
                     failure = StatusCode::GATEWAY_TIMEOUT;
-                    template.is_some() && repeatable
+                    (template.is_some() && repeatable, false)
                 }
                 Err(Failure::Broken { unread, error }) => {
                     match self.upload.map(Upload::get) {
@@ -315,19 +355,21 @@ impl Attempt<'_> {
                     }
                     debug!(%address, unread, ?error, "the endpoint broke the connection");
                     failure = StatusCode::BAD_GATEWAY;
-                    template.is_some() && (unread || repeatable)
+                    (template.is_some() && (unread || repeatable), unread)
                 }
             };
             // A kept connection that had gone stale is no failure of the
             // endpoint; after it, only new connections are used.
-            failures += u32::from(!was_reused || failure == StatusCode::GATEWAY_TIMEOUT);
+            let counts = u32::from(!was_reused || failure == StatusCode::GATEWAY_TIMEOUT);
+            failures += counts;
+            acted += if was_unread { 0 } else { counts };
             pooled = false;
             if !may_repeat {
                 break;
             }
-            self.refresh(&mut live, &mut service);
+            chosen.follow(self.worker.live.load_full());
         }
-        let key = &live.upstream(service).key;
+        let key = chosen.key();
         warn!(
             namespace = key.namespace,
             service = key.service,
@@ -335,18 +377,6 @@ impl Attempt<'_> {
             "no endpoint answered"
         );
         Err(failure.into())
-    }
-
-    /// The pick is kept, but the service's endpoints are those of now: the
-    /// one that failed may have been replaced meanwhile.
-    fn refresh(&self, live: &mut Arc<Live>, service: &mut UpstreamId) {
-        let now = self.worker.live.load_full();
-        if !Arc::ptr_eq(live, &now)
-            && let Some(id) = now.find(&live.upstream(*service).key)
-        {
-            *live = now;
-            *service = id;
-        }
     }
 
     async fn connect(&self, address: SocketAddr) -> Result<Box<Conn>, StatusCode> {

@@ -24,8 +24,19 @@ struct State {
     counters: Arc<Counters>,
     /// Round robin's position.
     cursor: Arc<AtomicUsize>,
+    /// Counts the changes of the endpoints.
+    version: u64,
+    /// Whether it ever had endpoints.
+    served: bool,
     /// Deals between this upstream and its canary.
     splitter: Option<Arc<Splitter>>,
+}
+
+/// What an upstream was in the table before.
+struct Before<'a> {
+    state: &'a State,
+    endpoints: &'a [SocketAddr],
+    canary: Option<&'a UpstreamKey>,
 }
 
 impl Live {
@@ -33,14 +44,17 @@ impl Live {
     /// in the round robin and in the block of the split, so that shares stay
     /// exact across changes of endpoints.
     pub fn new(table: Table, old: Option<&Live>, registry: &Registry, seed: u64) -> Self {
-        // By name, the state and the name of the canary.
-        let before: HashMap<&UpstreamKey, (&State, Option<&UpstreamKey>)> = old
+        let before: HashMap<&UpstreamKey, Before<'_>> = old
             .into_iter()
             .flat_map(|old| {
                 let upstreams = old.table.upstreams.iter();
                 upstreams.zip(old.states.iter()).map(|(upstream, state)| {
-                    let canary = upstream.alternative.map(|id| &old.table.upstream(id).key);
-                    (&upstream.key, (state, canary))
+                    let before = Before {
+                        state,
+                        endpoints: &upstream.endpoints,
+                        canary: upstream.alternative.map(|id| &old.table.upstream(id).key),
+                    };
+                    (&upstream.key, before)
                 })
             })
             .collect();
@@ -49,20 +63,23 @@ impl Live {
             .iter()
             .map(|upstream| {
                 let key = &upstream.key;
-                let (kept, canary_before) = before
-                    .get(key)
-                    .map_or((None, None), |(state, canary)| (Some(*state), *canary));
+                let kept = before.get(key);
                 let canary = upstream.alternative.map(|id| table.upstream(id));
                 let splitter = canary.and_then(|canary| {
                     let share = canary.policy.as_ref()?.share;
-                    let same_canary = canary_before == Some(&canary.key);
-                    kept.and_then(|state| state.splitter.clone())
-                        .filter(|splitter| same_canary && splitter.deals(share))
+                    kept.filter(|kept| kept.canary == Some(&canary.key))
+                        .and_then(|kept| kept.state.splitter.clone())
+                        .filter(|splitter| splitter.deals(share))
                         .or_else(|| Splitter::new(share, seed ^ digest(key)).map(Arc::new))
                 });
                 State {
                     counters: registry.of(&key.namespace, &key.service),
-                    cursor: kept.map_or_else(Arc::default, |state| state.cursor.clone()),
+                    cursor: kept.map_or_else(Arc::default, |kept| kept.state.cursor.clone()),
+                    version: kept.map_or(0, |kept| {
+                        kept.state.version + u64::from(kept.endpoints != upstream.endpoints)
+                    }),
+                    served: kept.is_some_and(|kept| kept.state.served)
+                        || !upstream.endpoints.is_empty(),
                     splitter,
                 }
             })
@@ -75,6 +92,10 @@ impl Live {
 
     /// Which service takes a request for `main`; `None` if main has no
     /// endpoints, which is 503 whatever its canary has.
+    ///
+    /// A service whose endpoints are on the way counts as having them, so that
+    /// the split stays exact while pods are replaced. A canary that never had
+    /// any is an exception: until it serves, all is main's, as in ingress-nginx.
     pub fn choose(
         &self,
         main: UpstreamId,
@@ -82,7 +103,7 @@ impl Live {
         headers: &HeaderMap,
     ) -> Option<UpstreamId> {
         let upstream = self.table.upstream(main);
-        if upstream.endpoints.is_empty() {
+        if upstream.endpoints.is_empty() && !upstream.coming {
             return None;
         }
         let Some(id) = upstream.alternative else {
@@ -92,7 +113,7 @@ impl Live {
         let Some(policy) = canary
             .policy
             .as_ref()
-            .filter(|_| !canary.endpoints.is_empty())
+            .filter(|_| !canary.endpoints.is_empty() || canary.coming && self.states[id.0].served)
         else {
             return Some(main);
         };
@@ -146,6 +167,47 @@ impl Live {
     }
 }
 
+/// The service that takes a request, followed by its name from table to table:
+/// the pick is kept, but its endpoints are those of the moment.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub live: Arc<Live>,
+    pub id: UpstreamId,
+}
+
+impl Chosen {
+    /// Goes over to the table `now`; false if it has no such service, whose
+    /// last state is then kept.
+    pub fn follow(&mut self, now: Arc<Live>) -> bool {
+        if Arc::ptr_eq(&self.live, &now) {
+            return true;
+        }
+        let Some(id) = now.find(self.key()) else {
+            return false;
+        };
+        self.live = now;
+        self.id = id;
+        true
+    }
+
+    pub fn key(&self) -> &UpstreamKey {
+        &self.live.upstream(self.id).key
+    }
+
+    pub fn endpoints(&self) -> &[SocketAddr] {
+        &self.live.upstream(self.id).endpoints
+    }
+
+    pub fn coming(&self) -> bool {
+        self.live.upstream(self.id).coming
+    }
+
+    /// Another number after each change of its endpoints.
+    pub fn version(&self) -> u64 {
+        self.live.states[self.id.0].version
+    }
+}
+
 /// A stable number from an upstream's name, so that two splits of one seed do
 /// not run in step.
 fn digest(key: &UpstreamKey) -> u64 {
@@ -170,6 +232,7 @@ mod tests {
             endpoints: (1..=n)
                 .map(|i| SocketAddr::from(([10, 0, 0, i], 80)))
                 .collect(),
+            coming: false,
             alternative: None,
             policy: None,
         };

@@ -3,6 +3,7 @@
 mod client;
 mod forward;
 mod headers;
+mod hold;
 mod live;
 mod pages;
 mod pool;
@@ -25,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
 use crate::table::Table;
+pub use hold::HoldLimits;
 use live::Live;
 pub use stats::{ServiceStats, Stats};
 use worker::{Command, Shared, Worker};
@@ -59,6 +61,8 @@ pub struct ProxyOptions {
     pub seed: u64,
     /// Threads, each with an event loop of its own; at least 1.
     pub threads: usize,
+    /// Bounds of waiting for endpoints that are on the way.
+    pub hold: HoldLimits,
 }
 
 impl ProxyOptions {
@@ -70,6 +74,7 @@ impl ProxyOptions {
             connector: Arc::new(Direct),
             seed: rand::random(),
             threads: thread::available_parallelism().map_or(1, |cores| cores.get().min(2)),
+            hold: HoldLimits::default(),
         }
     }
 }
@@ -118,6 +123,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             connector: options.connector,
             registry: stats::Registry::new(count),
+            holding: hold::Holding::new(options.hold),
             workers: OnceLock::new(),
         });
         let live = Live::new(table, None, &shared.registry, options.seed);

@@ -1,7 +1,7 @@
 //! The small HTML pages that nginx answers with.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 /// nginx's wording, which differs from the registered one in places.
@@ -41,6 +41,15 @@ pub(super) fn page(status: StatusCode) -> Response<Bytes> {
     if closes(status) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    response
+}
+
+/// 503 for a service that is about to come: seconds after which to ask again.
+pub(super) fn later(seconds: u32) -> Response<Bytes> {
+    let mut response = page(StatusCode::SERVICE_UNAVAILABLE);
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 

@@ -103,6 +103,12 @@ impl Error for BodyError {
     }
 }
 
+/// Whether a body is said to be larger than its location allows.
+pub(super) fn is_too_large(body: &Incoming, limit: Option<u64>) -> bool {
+    let known = body.size_hint().exact();
+    known.is_some_and(|size| limit.is_some_and(|limit| size > limit))
+}
+
 /// Takes in a small body, or prepares a larger one for streaming. `limit` is
 /// the location's, in bytes.
 pub(super) async fn take(
@@ -113,11 +119,11 @@ pub(super) async fn take(
     if body.is_end_stream() {
         return Ok((RequestBody::Whole(Bytes::new()), None));
     }
-    let limit = limit.unwrap_or(u64::MAX);
-    let known = body.size_hint().exact();
-    if known.is_some_and(|size| size > limit) {
+    if is_too_large(&body, limit) {
         return Err(BodyError::TooLarge);
     }
+    let limit = limit.unwrap_or(u64::MAX);
+    let known = body.size_hint().exact();
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     let mut size = 0u64;

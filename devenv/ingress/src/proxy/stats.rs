@@ -28,6 +28,11 @@ pub struct ServiceStats {
     pub by_class: [u64; 5],
     /// Requests whose reply has not ended.
     pub in_flight: u64,
+    /// Times that a request was held until the service has endpoints; one that
+    /// was given up in the end is also counted in [`Stats::own`].
+    pub held: u64,
+    /// Requests that are being held now.
+    pub waiting: u64,
 }
 
 /// Counters of one service; each worker thread writes its own shard, so that
@@ -42,6 +47,8 @@ pub(super) struct Counters {
 struct Shard {
     started: AtomicU64,
     by_class: [AtomicU64; 5],
+    held: AtomicU64,
+    released: AtomicU64,
 }
 
 impl Counters {
@@ -58,6 +65,26 @@ impl Counters {
     pub fn finish(&self, worker: usize, status: u16) {
         let class = usize::from((status / 100).clamp(1, 5)) - 1;
         self.shards[worker].by_class[class].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn hold(&self, worker: usize) {
+        self.shards[worker].held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn release(&self, worker: usize) {
+        self.shards[worker].released.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ever held, and held now.
+    fn read_held(&self) -> (u64, u64) {
+        let sum = |count: fn(&Shard) -> &AtomicU64| -> u64 {
+            let counts = self.shards.iter().map(count);
+            counts.map(|count| count.load(Ordering::Relaxed)).sum()
+        };
+        // Released before held, for the same reason as below.
+        let released = sum(|shard| &shard.released);
+        let held = sum(|shard| &shard.held);
+        (held, held.saturating_sub(released))
     }
 
     /// Finished by class, and in flight.
@@ -117,11 +144,14 @@ impl Registry {
             .iter()
             .map(|((namespace, service), counters)| {
                 let (by_class, in_flight) = counters.read();
+                let (held, waiting) = counters.read_held();
                 ServiceStats {
                     namespace: namespace.clone(),
                     service: service.clone(),
                     by_class,
                     in_flight,
+                    held,
+                    waiting,
                 }
             })
             .collect();

@@ -24,6 +24,7 @@ use super::Connector;
 use super::client::{ClientState, ClientStream, Order};
 use super::forward;
 use super::headers::Peer;
+use super::hold::Holding;
 use super::live::Live;
 use super::pool::Pool;
 use super::stats::Registry;
@@ -38,6 +39,7 @@ const MAX_BUFFER: usize = 64 << 10;
 pub(super) struct Shared {
     pub connector: Arc<dyn Connector>,
     pub registry: Registry,
+    pub holding: Holding,
     /// All of them; weak, since each holds this.
     pub workers: OnceLock<Vec<Weak<Worker>>>,
 }
@@ -61,6 +63,8 @@ pub(super) struct Worker {
     pub index: usize,
     pub shared: Arc<Shared>,
     pub live: ArcSwap<Live>,
+    /// Rung when `live` was replaced.
+    pub published: Notify,
     pub pool: Pool,
     clients: Mutex<HashMap<u64, Arc<ClientState>>>,
     /// Connections, tunnels included.
@@ -101,6 +105,7 @@ impl Worker {
             index,
             shared,
             live: ArcSwap::from_pointee(live),
+            published: Notify::new(),
             pool,
             clients: Mutex::default(),
             active: AtomicUsize::new(0),
@@ -118,6 +123,7 @@ impl Worker {
     pub fn publish(&self, live: &Live) {
         self.live.store(Arc::new(live.clone()));
         self.pool.keep_only(&live.addresses());
+        self.published.notify_waiters();
     }
 
     pub fn active(&self) -> usize {
@@ -352,6 +358,7 @@ impl Worker {
                 if client.overdue() {
                     client.order(Order::Abort);
                 }
+                client.look_if_held();
             }
         }
     }

@@ -36,6 +36,9 @@ pub struct Upstream {
     pub key: UpstreamKey,
     /// Ready endpoints, sorted and without duplicates.
     pub endpoints: Vec<SocketAddr>,
+    /// More endpoints are on the way: a request that finds none, or none that
+    /// takes it, is held for them instead of being refused.
+    pub coming: bool,
     /// Only the first canary merged into this upstream ever counts.
     pub alternative: Option<UpstreamId>,
     /// Set on the upstream of a canary.
@@ -193,11 +196,17 @@ impl Table {
     /// of a Cloud Run service needs it: no limit but Cloud Run's 32 MiB for an
     /// HTTP/1 request and its default request timeout of 300 s.
     pub fn single(endpoints: &[SocketAddr]) -> Self {
-        Self::single_named("", "", endpoints)
+        Self::single_named("", "", endpoints, false)
     }
 
-    /// [`Table::single`], counted in the statistics under a service's name.
-    pub fn single_named(namespace: &str, service: &str, endpoints: &[SocketAddr]) -> Self {
+    /// [`Table::single`], counted in the statistics under a service's name;
+    /// `coming` as in [`Upstream::coming`].
+    pub fn single_named(
+        namespace: &str,
+        service: &str,
+        endpoints: &[SocketAddr],
+        coming: bool,
+    ) -> Self {
         let mut endpoints = endpoints.to_vec();
         endpoints.sort_unstable();
         endpoints.dedup();
@@ -224,6 +233,7 @@ impl Table {
                     port: String::new(),
                 },
                 endpoints,
+                coming,
                 alternative: None,
                 policy: None,
             }],

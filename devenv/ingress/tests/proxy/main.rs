@@ -4,6 +4,7 @@ mod bodies;
 mod changes;
 mod failures;
 mod forwarding;
+mod hold;
 mod split;
 mod support;
 mod upgrades;

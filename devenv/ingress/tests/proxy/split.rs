@@ -53,6 +53,8 @@ async fn ten_thousand_posts_from_32_clients_split_exactly() {
             service: service.into(),
             by_class: [0, 10_000, 0, 0, 0],
             in_flight: 0,
+            held: 0,
+            waiting: 0,
         })
     );
 }

@@ -192,6 +192,11 @@ pub type Annotated<'a> = (&'a [SocketAddr], &'a [(&'a str, &'a str)]);
 /// `/` to `main`, with annotations by their short names; `canary` gets the
 /// same path with annotations of its own.
 pub fn routes(main: Annotated<'_>, canary: Option<Annotated<'_>>) -> Table {
+    routes_while(&[], main, canary)
+}
+
+/// [`routes`] while endpoints of these services are on the way.
+pub fn routes_while(coming: &[&str], main: Annotated<'_>, canary: Option<Annotated<'_>>) -> Table {
     let annotated = |pairs: &[(&str, &str)]| -> Value {
         pairs
             .iter()
@@ -234,6 +239,10 @@ pub fn routes(main: Annotated<'_>, canary: Option<Annotated<'_>>) -> Table {
         classes: &[],
         services: &objects(vec![service("main"), service("canary")]),
         endpoint_slices: &objects(slices),
+        coming: &coming
+            .iter()
+            .map(|name| ("n".to_owned(), (*name).to_owned()))
+            .collect::<Vec<_>>(),
     });
     assert_eq!(compiled.warnings, []);
     compiled.table
@@ -242,6 +251,11 @@ pub fn routes(main: Annotated<'_>, canary: Option<Annotated<'_>>) -> Table {
 /// `/` to these endpoints.
 pub fn to(main: &[SocketAddr]) -> Table {
     routes((main, &[]), None)
+}
+
+/// `/` to these endpoints, with more on the way.
+pub fn coming(main: &[SocketAddr]) -> Table {
+    routes_while(&["main"], (main, &[]), None)
 }
 
 pub struct Running {
