@@ -4,6 +4,7 @@
 //! woken by the store's watch. The reason for a wake-up is logged and never
 //! acted on; every decision comes from the objects as they are now.
 
+pub mod coming;
 pub mod deployment;
 pub mod endpointslice;
 pub mod events;

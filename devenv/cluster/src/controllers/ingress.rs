@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::coming;
 use super::events::{EventType, Recorder};
 use super::runtime::{Again, Controller, Key, ReconcileError};
 use crate::kinds::{self, KindRef};
@@ -19,8 +20,12 @@ use crate::store::{Store, StoreError, WatchEvent};
 /// Name under which this router publishes whom it sends traffic to.
 const ROUTER: &str = "ingress";
 const COMPONENT: &str = "nginx-ingress-controller";
+/// Names of the keys.
+const TABLE: &str = "table";
+const COMING: &str = "coming";
 
-/// The controller of Ingresses. It has one key: the table is always made whole.
+/// The controller of Ingresses. It has two keys: one makes the table anew, the other only looks
+/// whether it must be, since other Services have endpoints on the way than before.
 pub struct Ingresses {
     store: Store,
     recorder: Recorder,
@@ -29,6 +34,8 @@ pub struct Ingresses {
     addresses: Vec<IpAddr>,
     /// Warnings that were told: namespace, name, message.
     told: BTreeSet<(String, String, String)>,
+    /// Services that the table in force has endpoints on the way for.
+    coming: Vec<(String, String)>,
 }
 
 impl std::fmt::Debug for Ingresses {
@@ -40,7 +47,8 @@ impl std::fmt::Debug for Ingresses {
 }
 
 /// The routes of the objects in `store`, all without endpoints: what a proxy starts with, so
-/// that a client who comes before the first pod is told «not yet» and not «no such page».
+/// that a client who comes before the first pod is held for it, or told «not yet», but not
+/// «no such page».
 pub fn routes_without_endpoints(store: &Store) -> Table {
     fn typed<T: DeserializeOwned>(store: &Store, kind: KindRef) -> Vec<T> {
         let (objects, _) = store.list(kind, None);
@@ -52,6 +60,7 @@ pub fn routes_without_endpoints(store: &Store) -> Table {
         classes: &typed(store, &kinds::INGRESS_CLASS),
         services: &typed(store, &kinds::SERVICE),
         endpoint_slices: &[],
+        coming: &coming::services(store),
     };
     compile(&inputs).table
 }
@@ -72,6 +81,7 @@ impl Ingresses {
             routed,
             addresses,
             told: BTreeSet::new(),
+            coming: Vec::new(),
         }
     }
 
@@ -135,15 +145,15 @@ impl Controller for Ingresses {
     }
 
     fn kinds(&self) -> Vec<KindRef> {
-        vec![
-            &kinds::INGRESS,
-            &kinds::INGRESS_CLASS,
-            &kinds::SERVICE,
-            &kinds::ENDPOINT_SLICE,
-        ]
+        let routes: [KindRef; 2] = [&kinds::INGRESS, &kinds::INGRESS_CLASS];
+        routes.into_iter().chain(coming::KINDS).collect()
     }
 
     fn keys(&self, event: &WatchEvent) -> Vec<Key> {
+        let kind = event.object.kind();
+        if [&kinds::DEPLOYMENT, &kinds::REPLICA_SET, &kinds::POD].contains(&kind) {
+            return vec![Key::new("", COMING)];
+        }
         // Its own writes of the status need no new table.
         let own = *event.object.kind() == kinds::INGRESS
             && event.previous.as_ref().is_some_and(|before| {
@@ -156,10 +166,14 @@ impl Controller for Ingresses {
     }
 
     fn all(&self) -> Vec<Key> {
-        vec![Key::new("", "")]
+        vec![Key::new("", TABLE)]
     }
 
-    async fn reconcile(&mut self, _: &Key) -> Result<Again, ReconcileError> {
+    async fn reconcile(&mut self, key: &Key) -> Result<Again, ReconcileError> {
+        let coming = coming::services(&self.store);
+        if key.name == COMING && coming == self.coming {
+            return Ok(None);
+        }
         let mut warnings = Warnings::new();
         let ingresses = self.typed(&kinds::INGRESS, &mut warnings);
         let classes = self.typed(&kinds::INGRESS_CLASS, &mut warnings);
@@ -170,9 +184,11 @@ impl Controller for Ingresses {
             classes: &classes,
             services: &services,
             endpoint_slices: &slices,
+            coming: &coming,
         };
         let compiled = compile(&inputs);
         self.proxy.publish(compiled.table);
+        self.coming = coming;
         // Only now: whoever waits for an address to go may end it when this is published.
         let routed = if ingresses.is_empty() {
             HashSet::new()

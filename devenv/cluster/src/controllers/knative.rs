@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use devenv_ingress::{Proxy, Table};
 
+use super::coming;
 use super::events::{EventType, Recorder};
 use super::runtime::{Again, Controller, Key, ReconcileError};
 use crate::api;
@@ -138,9 +139,10 @@ impl KnativeServices {
                 .into_iter()
                 .map(SocketAddr::V4)
                 .collect();
-            front
-                .proxy
-                .publish(Table::single_named(&key.namespace, &key.name, &ready));
+            // As Cloud Run holds requests while an instance starts.
+            let coming = coming::is_coming(&self.store, &key.namespace, &key.name);
+            let table = Table::single_named(&key.namespace, &key.name, &ready, coming);
+            front.proxy.publish(table);
             self.ready
                 .insert(key.clone(), endpoints::addresses(&slices));
         }
@@ -182,6 +184,7 @@ impl Controller for KnativeServices {
             &kinds::DEPLOYMENT,
             &kinds::SERVICE,
             &kinds::ENDPOINT_SLICE,
+            &kinds::POD,
         ]
     }
 

@@ -25,8 +25,15 @@ impl Client {
     }
 
     pub async fn get(&mut self, path: &str) -> Result<(u16, String), String> {
+        self.send("GET", path).await
+    }
+
+    /// Status and body.
+    pub async fn send(&mut self, method: &str, path: &str) -> Result<(u16, String), String> {
         self.sender.ready().await.map_err(|e| e.to_string())?;
-        let request = http::Request::get(path)
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
             .header("host", &self.host)
             .body(Empty::new())
             .map_err(|e| e.to_string())?;

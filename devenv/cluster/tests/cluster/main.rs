@@ -2,8 +2,10 @@
 
 mod http;
 mod lifecycle;
+mod load;
 mod network;
 mod rig;
+mod rollouts;
 mod traffic;
 mod workloads;
 
@@ -41,6 +43,17 @@ fn main() {
             "a_rolling_update_under_load_loses_nothing",
             traffic::rolling_update,
         ),
+        trial("rolling_updates_lose_nothing_exit", || {
+            rollouts::rolling("exit")
+        }),
+        trial("rolling_updates_lose_nothing_ignore", || {
+            rollouts::rolling("ignore")
+        }),
+        trial("rolling_updates_lose_nothing_slow", || {
+            rollouts::rolling("slow")
+        }),
+        trial("a_recreate_loses_nothing", rollouts::recreate),
+        trial("revisions_lose_nothing", rollouts::knative),
         trial("a_service_without_endpoints_refuses", traffic::refuses),
         trial("a_host_listener_leads_to_a_service", traffic::forwarded),
         trial("pods_reach_what_lies_outside", traffic::way_out),
