@@ -3,11 +3,13 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    fs, io,
+    fs::{self, Permissions},
+    io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::MetadataExt,
+        unix::fs::{MetadataExt, PermissionsExt},
     },
+    path::PathBuf,
 };
 
 use nix::{
@@ -33,7 +35,7 @@ use crate::{
     netlink::{LOOPBACK, Route},
     network::{GATEWAY, POD_LINK, POD_PREFIX, allow_low_ports},
     reaper::Reaper,
-    spec::{ContainerSpec, Exit, FileMount, PodEvent, PodSpec, Tmpfs},
+    spec::{Bind, ContainerSpec, Exit, FileMount, PodEvent, PodSpec, Tmpfs},
     wire::{Channel, Launch, PodReply, PodRequest, Site, exactly},
 };
 
@@ -58,6 +60,8 @@ struct PodInit {
     site: Site,
     /// For every container, before its own.
     files: Vec<FileMount>,
+    /// Where the pod has memory of its own.
+    tmpfs: Vec<PathBuf>,
     reaper: Reaper,
     events: Channel,
     /// Events that the supervisor's buffer had no room for yet.
@@ -127,6 +131,7 @@ impl PodInit {
         Ok(PodInit {
             site,
             files,
+            tmpfs: spec.tmpfs.into_iter().map(|tmpfs| tmpfs.path).collect(),
             reaper,
             events,
             unsent: VecDeque::new(),
@@ -193,6 +198,7 @@ impl PodInit {
         if self.containers.iter().any(|running| running.name == name) {
             return Err(Failure::plain(Cause::AlreadyRunning { container: name }));
         }
+        self.make_sources(&spec.binds)?;
         let is_guest = spec.within.is_some();
         let (group, mut warnings) = match &spec.within {
             Some(host) => (self.running(host)?.group.clone(), Vec::new()),
@@ -223,6 +229,25 @@ impl PodInit {
         });
         warnings.extend(launched.warnings);
         Ok((launched.pidfd, warnings))
+    }
+
+    /// Makes what is to be shown of the pod's memory and is not there yet: only
+    /// this process and its children see inside.
+    fn make_sources(&self, binds: &[Bind]) -> Result<(), Failure> {
+        let inside = |bind: &&Bind| self.tmpfs.iter().any(|top| bind.source.starts_with(top));
+        for bind in binds
+            .iter()
+            .filter(inside)
+            .filter(|bind| !bind.source.exists())
+        {
+            fs::create_dir_all(&bind.source)
+                .and_then(|()| fs::set_permissions(&bind.source, Permissions::from_mode(0o777)))
+                .cause(|| Cause::Bind {
+                    from: bind.source.clone(),
+                    target: bind.target.clone(),
+                })?;
+        }
+        Ok(())
     }
 
     /// A group for one run of a container, with its limits, and what of them is
