@@ -110,16 +110,14 @@ pub struct UpOptions {
 pub fn needs(topology: &Topology) -> Needs {
     let mut programs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for image in topology.images().values() {
-        let commands = [
-            image.install.as_ref(),
-            image.build.as_ref(),
-            Some(&image.run),
-        ];
-        for program in commands
-            .into_iter()
-            .flatten()
-            .filter_map(|c| c.argv().into_iter().next())
-        {
+        let mut commands = vec![image.install.as_ref()];
+        // What an active virtual environment has is not the machine's.
+        if image.python.is_none() {
+            commands.extend([image.build.as_ref(), Some(&image.run)]);
+        }
+        let firsts = commands.into_iter().flatten();
+        let firsts = firsts.filter_map(|c| c.argv().into_iter().next());
+        for program in firsts.chain(image.python.as_ref().map(|_| "python3".to_owned())) {
             let user = format!("[image.{}]", image.name);
             programs.entry(program).or_default().insert(user);
         }

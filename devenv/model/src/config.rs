@@ -90,12 +90,64 @@ impl<'de> Deserialize<'de> for Command {
     }
 }
 
+/// A command that an image may well do without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// `false`: none, and none is inferred.
+    None,
+    Command(Command),
+}
+
+impl Step {
+    pub(crate) fn command(&self) -> Option<&Command> {
+        match self {
+            Step::None => None,
+            Step::Command(command) => Some(command),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Step {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StepVisitor;
+        impl<'de> Visitor<'de> for StepVisitor {
+            type Value = Step;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a list of program and arguments, a string for sh -c, or false for none",
+                )
+            }
+
+            fn visit_bool<E: de::Error>(self, wanted: bool) -> Result<Step, E> {
+                if wanted {
+                    return Err(E::invalid_value(de::Unexpected::Bool(true), &self));
+                }
+                Ok(Step::None)
+            }
+
+            fn visit_str<E: de::Error>(self, line: &str) -> Result<Step, E> {
+                Ok(Step::Command(Command::Shell(line.to_owned())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Step, A::Error> {
+                let mut argv = Vec::new();
+                while let Some(arg) = seq.next_element()? {
+                    argv.push(arg);
+                }
+                Ok(Step::Command(Command::Argv(argv)))
+            }
+        }
+        deserializer.deserialize_any(StepVisitor)
+    }
+}
+
 /// What `python` in an image's section says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Requirements {
     /// No virtual environment.
     None,
-    /// One made from these files, relative to the source.
+    /// One made from these files, relative to the project.
     Files(Vec<String>),
 }
 
@@ -252,9 +304,9 @@ pub(crate) struct RawImage {
     pub dockerfile: Option<String>,
     pub watch: Vec<String>,
     pub ignore: Vec<String>,
-    pub install: Option<Command>,
+    pub install: Option<Step>,
     pub python: Option<Requirements>,
-    pub build: Option<Command>,
+    pub build: Option<Step>,
     pub run: Option<Command>,
     pub debug: Option<Command>,
     pub reload: Option<Reload>,
@@ -429,34 +481,24 @@ pub(crate) fn check_values(located: &Located, problems: &mut Vec<Draft>) {
 }
 
 fn check_image(located: &Located, name: &str, image: &RawImage, problems: &mut Vec<Draft>) {
-    let written = |key: &str| located.tree.at(&["image", name, key]).is_some();
-    for (key, given, example) in [
-        (
-            "source",
-            image.source.is_some(),
-            "source = \"services/NAME\"",
-        ),
-        ("run", image.run.is_some(), "run = [\"target/debug/NAME\"]"),
-    ] {
-        // A value of the wrong type has been reported already.
-        if !given && !written(key) {
-            problems.push(
-                Draft::error(
-                    "config::missing-key",
-                    located.span(&["image", name]),
-                    format!("`image.{name}` has no `{key}`"),
-                )
-                .help(example.replace("NAME", name)),
-            );
-        }
+    // A value of the wrong type has been reported already.
+    if image.source.is_none() && located.tree.at(&["image", name, "source"]).is_none() {
+        problems.push(
+            Draft::error(
+                "config::missing-key",
+                located.span(&["image", name]),
+                format!("`image.{name}` has no `source`"),
+            )
+            .help(format!("source = \"services/{name}\"")),
+        );
     }
     for (key, command) in [
-        ("install", &image.install),
-        ("build", &image.build),
-        ("run", &image.run),
-        ("debug", &image.debug),
+        ("install", image.install.as_ref().and_then(Step::command)),
+        ("build", image.build.as_ref().and_then(Step::command)),
+        ("run", image.run.as_ref()),
+        ("debug", image.debug.as_ref()),
     ] {
-        if command.as_ref().is_some_and(Command::is_empty) {
+        if command.is_some_and(Command::is_empty) {
             problems.push(
                 Draft::error(
                     "config::illegal-value",
@@ -464,6 +506,18 @@ fn check_image(located: &Located, name: &str, image: &RawImage, problems: &mut V
                     format!("`image.{name}.{key}` names no program"),
                 )
                 .expected("a list of program and arguments, or a string for sh -c"),
+            );
+        }
+    }
+    for (i, pattern) in image.ignore.iter().enumerate() {
+        if let Err(error) = ignore::gitignore::GitignoreBuilder::new("").add_line(None, pattern) {
+            problems.push(
+                Draft::error(
+                    "config::illegal-value",
+                    located.item_span(&["image", name, "ignore"], i),
+                    format!("`image.{name}.ignore[{i}]` is no pattern: {error}"),
+                )
+                .expected("a pattern as in .gitignore, such as \"*.log\" or \"/data/\""),
             );
         }
     }

@@ -14,7 +14,9 @@
 
 mod config;
 mod de;
+mod dockerfile;
 mod image;
+mod infer;
 mod kinds;
 pub mod knative;
 mod kustomize;

@@ -1,11 +1,15 @@
 //! From a folder to a [`Topology`]: read all, default, validate all, freeze.
 
+mod images;
+
+pub(crate) use images::Exposed;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::config::{self, Located, RawImage, Reload};
+use crate::config::{self, Located};
 use crate::manifests;
 use crate::names::NameRule;
 use crate::node::{Data, Node};
@@ -13,7 +17,7 @@ use crate::problem::{Draft, Problem, finish};
 use crate::reading::{Reading, normal};
 use crate::source::Span;
 use crate::toml_tree;
-use crate::topology::{CloudSql, ImageSource, Object, Project, Topology};
+use crate::topology::{CloudSql, Object, Project, Topology};
 use crate::validate::{self, Found};
 
 /// What may differ from the project's own settings.
@@ -115,10 +119,10 @@ fn load(reading: &mut Reading, options: &LoadOptions) -> Option<Topology> {
     let project = project(reading, &located, options);
     let nodes = read_manifests(reading, &located);
     let cloud_run = read_cloud_run(reading, &located);
-    let images = images(reading, &located);
     let cloud_sql = cloud_sql(reading, &located);
     let found = validate::identify(reading, &project, nodes, cloud_run);
-    validate::check(reading, &located, &project, &found);
+    let (images, exposed) = images::load(reading, &located, &found);
+    validate::check(reading, &located, &project, &found, &exposed);
     let mut objects: Vec<Object> = found.into_iter().map(|f| freeze(reading, f)).collect();
     // Stable: within a rank the order is the one they were written in.
     objects.sort_by_key(|o| o.kind.order);
@@ -309,66 +313,6 @@ fn folder(reading: &mut Reading, written: &str, span: Span) -> Option<PathBuf> {
         }
     }
     None
-}
-
-fn images(
-    reading: &mut Reading,
-    located: &Located,
-) -> std::collections::BTreeMap<String, ImageSource> {
-    let mut images = std::collections::BTreeMap::new();
-    for (name, raw) in &located.config.image {
-        if let Some(image) = image(reading, located, name, raw) {
-            images.insert(name.clone(), image);
-        }
-    }
-    images
-}
-
-fn image(
-    reading: &mut Reading,
-    located: &Located,
-    name: &str,
-    raw: &RawImage,
-) -> Option<ImageSource> {
-    let mut path = |key: &str, written: &Option<String>| {
-        let span = located.span(&["image", name, key]);
-        written.as_ref().and_then(|w| folder(reading, w, span))
-    };
-    let source = path("source", &raw.source);
-    let workdir = path("workdir", &raw.workdir);
-    let mut watch: Vec<PathBuf> = raw
-        .watch
-        .iter()
-        .enumerate()
-        .filter_map(|(i, w)| {
-            let span = located.item_span(&["image", name, "watch"], i);
-            existing(reading, w, span)
-        })
-        .collect();
-    let source = source?;
-    if raw.watch.is_empty() {
-        watch.push(source.clone());
-    }
-    Some(ImageSource {
-        name: name.to_owned(),
-        workdir: workdir.unwrap_or_else(|| source.clone()),
-        source,
-        watch,
-        ignore: raw.ignore.clone(),
-        install: raw.install.clone(),
-        reload: raw.reload.unwrap_or(match raw.build {
-            Some(_) => Reload::Build,
-            None => Reload::Restart,
-        }),
-        build: raw.build.clone(),
-        run: raw.run.clone()?,
-        debug: raw.debug.clone(),
-        image_workdir: None,
-        env: raw.env.clone(),
-        python: None,
-        inferred: Vec::new(),
-        origin: reading.sources.origin(located.span(&["image", name])),
-    })
 }
 
 fn cloud_sql(reading: &mut Reading, located: &Located) -> Option<CloudSql> {

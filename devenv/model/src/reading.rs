@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use crate::names::closest;
-use crate::problem::Draft;
+use crate::problem::{Draft, Severity};
 use crate::source::{SourceFile, Sources, Span};
 
 /// No file of a project's description is larger; a larger one was named by mistake.
@@ -66,6 +66,26 @@ impl Reading {
         };
         self.known.insert(path, id);
         id
+    }
+
+    /// Reads a file that need not be there. What is wrong with it is no error: the project
+    /// may not need it.
+    pub(crate) fn optional(&mut self, path: &Path, wanted: Span) -> Option<u32> {
+        let path = self.asked(path);
+        if !path.is_file() {
+            return None;
+        }
+        let before = self.problems.len();
+        let id = self.file(&path, wanted);
+        for problem in &mut self.problems[before..] {
+            problem.severity = Severity::Warning;
+        }
+        id
+    }
+
+    /// The text of a file that is only looked at; nothing if it can't be read.
+    pub(crate) fn peek(&self, path: &Path) -> Option<String> {
+        read_text(path).ok()
     }
 
     /// Keeps a text under a path's name.
@@ -176,7 +196,7 @@ pub(crate) fn normal(path: &Path) -> PathBuf {
 }
 
 /// `path` as seen from `root`, with `/`, going up with `..` where it must.
-fn relative(root: &Path, path: &Path) -> String {
+pub(crate) fn relative(root: &Path, path: &Path) -> String {
     let (root, path) = (normal(root), normal(path));
     let shared = root
         .components()

@@ -150,14 +150,19 @@ pub struct ImageSource {
     pub build: Option<Command>,
     /// Runs it; relative programs are relative to `workdir`.
     pub run: Command,
+    /// How many words of [`Command::argv`] of `run` are what Docker calls the ENTRYPOINT:
+    /// a container's `args` replace those after them. All, unless the Dockerfile says
+    /// otherwise.
+    pub entrypoint: usize,
     /// Runs it under a debugger, instead of what is made of `run` for that.
     pub debug: Option<Command>,
     /// What a changed file leads to.
     pub reload: Reload,
     /// Absolute path of the folder where `install`, `build` and `run` run.
     pub workdir: PathBuf,
-    /// The Dockerfile's WORKDIR, where the source appears in the pod as well as at its
-    /// own path. Absolute; nothing if there is none, or if it is the root folder.
+    /// The Dockerfile's WORKDIR, where `workdir` appears in the pod as well as at its own
+    /// path. Absolute; nothing if there is none, or if something of the system or the
+    /// project would be hidden by it.
     pub image_workdir: Option<PathBuf>,
     /// Environment of `run`, under what the manifest sets.
     pub env: BTreeMap<String, String>,
@@ -179,6 +184,12 @@ pub struct PythonEnv {
     /// Absolute paths of the files that decide its contents: while none of them changes,
     /// it need not be made again.
     pub files: Vec<PathBuf>,
+    /// Requirement specifiers (PEP 508) to install as well, such as `flask>=3`. With
+    /// [`PythonKind::Pyproject`] they are all there is to install; without any there, the
+    /// project itself is installed, editable.
+    pub packages: Vec<String>,
+    /// The version that production runs, such as `3.12`, if that is known.
+    pub version: Option<String>,
 }
 
 /// Where a Python program's dependencies are written down.
@@ -192,7 +203,7 @@ pub enum PythonKind {
     Poetry,
     /// `Pipfile`, and `Pipfile.lock` if there is one.
     Pipenv,
-    /// `pyproject.toml` without a lock file.
+    /// `pyproject.toml` (or `setup.py`) without a lock file.
     Pyproject,
 }
 

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use crate::config::Located;
 use crate::kinds::{self, Kind};
-use crate::load::Named;
+use crate::load::{Exposed, Named};
 use crate::names::{did_you_mean, one_of};
 use crate::node::{At, Node, shortened};
 use crate::problem::Draft;
@@ -77,6 +77,7 @@ pub(crate) fn pairs(node: &Node) -> Vec<(&str, &str)> {
 pub(crate) struct World<'w> {
     pub objects: &'w [Found],
     pub located: &'w Located,
+    pub exposed: &'w Exposed,
 }
 
 impl<'w> World<'w> {
@@ -262,8 +263,18 @@ fn unknown_kind(node: &Node, api_version: &str, kind: &str) -> Draft {
 }
 
 /// All checks.
-pub(crate) fn check(reading: &mut Reading, located: &Located, project: &Named, objects: &[Found]) {
-    let world = World { objects, located };
+pub(crate) fn check(
+    reading: &mut Reading,
+    located: &Located,
+    project: &Named,
+    objects: &[Found],
+    exposed: &Exposed,
+) {
+    let world = World {
+        objects,
+        located,
+        exposed,
+    };
     let mut out = Vec::new();
     for object in objects {
         shape::check(reading, object, &mut out);
@@ -279,6 +290,7 @@ pub(crate) fn check(reading: &mut Reading, located: &Located, project: &Named, o
     services::check(&world, &mut out);
     ingress::check(&world, &mut out);
     images::check(&world, &mut out);
+    images::ports(&world, &mut out);
     services::cloud_sql(&world, project, &mut out);
     if !complete(&reading.problems) {
         out.retain(|d| !ABSENCE.contains(&d.code));

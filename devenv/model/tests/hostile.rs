@@ -164,6 +164,21 @@ proptest! {
     }
 
     #[test]
+    fn any_bytes_as_dockerfile(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
+        dockerfile(&bytes);
+    }
+
+    #[test]
+    fn word_soup_as_dockerfile(text in soup(DOCKERFILE)) {
+        dockerfile(format!("FROM a AS s\n{text}").as_bytes());
+    }
+
+    #[test]
+    fn word_soup_beside_the_source(text in soup(PACKAGES), name in proptest::sample::select(PACKAGE_FILES)) {
+        beside_the_source(&[(name, text.as_bytes())]);
+    }
+
+    #[test]
     fn word_soup_as_config(text in soup(TOML)) {
         load(text.as_bytes(), b"");
     }
@@ -182,6 +197,196 @@ proptest! {
             prop_assert!(p.place.source().text().get(p.place.span()).is_some());
         }
     }
+}
+
+const DOCKERFILE: &[&str] = &[
+    "\nFROM ",
+    "\nENV ",
+    "\nARG ",
+    "\nCMD ",
+    "\nENTRYPOINT ",
+    "\nRUN ",
+    "\nCOPY ",
+    "\nADD ",
+    "\nWORKDIR ",
+    "\nEXPOSE ",
+    "\nSHELL ",
+    "\nONBUILD ",
+    "\nHEALTHCHECK ",
+    "\nVOLUME ",
+    "\n# escape=`\n",
+    " AS s",
+    "s ",
+    "a",
+    " ",
+    "=",
+    "$",
+    "${",
+    "}",
+    ":-",
+    "\"",
+    "'",
+    "\\",
+    "\\\n",
+    "[",
+    "]",
+    ",",
+    "<<E\n",
+    "\nE\n",
+    "--from=s ",
+    "--mount=x ",
+    "/",
+    "..",
+    "./",
+    "*",
+    "8080",
+    "-",
+    "é",
+    "\r\n",
+    "\u{feff}",
+    "python main.py",
+    "npm start",
+    "java -jar a.jar",
+    "go build -o x ./y",
+    "pip install -r r.txt",
+    "uv run",
+    "tini -- ",
+    "exec ",
+    "&&",
+    ";",
+];
+
+const PACKAGE_FILES: &[&str] = &[
+    "package.json",
+    "pyproject.toml",
+    "requirements.txt",
+    "Cargo.toml",
+    "go.mod",
+    "pom.xml",
+    "build.gradle",
+    "Gemfile",
+    "Pipfile",
+    "main.py",
+    ".python-version",
+    ".cargo/config.toml",
+];
+
+const PACKAGES: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"",
+    ":",
+    ",",
+    "\n",
+    " ",
+    "=",
+    "<",
+    ">",
+    "</",
+    "/>",
+    "a",
+    "é",
+    "-r ",
+    "-c ",
+    "\"scripts\": ",
+    "\"start\": ",
+    "\"node a\"",
+    "\"workspaces\"",
+    "[package]\n",
+    "[workspace]\n",
+    "name = 'a'\n",
+    "path = '..'\n",
+    "members = ['*']\n",
+    "[dependencies]\n",
+    "a = {path = '.'}\n",
+    "replace a => ../",
+    "<project>",
+    "<artifactId>",
+    "requirements.txt",
+    "3.12",
+    "app = FastAPI()\n",
+];
+
+/// Loads a project whose only image has these files beside its source.
+fn beside_the_source(files: &[(&str, &[u8])]) -> Loaded {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    write(root, &CONFIG.replace("run = \"x\"\n", "").into_bytes(), b"");
+    for (name, bytes) in files {
+        fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+        fs::write(root.join(name), bytes).unwrap();
+    }
+    let loaded = Topology::load(root, &LoadOptions::default());
+    for p in &loaded.problems {
+        assert!(p.place.source().text().get(p.place.span()).is_some());
+        assert!(!p.to_string().is_empty());
+    }
+    loaded
+}
+
+fn dockerfile(bytes: &[u8]) -> Loaded {
+    beside_the_source(&[
+        ("Dockerfile", bytes),
+        ("main.py", b""),
+        ("package.json", b"{}"),
+    ])
+}
+
+#[test]
+fn malformed_dockerfiles() {
+    let junk: Vec<u8> = (0..=255).cycle().take(10 << 20).collect();
+    for bytes in [
+        junk.as_slice(),
+        b"\xff\xfe",
+        b"FROM x\nCMD [\"a",
+        b"FROM x\nRUN <<E\nnever ends",
+        b"FROM x\nCMD \"never ends",
+        b"FROM x\nENV A=\"b\nCMD c\\",
+        b"FROM x\nCMD a \\\n\\\n\\\n",
+        b"FROM \\",
+        b"# escape=",
+        b"FROM x\nCMD [\"\\ud800\"]",
+        b"FROM x AS x\nFROM x AS y\nFROM y AS z\n",
+    ] {
+        dockerfile(bytes);
+    }
+    // Larger than any: told, and nothing is inferred from it.
+    let loaded = dockerfile(&b"FROM x\n# a comment\n".repeat(1 << 20));
+    let codes: Vec<&str> = loaded.problems.iter().map(|p| p.code).collect();
+    assert!(codes.contains(&"file::too-big"), "{codes:?}");
+}
+
+#[test]
+fn files_that_include_each_other_end() {
+    beside_the_source(&[
+        ("requirements.txt", b"-r a.txt\n-r b.txt\n"),
+        (
+            "a.txt",
+            b"-r b.txt\n-r requirements.txt\n-r ../../../../etc/passwd\n",
+        ),
+        ("b.txt", b"-r a.txt\n"),
+    ]);
+    beside_the_source(&[
+        (
+            "Cargo.toml",
+            b"[package]\nname='a'\n[dependencies]\nb={path='b'}\n",
+        ),
+        (
+            "b/Cargo.toml",
+            b"[package]\nname='b'\n[dependencies]\na={path='..'}\nc={path='../..'}\n",
+        ),
+    ]);
+    on_small_stack(|| {
+        let deep = "<a>".repeat(100_000);
+        beside_the_source(&[("pom.xml", deep.as_bytes())]);
+        let deep = "[".repeat(100_000);
+        beside_the_source(&[("package.json", deep.as_bytes())]);
+        let deep = format!("a = {deep}");
+        beside_the_source(&[("pyproject.toml", deep.as_bytes())]);
+        beside_the_source(&[("Cargo.toml", deep.as_bytes())]);
+    });
 }
 
 #[track_caller]

@@ -51,6 +51,64 @@ pub(super) fn check(world: &World<'_>, out: &mut Vec<Draft>) {
     }
 }
 
+/// A port that the Dockerfile exposes and no container of the image has: one of the two is
+/// mistaken, unless the port can be chosen.
+pub(super) fn ports(world: &World<'_>, out: &mut Vec<Draft>) {
+    for (name, exposed) in world.exposed {
+        let containers: Vec<At<'_>> = containers_of(world, name);
+        let chosen = containers.iter().any(|c| {
+            let vars = c.items_at("env");
+            vars.iter().any(|v| v.str_at("name") == Some("PORT"))
+        });
+        let ports: Vec<(i64, At<'_>)> = containers
+            .iter()
+            .flat_map(|c| c.items_at("ports"))
+            .filter_map(|p| p.get("containerPort"))
+            .filter_map(|p| Some((p.node.as_i64()?, p)))
+            .collect();
+        let has = |port: u16| ports.iter().any(|(p, _)| *p == i64::from(port));
+        // One that fits is enough: others may be for people, or for a debugger.
+        if chosen || ports.is_empty() || exposed.iter().any(|e| has(e.value)) {
+            continue;
+        }
+        let Some(first) = exposed.first() else {
+            continue;
+        };
+        let (number, port) = &ports[0];
+        out.push(
+            Draft::warning(
+                "image::port",
+                first.span,
+                format!(
+                    "the image {} exposes the port {}, and none of its containers has it",
+                    shortened(name),
+                    first.value
+                ),
+            )
+            .expected(format!("the containers' port, such as {number}"))
+            .related(port.span(), "the container's port"),
+        );
+    }
+}
+
+/// The containers that run an image of devenv.toml; not those of Cloud Run, which tells
+/// the port to its containers.
+fn containers_of<'w>(world: &World<'w>, name: &str) -> Vec<At<'w>> {
+    let mapped = &world.located.config.image;
+    let objects = world.objects.iter();
+    objects
+        .filter(|o| !o.is("serving.knative.dev/v1", "Service"))
+        .filter_map(|o| o.pod_spec())
+        .flat_map(|spec| spec.items_at("containers"))
+        .filter(|c| {
+            c.str_at("image").is_some_and(|image| {
+                let keys = image::keys(image);
+                keys.into_iter().find(|key| mapped.contains_key(*key)) == Some(name)
+            })
+        })
+        .collect()
+}
+
 fn unmapped(world: &World<'_>, image: &str, places: &[(At<'_>, String)]) -> Draft {
     let mapped = &world.located.config.image;
     let name = image::Reference::parse(image).base().to_owned();
@@ -63,7 +121,7 @@ fn unmapped(world: &World<'_>, image: &str, places: &[(At<'_>, String)]) -> Draf
     } else {
         format!("\"{name}\"")
     };
-    let block = format!("[image.{section}]\nsource = \"services/{name}\"\nrun = [\"PROGRAM\"]");
+    let block = format!("[image.{section}]\nsource = \"services/{name}\"");
     let database =
         ["mysql", "mariadb", "cloud-sql-proxy", "cloudsql-proxy"].contains(&name.as_str());
     let help = if database {

@@ -1,0 +1,581 @@
+//! What `devenv.toml` leaves out about an image, found out from its Dockerfile and from
+//! the files beside its source. Nothing is run for that, and what is written always wins.
+
+mod command;
+mod context;
+mod go;
+mod java;
+mod node;
+mod python;
+mod ruby;
+mod rust;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{Command, RawImage};
+use crate::dockerfile::{self, Said};
+use crate::problem::Draft;
+use crate::reading::{Reading, normal, relative};
+use crate::source::{SourceFile, Span};
+use crate::topology::{Inferred, PythonEnv};
+
+use command::Program;
+use context::Context;
+
+/// What is known of an image before anything is inferred.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'k> {
+    pub name: &'k str,
+    pub raw: &'k RawImage,
+    /// Absolute.
+    pub source: &'k Path,
+    /// As `devenv.toml` says; absolute.
+    pub workdir: Option<&'k Path>,
+    pub dockerfile: Option<&'k Path>,
+    /// The files of `python`; absolute.
+    pub python: &'k [PathBuf],
+    /// Where the source is named.
+    pub span: Span,
+    /// The port of its containers, if they have one only.
+    pub port: Option<u16>,
+}
+
+/// What was found out. A value that is written in `devenv.toml` is not in here.
+#[derive(Debug, Default)]
+pub(crate) struct Guess {
+    pub install: Option<Command>,
+    pub build: Option<Command>,
+    pub run: Option<Command>,
+    /// How many words of `run` are the ENTRYPOINT, if it is the Dockerfile's.
+    pub entrypoint: Option<usize>,
+    pub env: BTreeMap<String, String>,
+    pub workdir: Option<PathBuf>,
+    pub image_workdir: Option<PathBuf>,
+    pub watch: Vec<PathBuf>,
+    pub ignore: Vec<String>,
+    pub python: Option<PythonEnv>,
+    pub inferred: Vec<Inferred>,
+    pub exposed: Vec<Said<u16>>,
+    /// Why there is no `run`.
+    pub reasons: Vec<String>,
+}
+
+/// Infers what `known` leaves out.
+pub(crate) fn infer(reading: &mut Reading, known: Known<'_>) -> Guess {
+    let docker = Docker::read(reading, &known);
+    let mut look = Look {
+        workdir: known.source.to_owned(),
+        reading,
+        known,
+        guess: Guess::default(),
+    };
+    look.workdirs(docker.as_ref());
+    let language = look.language(docker.as_ref());
+    look.environment(docker.as_ref(), language);
+    let program = match &docker {
+        Some(docker) => command::read(&mut look, docker, language),
+        None => Program::None,
+    };
+    match language {
+        Some(Language::Rust) => rust::infer(&mut look, docker.as_ref(), &program),
+        Some(Language::Go) => go::infer(&mut look, docker.as_ref(), &program),
+        Some(Language::Java) => java::infer(&mut look, &program),
+        Some(Language::Python) => python::infer(&mut look, docker.as_ref(), &program),
+        Some(Language::Ruby) => ruby::infer(&mut look, &program),
+        Some(Language::Node) => node::infer(&mut look, docker.as_ref(), &program),
+        None => look.run_as_said(&program),
+    }
+    if look.wants_run() && look.guess.run.is_none() {
+        look.why_not(docker.as_ref(), &program, language);
+    }
+    look.guess
+}
+
+/// How a source is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Language {
+    Rust,
+    Go,
+    Java,
+    Python,
+    Ruby,
+    Node,
+}
+
+impl Language {
+    /// The most telling first: a package.json is often there for tools alone.
+    const ALL: [Language; 6] = [
+        Language::Rust,
+        Language::Go,
+        Language::Java,
+        Language::Python,
+        Language::Ruby,
+        Language::Node,
+    ];
+
+    /// The files that show it.
+    fn markers(self) -> &'static [&'static str] {
+        match self {
+            Language::Rust => &["Cargo.toml"],
+            Language::Go => &["go.mod"],
+            Language::Java => &["pom.xml", "build.gradle", "build.gradle.kts"],
+            Language::Python => python::MARKERS,
+            Language::Ruby => &["Gemfile", "config.ru"],
+            Language::Node => &["package.json"],
+        }
+    }
+
+    /// Parts of the names of base images that have it.
+    fn images(self) -> &'static [&'static str] {
+        match self {
+            Language::Rust => &["rust", "cargo-chef"],
+            Language::Go => &["golang"],
+            Language::Java => &[
+                "openjdk", "temurin", "corretto", "maven", "gradle", "jdk", "jre", "java", "zulu",
+            ],
+            Language::Python => &["python", "uvicorn", "uv"],
+            Language::Ruby => &["ruby", "rails"],
+            Language::Node => &["node", "bun"],
+        }
+    }
+
+    /// Whether what is run is made by the build.
+    fn compiled(self) -> bool {
+        matches!(self, Language::Rust | Language::Go | Language::Java)
+    }
+}
+
+/// A Dockerfile that could be read.
+struct Docker {
+    /// Path shown in messages.
+    name: String,
+    text: Arc<SourceFile>,
+    image: dockerfile::Image,
+    context: Context,
+}
+
+impl Docker {
+    fn read(reading: &mut Reading, known: &Known<'_>) -> Option<Docker> {
+        let span = known.span;
+        let id = match known.dockerfile {
+            Some(path) => reading.file(path, span),
+            None => ["Dockerfile", "Containerfile"]
+                .iter()
+                .find_map(|name| reading.optional(&known.source.join(name), span)),
+        }?;
+        let text = reading.sources.file(id).clone();
+        match dockerfile::read(id, text.text()) {
+            Ok(image) => Some(Docker {
+                name: text.name().to_owned(),
+                context: Context::of(&reading.root, known.source, &image),
+                text,
+                image,
+            }),
+            Err(e) => {
+                let start = text.line_start(e.line - 1).unwrap_or(0);
+                reading.problems.push(
+                    Draft::warning(
+                        "dockerfile::malformed",
+                        Span::new(id, start..start),
+                        format!("this is no Dockerfile: {}", e.message),
+                    )
+                    .help("nothing is inferred from it"),
+                );
+                None
+            }
+        }
+    }
+
+    /// `services/api/Dockerfile:12 CMD`.
+    fn why(&self, span: Span, instruction: &str) -> String {
+        let (line, _) = self.text.line_column(span.start as usize);
+        format!("{}:{line} {instruction}", self.name)
+    }
+}
+
+/// One image that is looked at.
+struct Look<'l> {
+    reading: &'l mut Reading,
+    known: Known<'l>,
+    /// Where commands run; absolute.
+    workdir: PathBuf,
+    guess: Guess,
+}
+
+impl Look<'_> {
+    fn path(&self, name: &str) -> PathBuf {
+        normal(&self.known.source.join(name))
+    }
+
+    /// Whether the source has a file of this name.
+    fn has(&mut self, name: &str) -> bool {
+        let path = self.path(name);
+        self.reading.asked(&path).is_file()
+    }
+
+    /// The first of several names that the source has.
+    fn first(&mut self, names: &[&'static str]) -> Option<&'static str> {
+        names.iter().copied().find(|name| self.has(name))
+    }
+
+    /// The text of a file that need not be there.
+    fn text(&mut self, path: &Path) -> Option<Arc<SourceFile>> {
+        let id = self.reading.optional(path, self.known.span)?;
+        Some(self.reading.sources.file(id).clone())
+    }
+
+    /// A path as messages show it.
+    fn shown(&self, path: &Path) -> String {
+        self.reading.name(path)
+    }
+
+    /// A file of the source, as messages show it.
+    fn shown_file(&self, name: &str) -> String {
+        self.shown(&self.path(name))
+    }
+
+    /// A path as a command sees it that runs in the working directory.
+    fn in_workdir(&self, path: &Path) -> String {
+        relative(&self.workdir, path)
+    }
+
+    /// A path that is run as a program: with a slash, so that it isn't looked up in PATH.
+    fn as_program(&self, path: &Path) -> String {
+        let path = self.in_workdir(path);
+        if path.contains('/') {
+            path
+        } else {
+            format!("./{path}")
+        }
+    }
+
+    /// A command that has to run in `dir`.
+    fn command_in(&self, dir: &Path, argv: &[&str]) -> Command {
+        let command = Command::Argv(argv.iter().map(|a| (*a).to_owned()).collect());
+        if normal(dir) == normal(&self.workdir) {
+            return command;
+        }
+        let cd = Command::Argv(vec!["cd".into(), self.in_workdir(dir)]);
+        Command::Shell(format!("{cd} && {command}"))
+    }
+
+    /// A warning about a file that something would have been inferred from.
+    fn warn(&mut self, path: &Path, line: usize, message: String) {
+        if let Some(id) = self.reading.optional(path, self.known.span) {
+            let start = self
+                .reading
+                .sources
+                .file(id)
+                .line_start(line.saturating_sub(1));
+            let start = start.unwrap_or(0);
+            self.reading.problems.push(
+                Draft::warning(
+                    "image::malformed-file",
+                    Span::new(id, start..start),
+                    message,
+                )
+                .help("nothing is inferred from it"),
+            );
+        }
+    }
+
+    fn note(&mut self, key: impl Into<String>, value: impl Into<String>, why: impl Into<String>) {
+        self.guess.inferred.push(Inferred {
+            key: key.into(),
+            value: value.into(),
+            why: why.into(),
+        });
+    }
+
+    fn wants_install(&self) -> bool {
+        self.known.raw.install.is_none()
+    }
+
+    fn wants_run(&self) -> bool {
+        self.known.raw.run.is_none()
+    }
+
+    fn install(&mut self, command: Command, why: String) {
+        if self.wants_install() {
+            self.note("install", command.to_string(), why);
+            self.guess.install = Some(command);
+        }
+    }
+
+    fn build(&mut self, command: Command, why: String) {
+        if self.known.raw.build.is_none() {
+            self.note("build", command.to_string(), why);
+            self.guess.build = Some(command);
+        }
+    }
+
+    fn run(&mut self, command: Command, why: String) {
+        if self.wants_run() {
+            self.note("run", command.to_string(), why);
+            self.guess.run = Some(command);
+        }
+    }
+
+    /// The build of a program that is then run as it was made. With a `run` in
+    /// devenv.toml, that one's program may come from elsewhere.
+    fn build_program(&mut self, build: Command, program: &str, why: &str) {
+        let ours = match &self.known.raw.run {
+            None => true,
+            Some(run) => run.argv().first().is_some_and(|first| {
+                normal(&self.workdir.join(first)) == normal(&self.workdir.join(program))
+            }),
+        };
+        if ours {
+            self.build(build, why.to_owned());
+        }
+    }
+
+    /// `run` as the Dockerfile says, where that is possible.
+    fn run_as_said(&mut self, program: &Program) {
+        if let Program::Run(run) = program
+            && self.wants_run()
+        {
+            self.guess.entrypoint = Some(run.entrypoint);
+            self.run(run.command.clone(), run.why.clone());
+        }
+    }
+
+    /// `run` for a program that the build makes: as the Dockerfile says where that names
+    /// something else, with its arguments where it names the program.
+    fn run_made(&mut self, program: &Program, made: &[&str], why: &str) {
+        match program {
+            Program::Run(_) => self.run_as_said(program),
+            Program::Made(other) if self.wants_run() => {
+                self.guess.entrypoint = other.entrypoint_with(made.len());
+                self.run(other.with(made), format!("{why}; {}", other.why));
+            }
+            _ => {
+                let argv = made.iter().map(|a| (*a).to_owned()).collect();
+                self.run(Command::Argv(argv), why.to_owned());
+            }
+        }
+    }
+
+    /// Adds to what is watched, where `devenv.toml` doesn't say what that is. Only what
+    /// lies in the project is part of it.
+    fn watch_also(&mut self, more: Vec<PathBuf>, why: &str) {
+        if !self.known.raw.watch.is_empty() {
+            return;
+        }
+        for path in more {
+            let new = path.starts_with(&self.reading.root)
+                && path.exists()
+                && !path.starts_with(self.known.source)
+                && !self.guess.watch.contains(&path);
+            if new {
+                self.note("watch", self.shown(&path), why);
+                self.guess.watch.push(path);
+            }
+        }
+    }
+
+    /// Where commands run, and where that appears in the pod.
+    fn workdirs(&mut self, docker: Option<&Docker>) {
+        let said = docker.and_then(|d| Some((d, d.image.workdir.as_ref()?)));
+        let mapped = said.and_then(|(d, w)| d.context.folder_at(&w.value));
+        if let Some(given) = self.known.workdir {
+            self.workdir = given.to_owned();
+        } else if let (Some((docker, said)), Some(mapped)) = (said, &mapped)
+            && *mapped != self.known.source
+        {
+            self.workdir.clone_from(mapped);
+            let why = docker.why(said.span, "WORKDIR holds what is copied from there");
+            self.note("workdir", self.shown(mapped), why);
+            self.guess.workdir = Some(mapped.clone());
+        }
+        let Some((docker, said)) = said.filter(|_| self.known.raw.image_workdir.is_none()) else {
+            return;
+        };
+        let same = mapped.as_deref().unwrap_or(self.known.source) == self.workdir;
+        let path = PathBuf::from(&said.value);
+        if same && may_appear(&path, &self.reading.root) && path != self.workdir {
+            self.note(
+                "image_workdir",
+                said.value.clone(),
+                docker.why(said.span, "WORKDIR"),
+            );
+            self.guess.image_workdir = Some(path);
+        }
+    }
+
+    /// The image's own variables, without those about places in the image.
+    fn environment(&mut self, docker: Option<&Docker>, language: Option<Language>) {
+        let Some(docker) = docker else { return };
+        self.guess.exposed.clone_from(&docker.image.exposed);
+        for (name, said) in &docker.image.env {
+            let legal =
+                !name.is_empty() && !name.contains(['=', '\0']) && !said.value.contains('\0');
+            if !legal || is_about_the_image(name, language) || self.known.raw.env.contains_key(name)
+            {
+                continue;
+            }
+            self.note(
+                format!("env.{name}"),
+                said.value.clone(),
+                docker.why(said.span, "ENV"),
+            );
+            self.guess.env.insert(name.clone(), said.value.clone());
+        }
+    }
+
+    fn language(&mut self, docker: Option<&Docker>) -> Option<Language> {
+        let there: Vec<Language> = Language::ALL
+            .into_iter()
+            .filter(|language| language.markers().iter().any(|m| self.has(m)))
+            .collect();
+        let named = docker.and_then(|d| {
+            let bases = d.image.other_bases.iter().rev();
+            std::iter::once(&d.image.base)
+                .chain(bases)
+                .find_map(|base| {
+                    // Without the tag: `node:20-python3` is node's.
+                    let name = crate::image::Reference::parse(base).name;
+                    let mut languages = there.iter();
+                    languages.find(|l| l.images().iter().any(|part| names(name, part)))
+                })
+        });
+        // A source of a few files may have nothing but programs.
+        let interpreted = || {
+            let name = crate::image::Reference::parse(&docker?.image.base).name;
+            [Language::Python, Language::Ruby, Language::Node]
+                .into_iter()
+                .find(|l| l.images().iter().any(|part| names(name, part)))
+        };
+        named.or(there.first()).copied().or_else(interpreted)
+    }
+
+    fn why_not(&mut self, docker: Option<&Docker>, program: &Program, language: Option<Language>) {
+        let source = self.shown(self.known.source);
+        let mut reasons = Vec::new();
+        match program {
+            Program::No(reason) => reasons.push(reason.clone()),
+            Program::Made(made) => reasons.push(made.reason()),
+            _ => match docker {
+                Some(docker) => {
+                    reasons.push(format!("{} has no CMD and no ENTRYPOINT", docker.name))
+                }
+                None => reasons.push(format!("{source} has no Dockerfile")),
+            },
+        }
+        if language.is_none() {
+            reasons.push(format!(
+                "{source} has no file that shows how it is built, such as package.json or requirements.txt"
+            ));
+        }
+        reasons.append(&mut self.guess.reasons);
+        self.guess.reasons = reasons;
+    }
+}
+
+/// Whether one part of an image's name is `word`, or begins with it.
+fn names(image: &str, word: &str) -> bool {
+    image
+        .split(['/', '-', '_', '.'])
+        .any(|part| part.trim_end_matches(|c: char| c.is_ascii_digit()) == word)
+}
+
+/// Whether the source may appear in the pod at `path`: it would hide what is there.
+pub(crate) fn may_appear(path: &Path, root: &Path) -> bool {
+    const TAKEN: &[&str] = &[
+        "/",
+        "/bin",
+        "/boot",
+        "/dev",
+        "/etc",
+        "/home",
+        "/lib",
+        "/lib32",
+        "/lib64",
+        "/media",
+        "/mnt",
+        "/nix",
+        "/opt",
+        "/proc",
+        "/root",
+        "/run",
+        "/sbin",
+        "/snap",
+        "/srv",
+        "/sys",
+        "/tmp",
+        "/usr",
+        "/usr/bin",
+        "/usr/include",
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/libexec",
+        "/usr/local",
+        "/usr/local/bin",
+        "/usr/local/lib",
+        "/usr/local/sbin",
+        "/usr/local/share",
+        "/usr/sbin",
+        "/usr/share",
+        "/usr/src",
+        "/var",
+        "/var/cache",
+        "/var/lib",
+        "/var/log",
+        "/var/run",
+        "/var/tmp",
+    ];
+    // These are the system's, with everything below them.
+    const TREES: &[&str] = &[
+        "/proc", "/sys", "/dev", "/etc", "/bin", "/sbin", "/lib", "/lib64",
+    ];
+    // The project itself must stay visible at its own path.
+    !TAKEN.iter().any(|t| path == Path::new(t))
+        && !TREES.iter().any(|t| path.starts_with(t))
+        && !root.starts_with(path)
+}
+
+/// Variables that speak of programs and folders of the image, which are not here.
+fn is_about_the_image(name: &str, language: Option<Language>) -> bool {
+    const NAMES: &[&str] = &[
+        "PATH",
+        "HOME",
+        "VIRTUAL_ENV",
+        "PYTHONHOME",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "JAVA_HOME",
+        "GOPATH",
+        "GOROOT",
+        "GOCACHE",
+        "CARGO_HOME",
+        "RUSTUP_HOME",
+        "GEM_HOME",
+        "DEBIAN_FRONTEND",
+        "PNPM_HOME",
+        "NVM_DIR",
+    ];
+    // Settings of tools that install: where they put things in the image.
+    const PREFIXES: &[&str] = &[
+        "UV_",
+        "PIP_",
+        "POETRY_",
+        "PIPENV_",
+        "BUNDLE_",
+        "NPM_CONFIG_",
+    ];
+    let upper = name.to_ascii_uppercase();
+    // Compiled programs run without what their build was told.
+    let build_only = language == Some(Language::Go)
+        && [
+            "CGO_ENABLED",
+            "GOOS",
+            "GOARCH",
+            "GOFLAGS",
+            "GO111MODULE",
+            "GOPROXY",
+        ]
+        .contains(&name);
+    NAMES.contains(&name) || PREFIXES.iter().any(|p| upper.starts_with(p)) || build_only
+}

@@ -1,0 +1,595 @@
+//! Python: the files that say what it depends on, and the program where the Dockerfile
+//! says nothing.
+
+use std::path::{Path, PathBuf};
+
+use super::command::{Program, Run};
+use super::{Docker, Look};
+use crate::config::{Command, Requirements};
+use crate::reading::normal;
+use crate::topology::{PythonEnv, PythonKind};
+
+pub(super) const MARKERS: &[&str] = &[
+    "requirements.txt",
+    "pyproject.toml",
+    "uv.lock",
+    "Pipfile",
+    "setup.py",
+    "manage.py",
+    "main.py",
+    "app.py",
+];
+
+/// Where an application's object or main program is usually kept.
+const PROGRAMS: &[&str] = &[
+    "main.py",
+    "app.py",
+    "app/main.py",
+    "src/main.py",
+    "app/app.py",
+    "src/app.py",
+    "server.py",
+    "api.py",
+    "asgi.py",
+    "wsgi.py",
+    "run.py",
+];
+
+pub(super) fn infer(look: &mut Look<'_>, docker: Option<&Docker>, program: &Program) {
+    environment(look, docker);
+    match program {
+        Program::Run(run) => {
+            let run = Run {
+                command: found(look, run.command.clone()),
+                entrypoint: run.entrypoint,
+                why: run.why.clone(),
+            };
+            look.run_as_said(&Program::Run(run));
+        }
+        _ if look.wants_run() => {
+            if let Some((command, why)) = guess(look) {
+                let command = found(look, command);
+                look.run(command, why);
+            } else {
+                let reason = format!(
+                    "none of {} has a FastAPI or Flask application, and there is no main.py, app.py or manage.py",
+                    PROGRAMS[..4].join(", ")
+                );
+                look.guess.reasons.push(reason);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Outside of virtual environments, many systems call the interpreter `python3` only.
+fn found(look: &Look<'_>, command: Command) -> Command {
+    if look.guess.python.is_some() {
+        return command;
+    }
+    match command {
+        Command::Argv(mut argv) => {
+            if argv.first().is_some_and(|p| p == "python") {
+                argv[0] = "python3".into();
+            }
+            Command::Argv(argv)
+        }
+        Command::Shell(line) => Command::Shell(match line.strip_prefix("python ") {
+            Some(rest) => format!("python3 {rest}"),
+            None => line,
+        }),
+    }
+}
+
+/// An explicit `install` or `python` says how dependencies come.
+fn environment(look: &mut Look<'_>, docker: Option<&Docker>) {
+    let version = version(look, docker);
+    let found = match &look.known.raw.python {
+        Some(Requirements::None) => None,
+        Some(Requirements::Files(_)) => {
+            look.guess.python = given(look).map(|env| PythonEnv { version, ..env });
+            return;
+        }
+        None if !look.wants_install() => None,
+        None => docker
+            .and_then(|d| installed(look, d))
+            .or_else(|| beside(look)),
+    };
+    let Some((mut env, why)) = found else { return };
+    env.version = version;
+    let shown = |p: &PathBuf| look.shown(p);
+    let mut parts: Vec<String> = env.files.iter().map(shown).collect();
+    parts.extend(env.packages.iter().cloned());
+    look.note("python", parts.join(", "), why);
+    look.guess.python = Some(env);
+}
+
+/// What devenv.toml names.
+fn given(look: &mut Look<'_>) -> Option<PythonEnv> {
+    let files = look.known.python.to_vec();
+    let first = files.first()?;
+    let dir = first.parent().unwrap_or(Path::new("/")).to_owned();
+    let kind = match first.file_name().and_then(|n| n.to_str()) {
+        Some("uv.lock") => PythonKind::Uv,
+        Some("poetry.lock") => PythonKind::Poetry,
+        Some("Pipfile" | "Pipfile.lock") => PythonKind::Pipenv,
+        Some("pyproject.toml" | "setup.py") => {
+            return project(look, &dir).map(|(env, _)| env);
+        }
+        _ => {
+            return Some(PythonEnv {
+                kind: PythonKind::Requirements,
+                dir,
+                files: with_included(look, files),
+                packages: Vec::new(),
+                version: None,
+            });
+        }
+    };
+    Some(lock(look, kind, &dir))
+}
+
+/// The version that production runs.
+fn version(look: &mut Look<'_>, docker: Option<&Docker>) -> Option<String> {
+    let of_image = docker.and_then(|d| {
+        let bases = std::iter::once(&d.image.base).chain(d.image.other_bases.iter().rev());
+        bases.into_iter().find_map(|base| {
+            let image = crate::image::Reference::parse(base);
+            (image.base() == "python")
+                .then(|| minor(image.tag?))
+                .flatten()
+        })
+    });
+    of_image.or_else(|| {
+        let text = look.text(&look.path(".python-version"))?;
+        minor(text.text().trim())
+    })
+}
+
+/// `3.12` of `3.12.4-slim`.
+fn minor(text: &str) -> Option<String> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    let (major, minor) = (numbers.next()?, numbers.next()?);
+    let plain = text.starts_with(&format!("{major}.{minor}"));
+    (plain && major == "3" && !minor.is_empty()).then(|| format!("{major}.{minor}"))
+}
+
+/// What the Dockerfile installs.
+fn installed(look: &mut Look<'_>, docker: &Docker) -> Option<(PythonEnv, String)> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    let mut packages: Vec<String> = Vec::new();
+    let mut why = None;
+    for run in &docker.image.runs {
+        for words in commands(&run.value) {
+            let at = |w: &str| words.iter().position(|word| word == w);
+            let tool = |names: &[&str]| names.iter().any(|n| words.iter().any(|w| w == n));
+            let pip = tool(&["pip", "pip3", "pip3.12", "pip3.11"]) && at("install").is_some();
+            if tool(&["uv"]) && at("sync").is_some() && look.has("uv.lock") {
+                return Some((
+                    lock(look, PythonKind::Uv, look.known.source),
+                    docker.why(run.span, "RUN uv sync"),
+                ));
+            }
+            if tool(&["poetry"]) && at("install").is_some() && !pip && look.has("pyproject.toml") {
+                return Some((
+                    lock(look, PythonKind::Poetry, look.known.source),
+                    docker.why(run.span, "RUN poetry install"),
+                ));
+            }
+            if tool(&["pipenv"]) && !pip && look.has("Pipfile") {
+                return Some((
+                    lock(look, PythonKind::Pipenv, look.known.source),
+                    docker.why(run.span, "RUN pipenv install"),
+                ));
+            }
+            if !pip {
+                continue;
+            }
+            let install = at("install").map_or(0, |i| i + 1);
+            let (named, inline) = pip_arguments(&words[install..]);
+            let mut found = false;
+            for name in named {
+                let path = source_file(look, docker, &name);
+                if let Some(path) = path {
+                    found = true;
+                    if !files.contains(&path) {
+                        files.push(path);
+                    }
+                }
+            }
+            // Tools that only this build needs.
+            let inline: Vec<String> = inline
+                .into_iter()
+                .filter(|p| {
+                    ![
+                        "pip",
+                        "setuptools",
+                        "wheel",
+                        "uv",
+                        "poetry",
+                        "pipenv",
+                        "virtualenv",
+                    ]
+                    .contains(&requirement_name(p))
+                })
+                .collect();
+            found |= !inline.is_empty();
+            packages.extend(inline);
+            if found && why.is_none() {
+                why = Some(docker.why(run.span, "RUN pip install"));
+            }
+        }
+    }
+    let why = why?;
+    let files = with_included(look, files);
+    Some((
+        PythonEnv {
+            kind: PythonKind::Requirements,
+            dir: look.known.source.to_owned(),
+            files,
+            packages,
+            version: None,
+        },
+        why,
+    ))
+}
+
+/// The commands of a line for a shell, each as its words, without quotes.
+fn commands(line: &str) -> Vec<Vec<String>> {
+    line.split(['&', ';', '|', '\n'])
+        .map(|command| {
+            let words = command.split_whitespace();
+            words
+                .map(|w| w.trim_matches(['"', '\'']).to_owned())
+                .collect()
+        })
+        .collect()
+}
+
+/// Requirement files and packages of the arguments of `pip install`.
+fn pip_arguments(words: &[String]) -> (Vec<String>, Vec<String>) {
+    let (mut files, mut packages) = (Vec::new(), Vec::new());
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-r" | "--requirement" => files.extend(words.next().cloned()),
+            "-c" | "--constraint" | "-i" | "--index-url" | "--extra-index-url" | "-t"
+            | "--target" | "--prefix" | "--python" | "-f" | "--find-links" | "--trusted-host"
+            | "--cache-dir" | "--timeout" | "--retries" | "-e" => {
+                words.next();
+            }
+            w => {
+                if let Some(file) = w
+                    .strip_prefix("--requirement=")
+                    .or_else(|| w.strip_prefix("-r"))
+                {
+                    files.push(file.to_owned());
+                } else if !w.starts_with('-') && is_requirement(w) {
+                    packages.push(w.to_owned());
+                }
+            }
+        }
+    }
+    (files, packages)
+}
+
+/// `name`, `name[extra]`, `name==1.2`; no path, no variable.
+fn is_requirement(word: &str) -> bool {
+    let name = requirement_name(word);
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-_.[],<>=!~*+".contains(c);
+    !name.is_empty() && word.chars().all(legal) && !word.starts_with('.')
+}
+
+fn requirement_name(word: &str) -> &str {
+    let end = word.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)));
+    &word[..end.unwrap_or(word.len())]
+}
+
+/// The file of the source that a command of the build names.
+fn source_file(look: &mut Look<'_>, docker: &Docker, name: &str) -> Option<PathBuf> {
+    let below = name.trim_start_matches("./");
+    let workdir = docker
+        .image
+        .workdir
+        .as_ref()
+        .map_or("", |w| w.value.trim_end_matches('/'));
+    let absolute = if name.starts_with('/') {
+        name.to_owned()
+    } else {
+        format!("{workdir}/{below}")
+    };
+    let copied = match docker.context.find(&absolute) {
+        super::context::Place::Here(path) => Some(path),
+        _ => None,
+    };
+    // Of another stage: under the same name, or beside the source.
+    let base = name.rsplit('/').next().unwrap_or(name);
+    let candidates = [copied, Some(look.path(below)), Some(look.path(base))];
+    let found = candidates.into_iter().flatten().find(|path| path.is_file());
+    found.inspect(|path| {
+        look.reading.asked(path);
+    })
+}
+
+/// What the files beside the source say.
+fn beside(look: &mut Look<'_>) -> Option<(PythonEnv, String)> {
+    for (name, kind) in [
+        ("uv.lock", PythonKind::Uv),
+        ("poetry.lock", PythonKind::Poetry),
+        ("Pipfile", PythonKind::Pipenv),
+    ] {
+        if look.has(name) {
+            let why = format!("{} is there", look.shown_file(name));
+            return Some((lock(look, kind, look.known.source), why));
+        }
+    }
+    if look.has("requirements.txt") {
+        let file = look.path("requirements.txt");
+        let why = format!("{} is there", look.shown(&file));
+        return Some((
+            PythonEnv {
+                kind: PythonKind::Requirements,
+                dir: look.known.source.to_owned(),
+                files: with_included(look, vec![file]),
+                packages: Vec::new(),
+                version: None,
+            },
+            why,
+        ));
+    }
+    project(look, look.known.source)
+}
+
+/// The environment of a lock file, or of what there is without one.
+fn lock(look: &mut Look<'_>, kind: PythonKind, dir: &Path) -> PythonEnv {
+    let names: &[&str] = match kind {
+        PythonKind::Uv => &["pyproject.toml", "uv.lock"],
+        PythonKind::Poetry => &["pyproject.toml", "poetry.lock"],
+        PythonKind::Pipenv => &["Pipfile", "Pipfile.lock"],
+        PythonKind::Requirements | PythonKind::Pyproject => {
+            &["pyproject.toml", "setup.py", "setup.cfg"]
+        }
+    };
+    let files = names.iter().map(|name| look.reading.asked(&dir.join(name)));
+    PythonEnv {
+        kind,
+        dir: dir.to_owned(),
+        files: files.filter(|file| file.is_file()).collect(),
+        packages: Vec::new(),
+        version: None,
+    }
+}
+
+/// A `pyproject.toml` that has dependencies, or a `setup.py`.
+fn project(look: &mut Look<'_>, dir: &Path) -> Option<(PythonEnv, String)> {
+    let path = dir.join("pyproject.toml");
+    let setup = dir.join("setup.py");
+    if let Some(table) = toml(look, &path) {
+        let has = |keys: &[&str]| {
+            let found = keys.iter().try_fold(&table, |t, k| t.get(*k)?.as_table());
+            found.is_some()
+        };
+        let why = |what: &str| format!("{} has [{what}]", look.shown(&path));
+        // Without a build system it is no package; only what it depends on is installed.
+        if has(&["build-system"]) {
+            let why = why("build-system");
+            return Some((lock(look, PythonKind::Pyproject, dir), why));
+        }
+        if has(&["tool", "poetry", "dependencies"]) {
+            let why = why("tool.poetry.dependencies");
+            return Some((lock(look, PythonKind::Poetry, dir), why));
+        }
+        let dependencies = table.get("project").and_then(|p| p.get("dependencies"));
+        let dependencies = dependencies
+            .and_then(|d| d.as_array())
+            .into_iter()
+            .flatten();
+        let packages: Vec<String> = dependencies
+            .filter_map(|d| d.as_str().map(str::to_owned))
+            .collect();
+        if !packages.is_empty() {
+            let why = why("project");
+            let env = lock(look, PythonKind::Pyproject, dir);
+            return Some((PythonEnv { packages, ..env }, why));
+        }
+    }
+    if look.reading.asked(&setup).is_file() {
+        let why = format!("{} is there", look.shown(&setup));
+        return Some((lock(look, PythonKind::Pyproject, dir), why));
+    }
+    None
+}
+
+fn toml(look: &mut Look<'_>, path: &Path) -> Option<toml::Table> {
+    let text = look.text(path)?;
+    match text.text().parse::<toml::Table>() {
+        Ok(table) => Some(table),
+        Err(e) => {
+            let (line, _) = text.line_column(e.span().map_or(0, |s| s.start));
+            look.warn(
+                path,
+                line as usize,
+                format!("this is not TOML: {}", e.message()),
+            );
+            None
+        }
+    }
+}
+
+/// Requirement files together with those that they include (`-r`, `-c`).
+fn with_included(look: &mut Look<'_>, mut files: Vec<PathBuf>) -> Vec<PathBuf> {
+    /// A set of files that is larger includes itself under many names.
+    const MAX: usize = 100;
+    let mut next = 0;
+    while next < files.len().min(MAX) {
+        let file = files[next].clone();
+        next += 1;
+        let Some(text) = look.text(&file) else {
+            continue;
+        };
+        let dir = file.parent().unwrap_or(Path::new("/")).to_owned();
+        for line in text.text().lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let included = match words.as_slice() {
+                ["-r" | "--requirement" | "-c" | "--constraint", name, ..] => Some(*name),
+                [word, ..] => ["-r", "-c", "--requirement=", "--constraint="]
+                    .iter()
+                    .find_map(|p| {
+                        word.strip_prefix(p)
+                            .filter(|n| !n.is_empty() && !n.starts_with('-'))
+                    }),
+                [] => None,
+            };
+            if let Some(name) = included.filter(|n| !n.contains("://")) {
+                let path = normal(&dir.join(name));
+                if path.starts_with(&look.reading.root) && !files.contains(&path) {
+                    files.push(path);
+                }
+            }
+        }
+    }
+    files
+}
+
+/// What runs it where no Dockerfile says so.
+fn guess(look: &mut Look<'_>) -> Option<(Command, String)> {
+    let port = |look: &Look<'_>, default: u16| {
+        let exposed = look.guess.exposed.first().map(|p| p.value);
+        format!(
+            "${{PORT:-{}}}",
+            look.known.port.or(exposed).unwrap_or(default)
+        )
+    };
+    if look.has("manage.py") {
+        let why = format!("{} is Django's", look.shown_file("manage.py"));
+        let program = look.in_workdir(&look.path("manage.py"));
+        let line = format!(
+            "exec python {program} runserver --noreload 0.0.0.0:{}",
+            port(look, 8000)
+        );
+        return Some((Command::Shell(line), why));
+    }
+    for name in PROGRAMS {
+        // Source code is watched as such.
+        let Some(text) = look.reading.peek(&look.path(name)) else {
+            continue;
+        };
+        let module = name.trim_end_matches(".py").replace('/', ".");
+        if let Some((line, app)) = object(&text, &["FastAPI", "Starlette", "Litestar"]) {
+            let why = format!(
+                "{}:{line} makes the application {app}",
+                look.shown_file(name)
+            );
+            let port = port(look, 8000);
+            let line = format!("exec uvicorn {module}:{app} --host 0.0.0.0 --port {port}");
+            return Some((in_source(look, line), why));
+        }
+        if let Some((line, app)) = object(&text, &["Flask"]) {
+            let why = format!(
+                "{}:{line} makes the application {app}",
+                look.shown_file(name)
+            );
+            let port = port(look, 5000);
+            let line = if requires(look, "gunicorn") {
+                format!("exec gunicorn --bind 0.0.0.0:{port} {module}:{app}")
+            } else {
+                format!("exec flask --app {module}:{app} run --host 0.0.0.0 --port {port}")
+            };
+            return Some((in_source(look, line), why));
+        }
+    }
+    let programs = ["main.py", "app.py", "server.py", "run.py", "__main__.py"];
+    let name = programs
+        .into_iter()
+        .find(|name| look.path(name).is_file())?;
+    let why = format!("{} is there", look.shown_file(name));
+    let path = look.in_workdir(&look.path(name));
+    Some((Command::Argv(vec!["python".into(), path]), why))
+}
+
+/// Modules are found from the source's own folder.
+fn in_source(look: &Look<'_>, line: String) -> Command {
+    if look.workdir == look.known.source {
+        return Command::Shell(line);
+    }
+    let cd = Command::Argv(vec!["cd".into(), look.in_workdir(look.known.source)]);
+    Command::Shell(format!("{cd} && {line}"))
+}
+
+/// The first `name = Class(` that stands at the beginning of a line, with that line's
+/// number.
+fn object(text: &str, classes: &[&str]) -> Option<(usize, String)> {
+    text.lines().enumerate().find_map(|(i, line)| {
+        let (name, value) = line.split_once('=')?;
+        // With a type, as in `app: FastAPI = FastAPI()`.
+        let name = name.split(':').next().unwrap_or("").trim_end();
+        let identifier = !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        let value = value.trim_start();
+        // `fastapi.FastAPI(` as well.
+        let call = value.split('(').next().filter(|c| c.len() < value.len())?;
+        let class = call.trim_end().rsplit('.').next().unwrap_or("");
+        (identifier && classes.contains(&class)).then(|| (i + 1, name.to_owned()))
+    })
+}
+
+/// Whether the environment's files or packages name a package.
+fn requires(look: &Look<'_>, package: &str) -> bool {
+    let Some(env) = &look.guess.python else {
+        return false;
+    };
+    env.packages.iter().any(|p| requirement_name(p) == package)
+        || env.files.iter().any(|file| {
+            let text = look.reading.peek(file);
+            text.is_some_and(|t| t.lines().any(|l| l.contains(package)))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("app = FastAPI()", Some((1, "app")))]
+    #[case("import x\n\napi: FastAPI = fastapi.FastAPI(title=\"a\")", Some((3, "api")))]
+    #[case("app = FastAPI(\n  title=1)", Some((1, "app")))]
+    #[case("    app = FastAPI()", None)]
+    #[case("# app = FastAPI()", None)]
+    #[case("app = FastAPIs()", None)]
+    #[case("app = FastAPI", None)]
+    #[case("x == FastAPI()", None)]
+    fn application_objects(#[case] text: &str, #[case] want: Option<(usize, &str)>) {
+        let got = object(text, &["FastAPI"]);
+        assert_eq!(got.as_ref().map(|(l, n)| (*l, n.as_str())), want);
+    }
+
+    #[rstest]
+    #[case("3.12-slim", Some("3.12"))]
+    #[case("3.12.4", Some("3.12"))]
+    #[case("3", None)]
+    #[case("3-slim", None)]
+    #[case("slim-3.12", None)]
+    #[case("2.7", None)]
+    fn versions(#[case] tag: &str, #[case] want: Option<&str>) {
+        assert_eq!(minor(tag).as_deref(), want);
+    }
+
+    #[rstest]
+    #[case("--no-cache-dir -r requirements.txt", &["requirements.txt"], &[])]
+    #[case("-rreq/prod.txt -c c.txt", &["req/prod.txt"], &[])]
+    #[case("--upgrade fastapi uvicorn[standard] 'a>=1,<2'", &[], &["fastapi", "uvicorn[standard]", "a>=1,<2"])]
+    #[case("-i https://x/simple flask .", &[], &["flask"])]
+    #[case("-e . $X ./dir", &[], &[])]
+    fn arguments_of_pip(#[case] line: &str, #[case] files: &[&str], #[case] packages: &[&str]) {
+        let words = commands(line).remove(0);
+        assert_eq!(
+            pip_arguments(&words),
+            (
+                files.iter().map(|f| (*f).to_owned()).collect(),
+                packages.iter().map(|p| (*p).to_owned()).collect()
+            )
+        );
+    }
+}

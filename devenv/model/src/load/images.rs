@@ -1,0 +1,185 @@
+//! The images of `devenv.toml`: what is written, and what is inferred about the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::{existing, folder};
+use crate::config::{Located, RawImage, Reload, Requirements, Step};
+use crate::dockerfile::Said;
+use crate::image;
+use crate::infer::{self, Guess, Known};
+use crate::problem::Draft;
+use crate::reading::Reading;
+use crate::topology::ImageSource;
+use crate::validate::Found;
+
+/// The TCP ports that Dockerfiles expose, by image.
+pub(crate) type Exposed = BTreeMap<String, Vec<Said<u16>>>;
+
+/// All images that have a source, and what their Dockerfiles expose.
+pub(super) fn load(
+    reading: &mut Reading,
+    located: &Located,
+    objects: &[Found],
+) -> (BTreeMap<String, ImageSource>, Exposed) {
+    let (mut images, mut exposed) = (BTreeMap::new(), BTreeMap::new());
+    for (name, raw) in &located.config.image {
+        let port = only_port(located, name, objects);
+        if let Some((image, ports)) = load_one(reading, located, name, raw, port) {
+            exposed.insert(name.clone(), ports);
+            images.extend(image.map(|image| (name.clone(), image)));
+        }
+    }
+    (images, exposed)
+}
+
+fn load_one(
+    reading: &mut Reading,
+    located: &Located,
+    name: &str,
+    raw: &RawImage,
+    port: Option<u16>,
+) -> Option<(Option<ImageSource>, Vec<Said<u16>>)> {
+    let span = |key: &str| located.span(&["image", name, key]);
+    let mut path = |key: &str, written: &Option<String>| {
+        written.as_ref().and_then(|w| folder(reading, w, span(key)))
+    };
+    let source = path("source", &raw.source);
+    let workdir = path("workdir", &raw.workdir);
+    let mut paths = |key: &str, written: &[String]| -> Vec<PathBuf> {
+        let found = written.iter().enumerate().filter_map(|(i, w)| {
+            let span = located.item_span(&["image", name, key], i);
+            existing(reading, w, span)
+        });
+        found.collect()
+    };
+    let mut watch = paths("watch", &raw.watch);
+    let python = match &raw.python {
+        Some(Requirements::Files(files)) => paths("python", files),
+        _ => Vec::new(),
+    };
+    let dockerfile = raw
+        .dockerfile
+        .as_ref()
+        .and_then(|d| existing(reading, d, span("dockerfile")));
+    let image_workdir = image_workdir(reading, located, name, raw);
+    let source = source?;
+    let known = Known {
+        name,
+        raw,
+        source: &source,
+        workdir: workdir.as_deref(),
+        dockerfile: dockerfile.as_deref(),
+        python: &python,
+        span: span("source"),
+        port,
+    };
+    let mut guess = infer::infer(reading, known);
+    if raw.watch.is_empty() {
+        watch.push(source.clone());
+        watch.append(&mut guess.watch);
+    }
+    let exposed = std::mem::take(&mut guess.exposed);
+    let given = |step: &Option<Step>| step.as_ref().and_then(Step::command).cloned();
+    let build = given(&raw.build).or(guess.build.take());
+    let Some(run) = raw.run.clone().or(guess.run.take()) else {
+        no_run(reading, located, name, &guess);
+        return Some((None, exposed));
+    };
+    let mut env = guess.env;
+    env.extend(raw.env.clone());
+    let image = ImageSource {
+        name: name.to_owned(),
+        workdir: workdir.or(guess.workdir).unwrap_or_else(|| source.clone()),
+        source,
+        watch,
+        ignore: raw.ignore.iter().cloned().chain(guess.ignore).collect(),
+        install: given(&raw.install).or(guess.install),
+        reload: raw.reload.unwrap_or(match build {
+            Some(_) => Reload::Build,
+            None => Reload::Restart,
+        }),
+        build,
+        entrypoint: guess.entrypoint.unwrap_or_else(|| run.argv().len()),
+        run,
+        debug: raw.debug.clone(),
+        image_workdir: image_workdir.or(guess.image_workdir),
+        env,
+        python: guess.python,
+        inferred: guess.inferred,
+        origin: reading.sources.origin(located.span(&["image", name])),
+    };
+    Some((Some(image), exposed))
+}
+
+fn no_run(reading: &mut Reading, located: &Located, name: &str, guess: &Guess) {
+    // A value of the wrong type has been reported already.
+    if located.tree.at(&["image", name, "run"]).is_some() {
+        return;
+    }
+    reading.problems.push(
+        Draft::error(
+            "config::missing-key",
+            located.span(&["image", name]),
+            format!(
+                "`image.{name}` has no `run`, and none can be inferred: {}",
+                guess.reasons.join("; ")
+            ),
+        )
+        .help("run = [\"PROGRAM\", \"ARGUMENT\"]"),
+    );
+}
+
+fn image_workdir(
+    reading: &mut Reading,
+    located: &Located,
+    name: &str,
+    raw: &RawImage,
+) -> Option<PathBuf> {
+    let written = raw.image_workdir.as_ref()?;
+    let path = PathBuf::from(written);
+    let reason = if !path.is_absolute() {
+        "is no absolute path"
+    } else if !infer::may_appear(&path, &reading.root) {
+        "would hide what is there"
+    } else {
+        return Some(path);
+    };
+    reading.problems.push(
+        Draft::error(
+            "config::illegal-value",
+            located.span(&["image", name, "image_workdir"]),
+            format!("`image.{name}.image_workdir`: {written:?} {reason}"),
+        )
+        .expected("the Dockerfile's WORKDIR, a folder that is the program's own, such as \"/app\""),
+    );
+    None
+}
+
+/// The port of an image's containers, if all of them together have one only.
+fn only_port(located: &Located, name: &str, objects: &[Found]) -> Option<u16> {
+    let mapped = &located.config.image;
+    let mut ports = BTreeSet::new();
+    for object in objects {
+        let Some(spec) = object.pod_spec() else {
+            continue;
+        };
+        for container in spec.items_at("containers") {
+            let of_image = container.str_at("image").is_some_and(|image| {
+                let keys = image::keys(image);
+                keys.into_iter().find(|key| mapped.contains_key(*key)) == Some(name)
+            });
+            if of_image {
+                let numbers = container.items_at("ports");
+                let numbers = numbers
+                    .iter()
+                    .filter_map(|p| p.get("containerPort")?.node.as_i64());
+                ports.extend(numbers.filter_map(|n| u16::try_from(n).ok()));
+            }
+        }
+    }
+    match ports.iter().collect::<Vec<_>>().as_slice() {
+        [one] => Some(**one),
+        _ => None,
+    }
+}
