@@ -17,7 +17,7 @@ const VENVS: &str = "venvs";
 /// reloads itself gets the folder itself, because it would not be told of changes
 /// below an overlay.
 ///
-/// The source appears at the image's WORKDIR as well, for paths that the program or
+/// The folder where it runs appears at the image's WORKDIR as well, for paths that the program or
 /// the manifest spells out, unless this machine has something of its own there. The
 /// program still starts in its own folder: what lies above that, such as a
 /// workspace's `node_modules`, belongs to it.
@@ -41,7 +41,7 @@ pub fn run_spec(root: &Path, state: &Path, image: &ImageSource) -> RunSpec {
     let mut binds = vec![shown(root, root, access)];
     let free = |path: &&PathBuf| is_free(path);
     if let Some(workdir) = image.image_workdir.as_ref().filter(free) {
-        binds.push(shown(&image.source, workdir, access));
+        binds.push(shown(&cwd, workdir, access));
     }
     let venvs = state.join(VENVS);
     if venvs.is_dir() {
@@ -84,6 +84,7 @@ mod tests {
             install: None,
             build: None,
             run: devenv_model::Command::Argv(vec!["./serve".into(), "-v".into()]),
+            entrypoint: 2,
             debug: None,
             reload,
             workdir: root.join("web/sub"),
@@ -123,7 +124,7 @@ mod tests {
             binds(&spec),
             [
                 (root, root, access),
-                (root.join("web").as_path(), workdir, access),
+                (root.join("web/sub").as_path(), workdir, access),
             ]
         );
     }
@@ -146,7 +147,7 @@ mod tests {
         let venvs = (venvs.as_path(), venvs.as_path(), Access::ReadOnly);
         assert_eq!(binds(&at("/usr/bin".as_ref())), [project, venvs]);
         let empty = root.join("empty");
-        let alias = (root.join("web"), Access::Overlay);
+        let alias = (root.join("web/sub"), Access::Overlay);
         assert_eq!(
             binds(&at(&empty)),
             [project, (&alias.0, &empty, alias.1), venvs]
