@@ -43,12 +43,8 @@ impl Project {
     }
 
     /// Reads and checks everything; warnings are shown, errors end the command.
-    pub fn load(&self, namespace: Option<&str>) -> Result<Topology, CliError> {
-        let options = LoadOptions {
-            namespace: namespace.map(str::to_owned),
-            ..LoadOptions::default()
-        };
-        let loaded = Topology::load(&self.root, &options);
+    pub fn load(&self, options: &LoadOptions) -> Result<Topology, CliError> {
+        let loaded = Topology::load(&self.root, options);
         let (errors, warnings): (Vec<_>, Vec<_>) = loaded
             .problems
             .into_iter()

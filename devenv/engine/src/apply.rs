@@ -3,18 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use devenv_model::Object;
+use devenv_model::{Object, Topology};
 use devenv_platform::FIELD_MANAGER;
 use kube::{
     Api, Client, Discovery,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
     discovery::Scope,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// The annotation that says which file an object came from, and that devenv put it
-/// there.
-pub const ORIGIN: &str = "devenv.dev/origin";
+use crate::stamp::{self, ORIGIN};
 
 /// Why an object could not be applied.
 #[derive(Debug, thiserror::Error)]
@@ -95,21 +93,32 @@ impl Applier {
         })
     }
 
-    /// Applies objects of one stage, all at once.
-    pub async fn apply(&self, objects: &[&Object]) -> Result<(), ApplyError> {
-        let all = objects.iter().map(|object| self.apply_one(object));
-        futures_util::future::try_join_all(all).await.map(drop)
+    /// Applies objects of one stage, all at once, as [`stamp::dressed`] makes them;
+    /// returns what each has become, in their order.
+    ///
+    /// # Errors
+    /// The first that was refused.
+    pub async fn apply(
+        &self,
+        objects: &[&Object],
+        topology: &Topology,
+        digests: &BTreeMap<String, String>,
+    ) -> Result<Vec<DynamicObject>, ApplyError> {
+        let all = objects.iter().map(|object| {
+            let body = stamp::dressed(object, topology, digests);
+            self.apply_one(object, body)
+        });
+        futures_util::future::try_join_all(all).await
     }
 
-    async fn apply_one(&self, object: &Object) -> Result<(), ApplyError> {
+    async fn apply_one(&self, object: &Object, body: Value) -> Result<DynamicObject, ApplyError> {
         let api = self.api(object)?;
-        let body = with_origin(object);
         let params = PatchParams::apply(FIELD_MANAGER).force();
         match api
             .patch(object.name(), &params, &Patch::Apply(&body))
             .await
         {
-            Ok(_) => Ok(()),
+            Ok(applied) => Ok(applied),
             Err(source) => Err(ApplyError::Refused {
                 origin: object.origin().to_string(),
                 kind: object.kind().to_owned(),
@@ -175,18 +184,4 @@ impl Applier {
         }
         Ok(gone)
     }
-}
-
-fn with_origin(object: &Object) -> Value {
-    let mut body = object.value().clone();
-    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
-        let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
-        if annotations.is_null() {
-            *annotations = json!({});
-        }
-        if let Some(map) = annotations.as_object_mut() {
-            map.insert(ORIGIN.to_owned(), json!(object.origin().to_string()));
-        }
-    }
-    body
 }

@@ -1,113 +1,48 @@
 //! From source to something that runs: each image's install and build commands, run
 //! as the owner of the checkout, and skipped while nothing they read has changed.
 
+mod environment;
+mod error;
+mod run;
+
+pub use error::BuildError;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    process::Stdio,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use devenv_model::{Command, ImageSource};
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use devenv_platform::host::Host;
 
 use crate::{
-    event::{Bus, Event},
-    fingerprint::{self, Ledger},
+    event::Bus,
+    ledger::Ledger,
     lockfiles,
+    prints::{Hint, Prints},
 };
 
-/// Why an image could not be built.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// The command ran and failed.
-    #[error("building {images} failed: `{command}` ended with {status}")]
-    Failed {
-        /// The images that the command builds.
-        images: String,
-        /// The command as written.
-        command: String,
-        /// How it ended.
-        status: String,
-        /// The end of what it printed, both outputs as they came. It is no part of the
-        /// message: whoever saw it come must not see it again.
-        output: String,
-    },
-    /// The command could not be started.
-    #[error("building {images} failed: `{command}` could not be started in {}", dir.display())]
-    Start {
-        /// The images that the command builds.
-        images: String,
-        /// The command as written.
-        command: String,
-        /// Where.
-        dir: PathBuf,
-        /// The system's answer.
-        #[source]
-        source: std::io::Error,
-    },
-    /// What the build should have made is not there.
-    #[error("{origin}: {image} has no program to run: {} does not exist{hint}", program.display())]
-    NoProgram {
-        /// Where devenv.toml says so.
-        origin: String,
-        /// The image.
-        image: String,
-        /// What devenv.toml says is run.
-        program: PathBuf,
-        /// What to do.
-        hint: String,
-    },
-    /// The sources can't be read.
-    #[error("can't read the sources of {image}")]
-    Sources {
-        /// The image.
-        image: String,
-        /// The system's answer.
-        #[source]
-        source: std::io::Error,
-    },
+/// Builds images. Dropping what one of its methods returns gives the build up and ends
+/// its processes.
+#[derive(Debug)]
+pub struct Builder {
+    host: Host,
+    ledger: Ledger,
+    prints: Arc<Mutex<Prints>>,
+    /// Of every command.
+    environment: Vec<(String, String)>,
+    bus: Bus,
 }
-
-/// How many lines of a failed command are kept for the error: what compilers say of
-/// one mistake can be long, and the first one counts.
-const TAIL: usize = 500;
 
 /// One command and the images that want it: four services of one Cargo workspace
 /// name the same command, and it is run once.
 struct Job<'a> {
+    stage: Stage,
     command: &'a Command,
     dir: PathBuf,
     images: Vec<&'a ImageSource>,
-}
-
-/// Builds whatever of `images` has changed; returns what was run, for the report.
-pub async fn build_all(
-    root: &Path,
-    images: &[&ImageSource],
-    owner: (u32, u32),
-    ledger: &Ledger,
-    bus: &Bus,
-) -> Result<Vec<String>, BuildError> {
-    let mut ran = Vec::new();
-    // An install is a build's precondition, so all of them come first.
-    for stage in [Stage::Install, Stage::Build] {
-        let runs = jobs(images, stage)
-            .into_iter()
-            .map(|job| run_if_changed(root, job, stage, owner, ledger, bus));
-        for done in futures_util::future::join_all(runs).await {
-            ran.extend(done?);
-        }
-    }
-    for image in images {
-        check_program(image)?;
-    }
-    Ok(ran)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,9 +51,130 @@ enum Stage {
     Build,
 }
 
-fn jobs<'a>(images: &[&'a ImageSource], stage: Stage) -> Vec<Job<'a>> {
+impl Builder {
+    /// For the project in `root`, whose state folder is `state_dir`.
+    pub fn new(root: &Path, state_dir: &Path, host: Host, owner: (u32, u32), bus: &Bus) -> Self {
+        Self {
+            host,
+            ledger: Ledger::open(state_dir),
+            prints: Arc::new(Mutex::new(Prints::new(root))),
+            environment: environment::of_builds(owner),
+            bus: bus.clone(),
+        }
+    }
+
+    fn prints(&self) -> MutexGuard<'_, Prints> {
+        self.prints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the sources of `images` again; returns each one's digest by name.
+    ///
+    /// # Errors
+    /// When a source can't be read.
+    pub async fn look(
+        &self,
+        images: &[&ImageSource],
+        hint: &Hint,
+    ) -> Result<BTreeMap<String, String>, BuildError> {
+        let prints = self.prints.clone();
+        let images: Vec<ImageSource> = images.iter().map(|i| (*i).clone()).collect();
+        let hint = hint.clone();
+        let look = move || {
+            let mut prints = prints.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut digests = BTreeMap::new();
+            for image in &images {
+                let unreadable = |source| BuildError::Sources {
+                    image: image.name.clone(),
+                    source,
+                };
+                prints.refresh(image, &hint).map_err(unreadable)?;
+                digests.insert(image.name.clone(), prints.digest(image));
+            }
+            Ok(digests)
+        };
+        match tokio::task::spawn_blocking(look).await {
+            Ok(done) => done,
+            // Only when devenv ends.
+            Err(e) => Err(BuildError::Sources {
+                image: String::new(),
+                source: std::io::Error::other(e),
+            }),
+        }
+    }
+
+    /// Installs whatever has changed of the images in `wanted`, then builds what has
+    /// changed of those in `built`, as [`Builder::look`] saw them; returns what was run,
+    /// for the report. `all` are the project's: a command that several of them share is
+    /// known by the inputs of all.
+    ///
+    /// # Errors
+    /// What failed first; what it printed is with it.
+    pub async fn build(
+        &self,
+        all: &[&ImageSource],
+        wanted: &BTreeSet<&str>,
+        built: &BTreeSet<&str>,
+    ) -> Result<Vec<String>, BuildError> {
+        let mut ran = Vec::new();
+        // An install is a build's precondition, so all of them come first.
+        for (stage, names) in [(Stage::Install, wanted), (Stage::Build, built)] {
+            let runs = jobs(all, stage, names)
+                .into_iter()
+                .map(|job| self.run_if_changed(job));
+            for done in futures_util::future::join_all(runs).await {
+                ran.extend(done?);
+            }
+        }
+        for image in all.iter().filter(|i| wanted.contains(i.name.as_str())) {
+            check_program(image)?;
+        }
+        Ok(ran)
+    }
+
+    /// Whether the install of `image`, as [`Builder::look`] saw it, would run again.
+    pub fn wants_install(&self, all: &[&ImageSource], image: &ImageSource) -> bool {
+        let wanted = BTreeSet::from([image.name.as_str()]);
+        jobs(all, Stage::Install, &wanted).iter().any(|job| {
+            let (key, print) = self.print(job);
+            !self.ledger.knows(&key, &print)
+        })
+    }
+
+    /// The name of a job in the ledger, and the hash of what it reads.
+    fn print(&self, job: &Job<'_>) -> (String, String) {
+        let command = job.command.to_string();
+        let dir = job.dir.display().to_string();
+        let prints = self.prints();
+        let mut files = job.images.iter().flat_map(|i| prints.files(i));
+        let locks_decide = job.stage == Stage::Install && lockfiles::any(&mut files);
+        let counts = |f: &Path| !locks_decide || lockfiles::decides(f);
+        let print = prints.of(&[&command, &dir], &job.images, counts);
+        (format!("{:?} {command} in {dir}", job.stage), print)
+    }
+
+    async fn run_if_changed(&self, job: Job<'_>) -> Result<Option<String>, BuildError> {
+        let (key, print) = self.print(&job);
+        let made = || job.images.iter().all(|i| check_program(i).is_ok());
+        if self.ledger.knows(&key, &print) && (job.stage == Stage::Install || made()) {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        // What it made so far is about to be overwritten.
+        self.ledger.forget(&key);
+        run::run(&self.host, &job, &self.environment, &self.bus).await?;
+        self.ledger.record(&key, &print);
+        Ok(Some(format!(
+            "{} ({})",
+            job.command,
+            seconds(started.elapsed())
+        )))
+    }
+}
+
+/// The commands of this stage that some image in `wanted` needs.
+fn jobs<'a>(all: &[&'a ImageSource], stage: Stage, wanted: &BTreeSet<&str>) -> Vec<Job<'a>> {
     let mut jobs: BTreeMap<(PathBuf, String), Job<'a>> = BTreeMap::new();
-    for image in images {
+    for image in all {
         let command = match stage {
             Stage::Install => image.install.as_ref(),
             Stage::Build => image.build.as_ref(),
@@ -127,6 +183,7 @@ fn jobs<'a>(images: &[&'a ImageSource], stage: Stage) -> Vec<Job<'a>> {
         let dir = image.workdir.clone();
         jobs.entry((dir.clone(), command.to_string()))
             .or_insert_with(|| Job {
+                stage,
                 command,
                 dir,
                 images: Vec::new(),
@@ -134,155 +191,8 @@ fn jobs<'a>(images: &[&'a ImageSource], stage: Stage) -> Vec<Job<'a>> {
             .images
             .push(image);
     }
-    jobs.into_values().collect()
-}
-
-async fn run_if_changed(
-    root: &Path,
-    job: Job<'_>,
-    stage: Stage,
-    owner: (u32, u32),
-    ledger: &Ledger,
-    bus: &Bus,
-) -> Result<Option<String>, BuildError> {
-    let names: Vec<&str> = job.images.iter().map(|i| i.name.as_str()).collect();
-    let names = names.join(", ");
-    let command = job.command.to_string();
-    let key = format!("{stage:?} {command}");
-    let inputs: Vec<PathBuf> = job
-        .images
-        .iter()
-        .flat_map(|i| i.watch.iter().cloned())
-        .collect();
-    let unreadable = |source| BuildError::Sources {
-        image: names.clone(),
-        source,
-    };
-    let files = match stage {
-        Stage::Install => lockfiles::of(root, &inputs),
-        Stage::Build => fingerprint::files(root, &inputs),
-    };
-    let files = files.map_err(unreadable)?;
-    let print = fingerprint::of(root, &command, &files).map_err(unreadable)?;
-    let made = || job.images.iter().all(|i| check_program(i).is_ok());
-    if ledger.knows(&key, &print) && (stage == Stage::Install || made()) {
-        return Ok(None);
-    }
-    let started = Instant::now();
-    run(&job, &names, owner, bus).await?;
-    ledger.record(&key, &print);
-    Ok(Some(format!("{command} ({})", seconds(started.elapsed()))))
-}
-
-async fn run(job: &Job<'_>, names: &str, owner: (u32, u32), bus: &Bus) -> Result<(), BuildError> {
-    let text = job.command.to_string();
-    let argv = job.command.argv();
-    let mut command = tokio::process::Command::new(&argv[0]);
-    command
-        .args(&argv[1..])
-        .current_dir(&job.dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // A group of its own, so that what it started ends with it.
-        .process_group(0)
-        .kill_on_drop(true);
-    forget_outer_cargo(&mut command);
-    if nix::unistd::geteuid().is_root() && owner.0 != 0 {
-        command.uid(owner.0).gid(owner.1);
-    }
-    let mut child = command.spawn().map_err(|source| BuildError::Start {
-        images: names.to_owned(),
-        command: text.clone(),
-        dir: job.dir.clone(),
-        source,
-    })?;
-    let group = child
-        .id()
-        .map(|id| KillGroup(Pid::from_raw(id.cast_signed())));
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let tail = Mutex::default();
-    let ((), (), status) = tokio::join!(
-        lines(out, names, bus, &tail),
-        lines(err, names, bus, &tail),
-        child.wait()
-    );
-    if let Some(group) = group {
-        group.ended();
-    }
-    let failed = |status: String, output: String| BuildError::Failed {
-        images: names.to_owned(),
-        command: text.clone(),
-        status,
-        output,
-    };
-    let status = status.map_err(|e| failed(e.to_string(), String::new()))?;
-    if status.success() {
-        return Ok(());
-    }
-    let tail = tail.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let tail: Vec<String> = tail.into();
-    Err(failed(status.to_string(), tail.join("\n")))
-}
-
-/// Kills the whole group when the build is given up.
-struct KillGroup(Pid);
-
-impl KillGroup {
-    fn ended(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for KillGroup {
-    fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = killpg(self.0, Signal::SIGKILL);
-    }
-}
-
-/// `cargo run` sets variables about devenv's own package; a build that saw them
-/// would be rebuilt whenever devenv is run in another way.
-fn forget_outer_cargo(command: &mut tokio::process::Command) {
-    for (name, _) in std::env::vars_os() {
-        let Some(name) = name.to_str() else { continue };
-        let outer = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "DEP_"];
-        if name == "CARGO_CRATE_NAME"
-            || name == "CARGO_PRIMARY_PACKAGE"
-            || name == "OUT_DIR"
-            || outer.iter().any(|p| name.starts_with(p))
-        {
-            command.env_remove(name);
-        }
-    }
-}
-
-async fn lines(
-    from: Option<impl AsyncRead + Unpin>,
-    source: &str,
-    bus: &Bus,
-    tail: &Mutex<VecDeque<String>>,
-) {
-    let Some(from) = from else { return };
-    let mut reader = BufReader::new(from);
-    let mut raw = Vec::new();
-    loop {
-        raw.clear();
-        match reader.read_until(b'\n', &mut raw).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        let line = String::from_utf8_lossy(&raw).trim_end().to_owned();
-        bus.emit(Event::Output {
-            source: source.to_owned(),
-            line: line.clone(),
-        });
-        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if tail.len() == TAIL {
-            tail.pop_front();
-        }
-        tail.push_back(line);
-    }
+    let needed = |j: &Job<'_>| j.images.iter().any(|i| wanted.contains(i.name.as_str()));
+    jobs.into_values().filter(needed).collect()
 }
 
 fn check_program(image: &ImageSource) -> Result<(), BuildError> {

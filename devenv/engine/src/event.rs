@@ -9,6 +9,8 @@ use devenv_platform::Endpoints;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
+use crate::reload::Reload;
+
 /// A stage of `up`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -81,6 +83,11 @@ pub enum Event {
     Failed {
         /// Why.
         report: Report,
+    },
+    /// A save was answered, in one way or another.
+    Reload {
+        /// How.
+        reload: Box<Reload>,
     },
     /// The environment is going down.
     Stopping,

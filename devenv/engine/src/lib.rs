@@ -4,16 +4,27 @@
 
 pub mod apply;
 pub mod build;
+pub mod control;
 pub mod event;
-mod fingerprint;
+mod ledger;
+mod live;
 mod lockfiles;
 pub mod logs;
+mod observe;
+mod prints;
+pub mod reload;
 mod run_spec;
+mod stamp;
 pub mod state;
 pub mod status;
+#[cfg(test)]
+mod testing;
 mod trouble;
 mod up;
-pub mod wait;
+mod wait;
 pub mod warnings;
+mod workload;
 
+pub use stamp::ORIGIN;
 pub use up::{Running, UpError, UpOptions, needs, up};
+pub use workload::NotReady;

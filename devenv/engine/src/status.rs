@@ -6,6 +6,7 @@ use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde::Serialize;
 
 use crate::{
+    reload::{Trouble, Written},
     state::{Holder, StateDir},
     trouble::pod_trouble,
     warnings::{self, Warning},
@@ -30,6 +31,8 @@ pub struct Status {
     pub workloads: Vec<Workload>,
     /// Whether it is up and every workload and the database are ready.
     pub ready: bool,
+    /// What keeps the newest saves from serving.
+    pub troubles: Vec<Trouble>,
     /// What the cluster warned of since it came up.
     pub warnings: Vec<Warning>,
 }
@@ -108,9 +111,14 @@ impl Status {
                 (Some(_), Some(_)) => "up",
             },
             supervisor,
-            endpoints,
             database,
             workloads,
+            troubles: match &endpoints {
+                // A file that can't be read says nothing; `devenv reloads` tells why.
+                Some(_) => Written::read(state.path()).unwrap_or_default().troubles,
+                None => Vec::new(),
+            },
+            endpoints,
             warnings,
         })
     }

@@ -4,26 +4,28 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use devenv_model::{ImageSource, Object, Topology};
+use devenv_model::{ImageSource, LoadOptions, Object, Topology};
 use devenv_platform::{
-    BuiltImage, Database, DatabaseOptions, Endpoints, LocalOptions, LocalTarget, Target,
-    TargetError, address,
+    Database, DatabaseOptions, Endpoints, LocalOptions, LocalTarget, Target, TargetError, address,
     cloudsql::{MigrateError, migrate},
     doctor::Needs,
 };
 
 use crate::{
     apply::{Applier, ApplyError},
-    build::{self, BuildError},
+    build::{BuildError, Builder},
     event::{Bus, Event, Report, Step},
-    fingerprint::Ledger,
-    run_spec::run_spec,
+    live::{Live, is_workload, used_sources},
+    observe::Observer,
+    prints::Hint,
+    reload::{self, Journal, Reloader},
     state::{ProjectLock, StateDir, StateError},
-    wait::{self, NotReady},
-    warnings,
+    wait, warnings,
+    workload::NotReady,
 };
 
 /// Why `up` failed. Whatever it had started is gone again.
@@ -58,10 +60,8 @@ impl UpError {
     /// The error for another process or a terminal.
     pub fn report(&self) -> Report {
         let mut report = self.plain_report();
-        if let Self::Build(BuildError::Failed { output, .. }) = self
-            && !output.is_empty()
-        {
-            report.output = Some(output.clone());
+        if let Self::Build(e) = self {
+            report.output = e.output().map(str::to_owned);
         }
         report
     }
@@ -102,8 +102,12 @@ impl UpError {
 pub struct UpOptions {
     /// The project's folder.
     pub root: PathBuf,
+    /// How its files are read: now, and after each change.
+    pub load: LoadOptions,
     /// How long workloads may take to get ready.
     pub timeout: Duration,
+    /// Whether saved files are reloaded.
+    pub watch: bool,
 }
 
 /// What the machine must have for this topology.
@@ -132,7 +136,8 @@ pub fn needs(topology: &Topology) -> Needs {
 /// in order.
 #[derive(Debug)]
 pub struct Running {
-    target: LocalTarget,
+    live: Arc<Live>,
+    reloader: Option<Reloader>,
     state: StateDir,
     bus: Bus,
     /// The last to go: until then nobody else has the project.
@@ -140,12 +145,29 @@ pub struct Running {
 }
 
 /// Brings the system up; returns when every workload is ready.
-pub async fn up(options: &UpOptions, topology: &Topology, bus: &Bus) -> Result<Running, UpError> {
+///
+/// # Errors
+/// What failed first. Whatever was started by then is gone again.
+pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Running, UpError> {
     let start = Instant::now();
+    let topology = Arc::new(topology);
     let state = StateDir::of(&options.root);
     let lock = state.lock()?;
+    // From before the first build, so that no save is lost.
+    let watcher = options
+        .watch
+        .then(|| reload::watch(&options.root, &topology));
+    let watcher = match watcher.transpose() {
+        Ok(watcher) => watcher,
+        Err(e) => {
+            bus.emit(Event::Warning {
+                message: reload::watch_warning(&e),
+            });
+            None
+        }
+    };
     let target = timed(bus, Step::Cluster, async {
-        let target = LocalTarget::start(local_options(options, topology, &state)).await?;
+        let target = LocalTarget::start(local_options(options, &topology, &state)).await?;
         let detail = target.endpoints().kubernetes;
         Ok::<_, UpError>((target, detail))
     })
@@ -155,15 +177,24 @@ pub async fn up(options: &UpOptions, topology: &Topology, bus: &Bus) -> Result<R
             message: note.clone(),
         });
     }
-    let running = Running {
-        target,
+    let live = live(options, &topology, &state, target, bus).await?;
+    let mut running = Running {
+        live: Arc::new(live),
+        reloader: None,
         state,
         bus: bus.clone(),
         lock,
     };
-    match running.bring_up(options, topology).await {
+    match running.bring_up(options, &topology).await {
         Ok(()) => {
-            let endpoints = running.target.endpoints();
+            let mut endpoints = running.endpoints();
+            endpoints.profile.clone_from(&options.load.profile);
+            endpoints.watching = watcher.is_some();
+            if let Some(watcher) = watcher {
+                let (root, load) = (options.root.clone(), options.load.clone());
+                let load = Arc::new(move || Topology::load(&root, &load));
+                running.reloader = Some(Reloader::start(running.live.clone(), watcher, load));
+            }
             running.state.publish(&endpoints)?;
             bus.emit(Event::Ready {
                 ms: millis(start),
@@ -181,21 +212,43 @@ pub async fn up(options: &UpOptions, topology: &Topology, bus: &Bus) -> Result<R
     }
 }
 
+async fn live(
+    options: &UpOptions,
+    topology: &Arc<Topology>,
+    state: &StateDir,
+    target: LocalTarget,
+    bus: &Bus,
+) -> Result<Live, UpError> {
+    let owner = address::owner_of(&options.root).map_err(|source| TargetError::Io {
+        what: "read the owner of",
+        path: options.root.clone(),
+        source,
+    })?;
+    let client = target.client();
+    let applier = Applier::new(client.clone(), &topology.project().namespace).await?;
+    let builder = Builder::new(&options.root, state.path(), target.host(), owner, bus);
+    let observer = Observer::start(&client, true);
+    let journal = Journal::new(state.path(), bus);
+    let parts = (applier, builder, observer, journal);
+    let folders = (options.root.as_path(), state.path());
+    Ok(Live::new(folders, target, parts, topology.clone(), bus))
+}
+
 impl Running {
     /// A client for the system's Kubernetes API.
     pub fn client(&self) -> kube::Client {
-        self.target.client()
+        self.live.target.client()
     }
 
     /// Where it is.
     pub fn endpoints(&self) -> Endpoints {
-        self.target.endpoints()
+        self.live.target.endpoints()
     }
 
     /// Resolves when the system can't go on by itself, with the reason.
     pub async fn failed(&self) -> UpError {
         tokio::select! {
-            e = self.target.failed() => e.into(),
+            e = self.live.target.failed() => e.into(),
             e = self.lock.lost() => e.into(),
         }
     }
@@ -204,22 +257,29 @@ impl Running {
     pub async fn down(self, grace: Duration) -> Result<(), StateError> {
         self.bus.emit(Event::Stopping);
         let withdrawn = self.state.withdraw();
+        if let Some(reloader) = self.reloader {
+            reloader.stop().await;
+        }
         // Also where its files can't be removed: the pods end in order.
-        self.target.shutdown(grace).await;
+        match Arc::try_unwrap(self.live) {
+            Ok(live) => live.into_target().shutdown(grace).await,
+            // Whoever it is, all ends with this process.
+            Err(_) => tracing::warn!("something still uses the system; its pods are killed"),
+        }
         withdrawn.and_then(|()| self.state.clear_run())
     }
 
-    async fn bring_up(&self, options: &UpOptions, topology: &Topology) -> Result<(), UpError> {
+    async fn bring_up(&self, options: &UpOptions, topology: &Arc<Topology>) -> Result<(), UpError> {
+        let live = &self.live;
         let bus = &self.bus;
-        let applier = Applier::new(self.target.client(), &topology.project().namespace).await?;
         let (workloads, others): (Vec<&Object>, Vec<&Object>) =
             topology.objects().iter().partition(|o| is_workload(o));
         let (namespaces, others): (Vec<&Object>, Vec<&Object>) =
             others.into_iter().partition(|o| o.kind() == "Namespace");
-        applier.apply(&namespaces).await?;
+        live.apply(&namespaces).await?;
         let applied = timed(bus, Step::Apply, async {
-            applier.apply(&others).await?;
-            let gone = applier.prune(topology.objects()).await?;
+            live.apply(&others).await?;
+            let gone = live.applier.prune(topology.objects()).await?;
             let detail = match gone.len() {
                 0 => format!("{} objects", topology.objects().len()),
                 _ => format!(
@@ -230,21 +290,21 @@ impl Running {
             };
             Ok::<_, UpError>(((), detail))
         });
+        let sources = used_sources(topology);
         // The database starts and images are built meanwhile: none needs another.
-        let ((), images, ()) = tokio::try_join!(
+        let ((), digests, ()) = tokio::try_join!(
             applied,
-            self.build(&options.root, topology),
+            self.build(&sources),
             self.database(&options.root, topology)
         )?;
         let ready = timed(bus, Step::Workloads, async {
             // Workloads of an earlier run are in the store from the start: what makes
             // them wait for the schema is that their images come only now.
-            for image in &images {
-                self.target.deliver(image).await?;
-            }
-            applier.apply(&workloads).await?;
+            live.deliver(&sources, &digests).await?;
+            live.apply(&workloads).await?;
             let ready = wait::until_ready(
-                self.target.client(),
+                &live.client,
+                &live.observer,
                 &topology.project().namespace,
                 topology.objects(),
                 options.timeout,
@@ -266,7 +326,7 @@ impl Running {
     /// Tells what the cluster warns of, such as an annotation that the ingress does
     /// not know.
     async fn warn(&self, topology: &Topology) {
-        match warnings::since(self.target.client(), self.lock.since()).await {
+        match warnings::since(self.client(), self.lock.since()).await {
             Ok(all) => {
                 for warning in all {
                     self.bus.emit(Event::Warning {
@@ -278,37 +338,20 @@ impl Running {
         }
     }
 
-    async fn build(&self, root: &Path, topology: &Topology) -> Result<Vec<BuiltImage>, UpError> {
-        // By the names that manifests use, which may carry a registry and a tag.
-        let used: Vec<(&str, &ImageSource)> = topology
-            .workload_images()
-            .into_keys()
-            .filter_map(|image| Some((image, topology.image_source(image)?)))
-            .collect();
-        let mut sources: Vec<&ImageSource> = used.iter().map(|(_, source)| *source).collect();
-        sources.sort_by_key(|s| &s.name);
-        sources.dedup_by_key(|s| &s.name);
-        let owner = address::owner_of(root).map_err(|source| TargetError::Io {
-            what: "read the owner of",
-            path: root.to_owned(),
-            source,
-        })?;
+    async fn build(&self, sources: &[&ImageSource]) -> Result<BTreeMap<String, String>, UpError> {
         timed(&self.bus, Step::Build, async {
-            let ledger = Ledger::open(self.state.path());
-            let ran = build::build_all(root, &sources, owner, &ledger, &self.bus).await?;
+            let builder = &self.live.builder;
+            let digests = builder.look(sources, &Hint::All).await?;
+            let names = sources.iter().map(|s| s.name.as_str()).collect();
+            let ran = builder.build(sources, &names, &names).await?;
             let detail = if ran.is_empty() {
                 "nothing changed".to_owned()
             } else {
                 ran.join(", ")
             };
-            Ok::<_, UpError>(((), detail))
+            Ok((digests, detail))
         })
-        .await?;
-        let built = |(name, source): (&str, &ImageSource)| BuiltImage {
-            name: name.to_owned(),
-            run: run_spec(root, self.state.path(), source),
-        };
-        Ok(used.into_iter().map(built).collect())
+        .await
     }
 
     async fn database(&self, root: &Path, topology: &Topology) -> Result<(), UpError> {
@@ -316,12 +359,13 @@ impl Running {
             return Ok(());
         };
         let database = timed(&self.bus, Step::Database, async {
-            let database = self.target.database(topology).await?;
+            let database = self.live.target.database(topology).await?;
             let detail = database.as_ref().map(describe).unwrap_or_default();
             Ok::<_, UpError>((database, detail))
         })
         .await?;
-        let (Some(database), Some(folder)) = (database, &config.migrations) else {
+        self.live.set_database(database);
+        let (Some(database), Some(folder)) = (self.live.database(), &config.migrations) else {
             return Ok(());
         };
         timed(&self.bus, Step::Migrate, async {
@@ -364,11 +408,6 @@ fn local_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> 
             also_at: sql.also_at.clone(),
         }),
     }
-}
-
-/// What runs pods waits for the database and the builds; everything else does not.
-fn is_workload(o: &Object) -> bool {
-    !o.images().is_empty()
 }
 
 async fn timed<T, E>(

@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1::Event;
 use kube::{Api, Client, api::ListParams};
 use serde::Serialize;
 
+use crate::reload::told::COMPONENT;
+
 /// Something that an object's controller warns of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Warning {
@@ -53,8 +55,10 @@ fn distinct(events: Vec<Event>, since: i64) -> Vec<Warning> {
     for e in events {
         let about = e.involved_object;
         let kind = about.kind.unwrap_or_default();
+        // Told as troubles, which go away when they are mended.
+        let of_reload = e.source.and_then(|s| s.component).as_deref() == Some(COMPONENT);
         let last = e.last_timestamp.map_or(i64::MAX, |t| t.0.as_second());
-        if e.type_.as_deref() != Some("Warning") || kind == "Pod" || last < since {
+        if e.type_.as_deref() != Some("Warning") || kind == "Pod" || of_reload || last < since {
             continue;
         }
         let warning = Warning {

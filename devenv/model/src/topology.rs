@@ -115,6 +115,13 @@ impl Object {
         self.api_version() == "serving.knative.dev/v1"
     }
 
+    /// Where the metadata and the spec of its pod template lie, for kinds that make pods
+    /// from one.
+    pub fn pod_template(&self) -> Option<(&'static [&'static str], &'static [&'static str])> {
+        let template = self.kind.pod_metadata.zip(self.kind.pod_spec);
+        template.filter(|(_, spec)| spec.len() > 1)
+    }
+
     /// The images of the object's pods, those of init containers first; empty for kinds
     /// without pods.
     pub fn images(&self) -> Vec<&str> {

@@ -26,7 +26,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
-use tokio::task::JoinHandle;
+use tokio::{net::TcpStream, task::JoinHandle};
 
 use crate::{
     address::{self, Bound},
@@ -185,6 +185,8 @@ impl LocalTarget {
         let endpoints = Mutex::new(Endpoints {
             project: options.project.clone(),
             namespace: options.namespace.clone(),
+            profile: None,
+            watching: false,
             ingress: Some(ingress),
             ingress_also: vec![also],
             address: Some(own.to_string()),
@@ -393,6 +395,10 @@ impl Target for LocalTarget {
 
     fn host(&self) -> Host {
         Host::Sandbox(self.cluster.host_programs())
+    }
+
+    async fn connect(&self, address: SocketAddrV4) -> io::Result<TcpStream> {
+        self.cluster.connect(address).await
     }
 
     async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError> {

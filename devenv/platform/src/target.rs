@@ -1,12 +1,13 @@
 //! Where the system runs: a Kubernetes API and the few things that differ around it.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, io, net::SocketAddrV4, path::PathBuf};
 
 use async_trait::async_trait;
 use devenv_cluster::RunSpec;
 use devenv_model::Topology;
 use serde::{Deserialize, Serialize};
 use sqlx::mysql::MySqlConnectOptions;
+use tokio::net::TcpStream;
 
 use crate::{
     address::AddressError,
@@ -74,6 +75,12 @@ pub struct Endpoints {
     /// The default namespace.
     #[serde(default)]
     pub namespace: String,
+    /// The profile of devenv.toml, where one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Whether saved files are reloaded.
+    #[serde(default)]
+    pub watching: bool,
     /// The Ingress, as people type it.
     pub ingress: Option<String>,
     /// Every other address on which the Ingress answers.
@@ -160,6 +167,12 @@ pub trait Target: fmt::Debug + Send + Sync {
 
     /// Runs builds.
     fn host(&self) -> Host;
+
+    /// Connects to an address of the cluster's network, such as a pod's.
+    ///
+    /// # Errors
+    /// What connect(2) says.
+    async fn connect(&self, address: SocketAddrV4) -> io::Result<TcpStream>;
 
     /// Makes a built image reachable for the target's nodes.
     async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError>;

@@ -20,7 +20,7 @@ pub struct DoctorArgs {}
 
 pub async fn doctor(_: DoctorArgs, context: &Context) -> Result<ExitCode, CliError> {
     let needs = match context.project() {
-        Ok(project) => needs(&project.load(context.namespace.as_deref())?),
+        Ok(project) => needs(&project.load(&context.load_options(None))?),
         // Outside a project: what every project needs.
         Err(CliError::NoProject(_)) => Needs {
             database: true,

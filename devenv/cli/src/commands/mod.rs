@@ -1,8 +1,11 @@
 //! The commands, a file each.
 
+mod ask;
 mod doctor;
 mod down;
 mod logs;
+mod reload;
+mod reloads;
 mod status;
 mod supervise;
 mod traffic;
@@ -12,6 +15,7 @@ mod url;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
+use devenv_model::LoadOptions;
 
 use crate::{error::CliError, project::Project, render::Format};
 
@@ -31,6 +35,15 @@ impl Context {
     pub fn project(&self) -> Result<Project, CliError> {
         Project::find(self.directory.as_deref())
     }
+
+    /// How its files are read.
+    pub fn load_options(&self, profile: Option<&str>) -> LoadOptions {
+        LoadOptions {
+            namespace: self.namespace.clone(),
+            profile: profile.map(str::to_owned),
+            ..LoadOptions::default()
+        }
+    }
 }
 
 /// The commands.
@@ -45,6 +58,10 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Show what services print
     Logs(logs::LogsArgs),
+    /// Build and roll services now, changed or not
+    Reload(reload::ReloadArgs),
+    /// List what saved files led to, and how long each step took
+    Reloads(reloads::ReloadsArgs),
     /// Print the address of something
     Url(url::UrlArgs),
     /// Send telemetry of this machine to the Ingress and report what came of it
@@ -71,6 +88,8 @@ impl Command {
             Self::Down(a) => down::down(a, context).await,
             Self::Status(a) => status::status(a, context).await,
             Self::Logs(a) => logs::logs(a, context).await,
+            Self::Reload(a) => reload::reload(a, context).await,
+            Self::Reloads(a) => reloads::reloads(a, context).await,
             Self::Url(a) => url::url(a, context).await,
             Self::Traffic(a) => traffic::traffic(a, context).await,
             Self::Doctor(a) => doctor::doctor(a, context).await,

@@ -22,7 +22,7 @@ pub async fn status(_: StatusArgs, context: &Context) -> Result<ExitCode, CliErr
             Status::of(&up.project, namespace, &project.state, Some(client)).await?
         }
         Err(_) => {
-            let topology = project.load(context.namespace.as_deref())?;
+            let topology = project.load(&context.load_options(None))?;
             let own = topology.project();
             Status::of(&own.name, &own.namespace, &project.state, None).await?
         }

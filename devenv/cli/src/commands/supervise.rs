@@ -23,6 +23,12 @@ pub struct SuperviseArgs {
     /// How long workloads may take to get ready
     #[arg(long, default_value = "2m", value_parser = duration)]
     timeout: Duration,
+    /// The profile of devenv.toml
+    #[arg(long)]
+    profile: Option<String>,
+    /// Don't reload what is saved
+    #[arg(long)]
+    no_watch: bool,
 }
 
 pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCode, CliError> {
@@ -31,15 +37,18 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
     let _ = nix::unistd::setsid();
     let mut stop = Interrupts::new()?;
     let project = context.project()?;
-    let topology = project.load(context.namespace.as_deref())?;
+    let load = context.load_options(args.profile.as_deref());
+    let topology = project.load(&load)?;
     let bus = Bus::default();
     let (_, mut events) = bus.subscribe();
     let options = UpOptions {
         root: project.root.clone(),
+        load,
         timeout: args.timeout,
+        watch: !args.no_watch,
     };
     let result = {
-        let mut work = std::pin::pin!(devenv_engine::up(&options, &topology, &bus));
+        let mut work = std::pin::pin!(devenv_engine::up(&options, topology, &bus));
         loop {
             tokio::select! {
                 done = &mut work => break done,
@@ -51,7 +60,6 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
     while let Ok(event) = events.try_recv() {
         tell(&event);
     }
-    drop(topology);
     match result {
         Ok(running) => {
             let failure = tokio::select! {

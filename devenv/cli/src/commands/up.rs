@@ -10,6 +10,7 @@ use std::{
 use clap::Args;
 use devenv_engine::{
     UpOptions,
+    control::Ask,
     event::{Bus, Event},
     logs::{self, LogQuery},
     needs,
@@ -24,13 +25,14 @@ use nix::{
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     signal::unix::{SignalKind, signal},
+    sync::broadcast::error::RecvError,
 };
 
-use super::{Context, duration};
+use super::{Context, ask::ask, duration};
 use crate::{
     error::CliError,
     project::Project,
-    render::{self, Format, Progress},
+    render::{self, Progress},
 };
 
 /// Bring the system up from its manifests.
@@ -49,6 +51,12 @@ pub struct UpArgs {
     /// How long workloads may take to get ready
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration)]
     pub timeout: Duration,
+    /// Lay a profile of devenv.toml ([profile.NAME]) over the rest
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Don't reload what is saved
+    #[arg(long)]
+    pub no_watch: bool,
 }
 
 /// How long pods get to end when the system is stopped.
@@ -56,9 +64,9 @@ pub const GRACE: Duration = Duration::from_secs(20);
 
 pub async fn up(args: UpArgs, context: &Context) -> Result<ExitCode, CliError> {
     let project = context.project()?;
-    let topology = project.load(context.namespace.as_deref())?;
+    let topology = project.load(&context.load_options(args.profile.as_deref()))?;
     if let Some(holder) = project.state.holder() {
-        return already_up(&project, holder.pid, context.format);
+        return already_up(&args, context, &project, holder.pid).await;
     }
     ensure_installed(&topology, args.yes).await?;
     let mut progress = Progress::new(context.format);
@@ -78,14 +86,24 @@ pub async fn up(args: UpArgs, context: &Context) -> Result<ExitCode, CliError> {
     }
 }
 
-fn already_up(project: &Project, pid: u32, format: Format) -> Result<ExitCode, CliError> {
-    match project.state.endpoints() {
-        Some(endpoints) => {
-            render::already_up(pid, &endpoints, format);
-            Ok(ExitCode::SUCCESS)
-        }
-        None => Err(CliError::Busy(pid)),
+/// Another `up` of a running system applies what the files say, and what somebody has
+/// deleted from it since.
+async fn already_up(
+    args: &UpArgs,
+    context: &Context,
+    project: &Project,
+    pid: u32,
+) -> Result<ExitCode, CliError> {
+    let Some(endpoints) = project.state.endpoints() else {
+        return Err(CliError::Busy(pid));
+    };
+    if endpoints.watching {
+        let timeout_s = args.timeout.as_secs();
+        let mut progress = Progress::new(context.format);
+        ask(project, &Ask::Apply { timeout_s }, &mut progress).await?;
     }
+    render::already_up(pid, &endpoints, context.format);
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn ensure_installed(topology: &Topology, yes: bool) -> Result<(), CliError> {
@@ -145,6 +163,8 @@ async fn detached(
     command
         .arg("supervise")
         .args(["--timeout", &args.timeout.as_secs().to_string()])
+        .args(args.no_watch.then_some("--no-watch"))
+        .args(args.profile.iter().flat_map(|p| ["--profile", p]))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log);
@@ -235,10 +255,13 @@ async fn foreground(
     let (_, mut events) = bus.subscribe();
     let options = UpOptions {
         root: project.root.clone(),
+        load: context.load_options(args.profile.as_deref()),
         timeout: args.timeout,
+        watch: !args.no_watch,
     };
+    let namespace = topology.project().namespace.clone();
     let running = {
-        let mut work = std::pin::pin!(devenv_engine::up(&options, &topology, &bus));
+        let mut work = std::pin::pin!(devenv_engine::up(&options, topology, &bus));
         loop {
             tokio::select! {
                 done = &mut work => break done,
@@ -258,10 +281,16 @@ async fn foreground(
         tail: Some(0),
         ..LogQuery::default()
     };
-    let mut lines = logs::lines(running.client(), &topology.project().namespace, query).await?;
+    let mut lines = logs::lines(running.client(), &namespace, query).await?;
     let failure = loop {
         tokio::select! {
             Some(line) = lines.next() => render::log_event(&line, context.format),
+            event = events.recv() => match event {
+                Ok(event) => progress.show(&event),
+                // Too many at once; the newest are coming.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => break None,
+            },
             _ = stop.wanted() => break None,
             e = running.failed() => break Some(e),
         }

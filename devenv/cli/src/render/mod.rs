@@ -3,6 +3,7 @@
 mod output;
 mod problem;
 mod progress;
+mod reload;
 mod table;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -20,6 +21,7 @@ use crate::error::CliError;
 use output::{errln, outln};
 pub use output::{gone, lost};
 pub use progress::Progress;
+pub use reload::reloads;
 use table::table;
 
 /// How results are printed.
@@ -297,6 +299,9 @@ pub fn status(s: &Status, format: Format) {
                 f.engine, f.version, f.host, f.port
             ),
         );
+    }
+    for line in s.troubles.iter().flat_map(reload::trouble) {
+        outln!("{line}");
     }
     for warning in &s.warnings {
         outln!("{YELLOW}!{RESET} {}", warning.text(None));

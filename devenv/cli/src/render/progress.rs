@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{
     BOLD, DIM, Format, GREEN, RESET, YELLOW,
     output::{errln, outln},
+    reload,
 };
 
 /// Shows events.
@@ -21,6 +22,8 @@ pub struct Progress {
     /// The last line that a build printed, beside the spinner.
     building: String,
     reasons: BTreeMap<String, String>,
+    /// Whether `up` is over.
+    is_ready: bool,
 }
 
 impl Progress {
@@ -39,6 +42,7 @@ impl Progress {
             running: Vec::new(),
             building: String::new(),
             reasons: BTreeMap::new(),
+            is_ready: false,
         }
     }
 
@@ -72,6 +76,8 @@ impl Progress {
                 ));
                 self.spin();
             }
+            // What a reload's build prints is shown if it fails.
+            Event::Output { .. } if self.is_ready => {}
             Event::Output { source, line } => {
                 if self.spinner.is_some() {
                     self.building = line.trim().to_owned();
@@ -92,8 +98,14 @@ impl Progress {
                 }
             }
             Event::Workload { .. } | Event::Failed { .. } => {}
+            Event::Reload { reload } => {
+                for line in reload::lines(reload) {
+                    self.line(&line);
+                }
+            }
             Event::Ready { ms, .. } => {
                 self.end();
+                self.is_ready = true;
                 errln!("{GREEN}{BOLD}ready{RESET} in {}", took(*ms));
             }
             Event::Stopping => self.end(),

@@ -25,7 +25,6 @@ use rustix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    cgroup::Group,
     error::{Context, Failure},
     plain::PlainLaunch,
     spec::{ContainerSpec, Exit, HostProcess, PodSpec},
@@ -48,8 +47,6 @@ pub(crate) struct Site {
     pub owner: (u32, u32),
     /// No user namespace: the tree runs as the machine's root.
     pub privileged: bool,
-    /// The project's, the pod's or the container's, depending on who is told.
-    pub group: Group,
 }
 
 /// From the janitor or cluster-init, once, on the supervisor's first channel.
@@ -313,7 +310,7 @@ pub(crate) fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N],
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{FileMount, Limits};
+    use crate::spec::FileMount;
 
     fn spec(bytes: usize) -> PodSpec {
         let contents = (0..bytes).map(|i| i as u8).collect();
@@ -325,8 +322,6 @@ mod tests {
                 contents,
                 mode: 0o600,
             }],
-            limits: Limits::default(),
-            tmpfs: vec![],
         }
     }
 

@@ -36,7 +36,6 @@ use super::runtime::{Ended, PodRuntime, PodSandbox, SandboxEvent};
 use super::spec::Surroundings;
 use super::status::{PodView, status};
 use crate::controllers::events::{EventType, Recorder};
-use crate::controllers::node;
 use crate::image::ImageTable;
 use crate::kinds;
 use crate::net::routed::Routed;
@@ -384,22 +383,13 @@ impl Instance {
 
     fn take_event(&mut self, event: SandboxEvent) {
         match event {
-            SandboxEvent::Exited {
-                container,
-                ended,
-                out_of_memory,
-            } => {
+            SandboxEvent::Exited { container, ended } => {
                 if let Some(index) = self
                     .slots
                     .iter()
                     .position(|s| s.name() == container && s.is_running())
                 {
-                    let (reason, message) = if out_of_memory && ended != Ended::Code(0) {
-                        (Some("OOMKilled"), Some(self.slots[index].memory_limit()))
-                    } else {
-                        (None, None)
-                    };
-                    self.ended(index, ended, reason, message);
+                    self.ended(index, ended, None, None);
                 }
             }
             SandboxEvent::Gone => {
@@ -481,8 +471,8 @@ impl Instance {
                 .as_ref()
                 .map(|ip| ip.addr().to_string())
                 .unwrap_or_default(),
-            host_ip: node::ADDRESS.to_owned(),
-            node: node::NAME.to_owned(),
+            host_ip: crate::controllers::node::ADDRESS.to_owned(),
+            node: crate::controllers::node::NAME.to_owned(),
             services: service_variables(
                 &self.shared.store,
                 self.object.namespace(),
@@ -510,15 +500,6 @@ impl Instance {
             .record(&self.object, "kubelet", kind, reason, message);
     }
 
-    /// Says what this machine cannot do for pods; the same words again are said once.
-    fn tell_of_machine(&self, reason: &str, message: &str) {
-        if let Some(node) = self.shared.store.get(&kinds::NODE, "", node::NAME) {
-            self.shared
-                .recorder
-                .record(&node, "kubelet", EventType::Warning, reason, message);
-        }
-    }
-
     fn publish(&mut self) {
         if matches!(self.life, Life::Over) {
             return;
@@ -540,7 +521,7 @@ impl Instance {
                 return Err(StoreError::not_found(&kinds::POD, name));
             }
             if pod["spec"]["nodeName"].is_null() {
-                pod["spec"]["nodeName"] = node::NAME.into();
+                pod["spec"]["nodeName"] = crate::controllers::node::NAME.into();
             }
             pod["status"] = status.clone();
             Ok(())

@@ -45,8 +45,6 @@ impl PodRuntime for ProcessRuntime {
             hostname: spec.hostname,
             ip: spec.ip,
             files: files(spec.files),
-            limits: spec.limits,
-            tmpfs: spec.tmpfs,
         };
         let pod = blocking(move || netd.create_pod(&spec)).await??;
         let pod = Arc::new(pod);
@@ -58,10 +56,6 @@ impl PodRuntime for ProcessRuntime {
             events,
             execs: Mutex::default(),
         }))
-    }
-
-    fn limits_missing(&self) -> Option<String> {
-        self.netd.limits_missing().map(str::to_owned)
     }
 }
 
@@ -97,7 +91,6 @@ fn container(spec: StartSpec, within: Option<String>) -> ContainerSpec {
         run_as: spec.run_as,
         hidden: spec.hidden,
         within,
-        limits: spec.limits,
     }
 }
 
@@ -136,11 +129,7 @@ impl ProcessSandbox {
     /// The event as the instance sees it; `None` when it was the end of an exec.
     fn deliver(&self, event: PodEvent) -> Option<SandboxEvent> {
         match event {
-            PodEvent::Exited {
-                container,
-                exit,
-                out_of_memory,
-            } => {
+            PodEvent::Exited { container, exit } => {
                 let ended = match exit {
                     Exit::Code(code) => Ended::Code(code),
                     Exit::Signal(signal) => Ended::Signal(signal),
@@ -150,11 +139,7 @@ impl ProcessSandbox {
                     let _ = done_tx.send(ended);
                     return None;
                 }
-                Some(SandboxEvent::Exited {
-                    container,
-                    ended,
-                    out_of_memory,
-                })
+                Some(SandboxEvent::Exited { container, ended })
             }
             PodEvent::PodGone => Some(SandboxEvent::Gone),
         }

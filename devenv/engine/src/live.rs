@@ -1,0 +1,226 @@
+//! The running system as everything that changes it shares it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use devenv_model::{ImageSource, Object, Topology};
+use devenv_platform::{BuiltImage, Database, LocalTarget, Target, TargetError};
+use kube::{Client, Resource};
+
+use crate::{
+    apply::{Applier, ApplyError},
+    build::Builder,
+    event::Bus,
+    observe::Observer,
+    reload::Journal,
+    run_spec::run_spec,
+    workload::{belongs, is_followed, key_of},
+};
+
+/// The parts that live as long as the system does, and what of the project runs now.
+pub(crate) struct Live {
+    pub root: PathBuf,
+    pub state_dir: PathBuf,
+    pub target: LocalTarget,
+    pub client: Client,
+    pub bus: Bus,
+    pub applier: Applier,
+    pub builder: Builder,
+    pub observer: Observer,
+    pub journal: Journal,
+    state: Mutex<State>,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    topology: Arc<Topology>,
+    /// By image source: what its workloads run.
+    digests: BTreeMap<String, String>,
+    database: Option<Arc<Database>>,
+}
+
+/// A workload that rolls because of what was applied.
+#[derive(Debug, Clone)]
+pub(crate) struct Rolling {
+    pub object: Object,
+    /// Its `metadata.generation`, which its controller has to reach.
+    pub generation: i64,
+    /// Its pods of before, by uid.
+    pub old: BTreeSet<String>,
+}
+
+impl Live {
+    /// A system that comes up as `topology`.
+    pub fn new(
+        (root, state_dir): (&Path, &Path),
+        target: LocalTarget,
+        (applier, builder, observer, journal): (Applier, Builder, Observer, Journal),
+        topology: Arc<Topology>,
+        bus: &Bus,
+    ) -> Self {
+        Self {
+            root: root.to_owned(),
+            state_dir: state_dir.to_owned(),
+            client: target.client(),
+            target,
+            bus: bus.clone(),
+            applier,
+            builder,
+            observer,
+            journal,
+            state: Mutex::new(State {
+                topology,
+                digests: BTreeMap::new(),
+                database: None,
+            }),
+        }
+    }
+
+    /// The target alone: nothing else of the system is used any more.
+    pub fn into_target(self) -> LocalTarget {
+        self.target
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What runs, as the files said when it was last applied.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.state().topology.clone()
+    }
+
+    /// Runs another one from now on.
+    pub fn set_topology(&self, topology: Arc<Topology>) {
+        self.state().topology = topology;
+    }
+
+    /// The digest of what runs, by image source.
+    pub fn digests(&self) -> BTreeMap<String, String> {
+        self.state().digests.clone()
+    }
+
+    /// The database, once it is there.
+    pub fn database(&self) -> Option<Arc<Database>> {
+        self.state().database.clone()
+    }
+
+    /// It is there.
+    pub fn set_database(&self, database: Option<Database>) {
+        self.state().database = database.map(Arc::new);
+    }
+
+    /// Makes images known to the target as they are built now. Their workloads run
+    /// them when they are applied.
+    ///
+    /// # Errors
+    /// What the target says.
+    pub async fn deliver(
+        &self,
+        sources: &[&ImageSource],
+        digests: &BTreeMap<String, String>,
+    ) -> Result<(), TargetError> {
+        let topology = self.topology();
+        // By the names that manifests use, which may carry a registry and a tag.
+        for name in topology.workload_images().into_keys() {
+            let Some(source) = topology.image_source(name) else {
+                continue;
+            };
+            if sources.iter().any(|s| s.name == source.name) {
+                let built = BuiltImage {
+                    name: name.to_owned(),
+                    run: run_spec(&self.root, &self.state_dir, source),
+                };
+                self.target.deliver(&built).await?;
+            }
+        }
+        let mut state = self.state();
+        for source in sources {
+            if let Some(digest) = digests.get(&source.name) {
+                state.digests.insert(source.name.clone(), digest.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies `objects`; returns the workloads that change by it.
+    ///
+    /// # Errors
+    /// The first object that was refused.
+    pub async fn apply(&self, objects: &[&Object]) -> Result<Vec<Rolling>, ApplyError> {
+        let (topology, digests) = (self.topology(), self.digests());
+        let namespace = &topology.project().namespace;
+        let before: Vec<(i64, BTreeSet<String>)> = {
+            let observed = self.observer.look();
+            let of = |object: &&Object| {
+                let generation = observed.workloads.get(&key_of(object, namespace));
+                let pods = observed.pods.iter();
+                let mine = pods.filter(|(_, p)| belongs(object, &p.pod));
+                (
+                    generation.map_or(0, |f| f.generation),
+                    mine.map(|(uid, _)| uid.clone()).collect(),
+                )
+            };
+            objects.iter().map(of).collect()
+        };
+        let applied = self.applier.apply(objects, &topology, &digests).await?;
+        let rolling = objects.iter().zip(before).zip(applied);
+        Ok(rolling
+            .filter_map(|((object, (generation, old)), applied)| {
+                let now = applied.meta().generation.unwrap_or(0);
+                (is_followed(object) && now > generation).then(|| Rolling {
+                    object: (*object).clone(),
+                    generation: now,
+                    old,
+                })
+            })
+            .collect())
+    }
+
+    /// The project's path of a file, as people write it.
+    pub fn short(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root)
+            .unwrap_or(path)
+            .display()
+            .to_string()
+    }
+}
+
+/// What runs pods waits for the database and the builds; everything else does not.
+pub(crate) fn is_workload(o: &Object) -> bool {
+    !o.images().is_empty()
+}
+
+/// The image sources that some workload of `topology` uses, by name.
+pub(crate) fn used_sources(topology: &Topology) -> Vec<&ImageSource> {
+    let mut sources: Vec<&ImageSource> = topology
+        .workload_images()
+        .into_keys()
+        .filter_map(|image| topology.image_source(image))
+        .collect();
+    sources.sort_by_key(|s| &s.name);
+    sources.dedup_by_key(|s| &s.name);
+    sources
+}
+
+/// The workloads of `topology` that use one of these image sources.
+pub(crate) fn users_of<'t>(topology: &'t Topology, sources: &BTreeSet<&str>) -> Vec<&'t Object> {
+    let uses = |o: &&Object| {
+        o.images()
+            .into_iter()
+            .filter_map(|i| topology.image_source(i))
+            .any(|s| sources.contains(s.name.as_str()))
+    };
+    topology.objects().iter().filter(uses).collect()
+}

@@ -1,0 +1,229 @@
+//! What the target runs at this moment: one set of watches that everything reads which
+//! waits for workloads.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use futures_util::{Stream, StreamExt, stream::select_all};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, discovery::v1::EndpointSlice};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ApiResource, DynamicObject, GroupVersionKind},
+    runtime::{WatchStreamExt, watcher},
+};
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::workload::{Facts, key};
+
+/// A pod and when it got where it is, as this process saw it.
+#[derive(Debug, Clone)]
+pub(crate) struct SeenPod {
+    pub pod: Arc<Pod>,
+    pub started: Option<Instant>,
+    pub ready: Option<Instant>,
+}
+
+/// The last state of everything that is watched.
+#[derive(Debug, Default)]
+pub(crate) struct Observed {
+    pub workloads: BTreeMap<String, Facts>,
+    /// By uid.
+    pub pods: BTreeMap<String, SeenPod>,
+    /// Of each EndpointSlice, the addresses that take requests.
+    serving: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+}
+
+impl Observed {
+    pub fn all_pods(&self) -> Vec<Pod> {
+        self.pods.values().map(|p| (*p.pod).clone()).collect()
+    }
+
+    /// Whether some Service sends requests to this address.
+    pub fn serves(&self, address: Ipv4Addr) -> bool {
+        self.serving.values().any(|s| s.contains(&address))
+    }
+
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Workload(key, Some(facts)) => {
+                self.workloads.insert(key, facts);
+            }
+            Change::Workload(key, None) => {
+                self.workloads.remove(&key);
+            }
+            Change::Pod(uid, Some(pod)) => {
+                let known = self.pods.get(&uid);
+                let now = Instant::now();
+                let since = |is: bool, before: Option<Instant>| is.then(|| before.unwrap_or(now));
+                let seen = SeenPod {
+                    started: since(has_started(&pod), known.and_then(|k| k.started)),
+                    ready: since(is_ready(&pod), known.and_then(|k| k.ready)),
+                    pod: Arc::new(*pod),
+                };
+                self.pods.insert(uid, seen);
+            }
+            Change::Pod(uid, None) => {
+                self.pods.remove(&uid);
+            }
+            Change::Slice(name, addresses) => {
+                self.serving.insert(name, addresses);
+            }
+        }
+    }
+}
+
+enum Change {
+    Workload(String, Option<Facts>),
+    Pod(String, Option<Box<Pod>>),
+    Slice(String, BTreeSet<Ipv4Addr>),
+}
+
+/// Follows the watches until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    observed: Arc<Mutex<Observed>>,
+    changed_rx: watch::Receiver<u64>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Observer {
+    /// Of everything, or without Cloud Run services where the target serves none.
+    pub fn start(client: &Client, knative: bool) -> Self {
+        let observed = Arc::<Mutex<Observed>>::default();
+        let (changed_tx, changed_rx) = watch::channel(0);
+        let mut changes = changes(client, knative);
+        let shared = observed.clone();
+        let task = tokio::spawn(async move {
+            while let Some(change) = changes.next().await {
+                lock(&shared).take(change);
+                changed_tx.send_modify(|n| *n += 1);
+            }
+        });
+        Self {
+            observed,
+            changed_rx,
+            task,
+        }
+    }
+
+    /// What is known now. Held only for a moment, never across an await.
+    pub fn look(&self) -> MutexGuard<'_, Observed> {
+        lock(&self.observed)
+    }
+
+    /// Wakes at every change after this call.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        let mut rx = self.changed_rx.clone();
+        rx.mark_unchanged();
+        rx
+    }
+}
+
+fn lock(observed: &Mutex<Observed>) -> MutexGuard<'_, Observed> {
+    observed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn changes(client: &Client, knative: bool) -> impl Stream<Item = Change> + Unpin + use<> {
+    let config = watcher::Config::default;
+    let namespace = |m: Option<String>| m.unwrap_or_default();
+    let deployments = watcher(Api::<Deployment>::all(client.clone()), config())
+        .default_backoff()
+        .filter_map(move |e| async move {
+            use watcher::Event::{Apply, Delete, InitApply};
+            let key = |d: &Deployment| key("Deployment", &namespace(d.namespace()), &d.name_any());
+            match e.ok()? {
+                Apply(d) | InitApply(d) => {
+                    Some(Change::Workload(key(&d), Some(Facts::of_deployment(&d))))
+                }
+                Delete(d) => Some(Change::Workload(key(&d), None)),
+                _ => None,
+            }
+        });
+    let pods = watcher(Api::<Pod>::all(client.clone()), config())
+        .default_backoff()
+        .filter_map(|e| async {
+            use watcher::Event::{Apply, Delete, InitApply};
+            match e.ok()? {
+                Apply(mut p) | InitApply(mut p) => {
+                    p.metadata.managed_fields = None;
+                    Some(Change::Pod(p.uid()?, Some(Box::new(p))))
+                }
+                Delete(p) => Some(Change::Pod(p.uid()?, None)),
+                _ => None,
+            }
+        });
+    let slices = watcher(Api::<EndpointSlice>::all(client.clone()), config())
+        .default_backoff()
+        .filter_map(move |e| async move {
+            use watcher::Event::{Apply, Delete, InitApply};
+            let name = |s: &EndpointSlice| format!("{}/{}", namespace(s.namespace()), s.name_any());
+            match e.ok()? {
+                Apply(s) | InitApply(s) => Some(Change::Slice(name(&s), serving(&s))),
+                Delete(s) => Some(Change::Slice(name(&s), BTreeSet::new())),
+                _ => None,
+            }
+        });
+    let mut all = vec![deployments.boxed(), pods.boxed(), slices.boxed()];
+    if knative {
+        let gvk = GroupVersionKind::gvk("serving.knative.dev", "v1", "Service");
+        let resource = ApiResource::from_gvk_with_plural(&gvk, "services");
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let services = watcher(api, config())
+            .default_backoff()
+            .filter_map(move |e| async move {
+                use watcher::Event::{Apply, Delete, InitApply};
+                let key =
+                    |s: &DynamicObject| key("Service", &namespace(s.namespace()), &s.name_any());
+                match e.ok()? {
+                    Apply(s) | InitApply(s) => {
+                        Some(Change::Workload(key(&s), Some(Facts::of_knative(&s))))
+                    }
+                    Delete(s) => Some(Change::Workload(key(&s), None)),
+                    _ => None,
+                }
+            });
+        all.push(services.boxed());
+    }
+    select_all(all)
+}
+
+fn serving(slice: &EndpointSlice) -> BTreeSet<Ipv4Addr> {
+    slice
+        .endpoints
+        .iter()
+        .filter(|e| {
+            let ready = e.conditions.as_ref().and_then(|c| c.ready);
+            ready.unwrap_or(true)
+        })
+        .flat_map(|e| e.addresses.iter().filter_map(|a| a.parse().ok()))
+        .collect()
+}
+
+fn has_started(pod: &Pod) -> bool {
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|s| s.container_statuses.as_ref());
+    statuses.is_some_and(|all| {
+        !all.is_empty()
+            && all
+                .iter()
+                .all(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
+    })
+}
+
+/// A pod's Ready condition.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}
