@@ -35,10 +35,12 @@ use crate::controllers::replicaset::ReplicaSets;
 use crate::controllers::runtime::{self, Controller};
 use crate::host::HostPrograms;
 use crate::image::ImageTable;
+use crate::net::balance::Balancer;
 use crate::net::clusterip::ClusterIps;
 use crate::net::connect::Sockets;
 use crate::net::dial::{Dialer, ServicePort};
 use crate::net::dns::{Dns, upstream::Upstream};
+use crate::net::front::Carrier;
 use crate::net::routed::Routed;
 use crate::net::well_known::{API_IN_CLUSTER, DNS};
 use crate::net::{egress, endpoints, forward};
@@ -125,7 +127,7 @@ impl Cluster {
             async move { sockets.refill(netd, stop).await }
         });
         start_dns(&netd, &store, &carrying).await?;
-        let dialer = Dialer::new(sockets.clone(), store.clone(), options.also_at);
+        let dialer = Dialer::new(sockets.clone(), &netd, store.clone(), options.also_at);
         start_way_out(&netd, &dialer, &carrying).await;
 
         let logs = LogStore::new(run_dir.join("logs"), store.clone())
@@ -203,14 +205,13 @@ impl Cluster {
             options.ingress_addresses,
         );
         control(&deciding, &store, "ingress controller", ingresses);
+        let carrier = Carrier::new(dialer.clone(), carrying.stop_token(), carrying.tracker());
         let cluster_ips = ClusterIps::new(
             store.clone(),
             recorder.clone(),
             netd.clone(),
-            dialer.clone(),
+            carrier,
             routed.clone(),
-            carrying.stop_token(),
-            carrying.tracker(),
         );
         control(&carrying, &store, "ClusterIPs", cluster_ips);
 
@@ -327,12 +328,16 @@ impl Cluster {
             .map_err(ClusterError::io(what()))?;
         let listener = TcpListener::from_std(listener).map_err(ClusterError::io(what()))?;
         let store = self.store.clone();
-        let targets = move || endpoints::of_port(&store, &to);
+        let balancer = Balancer::default();
+        let order = move |client| {
+            balancer.set(endpoints::of_port(&store, &to), None);
+            balancer.order(client)
+        };
         let (stop, tracker) = (self.carrying.stop_token(), self.carrying.tracker());
         let serving = forward::serve(
             listener,
             self.dialer.clone(),
-            targets,
+            order,
             stop.clone(),
             stop,
             tracker,

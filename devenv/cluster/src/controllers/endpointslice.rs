@@ -254,8 +254,13 @@ fn port(port: &ServicePort, pod: &Pod) -> Option<Value> {
         Some(IntOrString::Int(0)) => port.port,
         Some(IntOrString::Int(number)) => *number,
         Some(IntOrString::String(name)) => {
-            let containers = pod.spec.iter().flat_map(|s| &s.containers);
-            containers
+            let spec = pod.spec.as_ref()?;
+            // Of the init containers those that go on running have ports.
+            let sidecars = spec.init_containers.iter().flatten();
+            let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
+            spec.containers
+                .iter()
+                .chain(sidecars)
                 .flat_map(|c| c.ports.iter().flatten())
                 .find(|p| {
                     p.name.as_deref() == Some(name)
@@ -370,6 +375,16 @@ mod tests {
         ports.sort_by_key(|p| p.as_i64());
         assert_eq!(ports, [80, 81]);
         assert_ne!(slices[0]["metadata"]["name"], slices[1]["metadata"]["name"]);
+    }
+
+    #[test]
+    fn a_sidecar_may_have_the_named_port() {
+        let mut with = pod("a", "10.244.0.2", true, false, 80);
+        let init = |name: &str, policy: Value, port: i32| json!({"name": name, "restartPolicy": policy, "ports": [{"name": "http", "containerPort": port}]});
+        let spec = json!({"containers": [{"name": "c"}],
+            "initContainers": [init("once", Value::Null, 1), init("sidecar", json!("Always"), 15)]});
+        with.spec = serde_json::from_value(spec).expect("a spec");
+        assert_eq!(slices(json!({}), &[with])[0]["ports"][0]["port"], 15);
     }
 
     #[test]

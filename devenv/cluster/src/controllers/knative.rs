@@ -19,6 +19,7 @@ use super::runtime::{Again, Controller, Key, ReconcileError};
 use crate::api;
 use crate::kinds::{self, KindRef};
 use crate::net::endpoints;
+use crate::net::front::Protocol;
 use crate::net::routed::Routed;
 use crate::store::{Object, Store, WatchEvent};
 use plan::{Made, SERVICE_LABEL, Seen, TEMPLATE};
@@ -135,7 +136,7 @@ impl KnativeServices {
     fn route(&mut self, key: &Key, place: Option<usize>, revision: &str) -> bool {
         let slices = endpoints::slices(&self.store, &key.namespace, &key.name);
         if let Some(front) = place.and_then(|n| self.fronts.get(n)) {
-            let ready: Vec<SocketAddr> = endpoints::ready(&slices, "http")
+            let ready: Vec<SocketAddr> = endpoints::ready(&slices, "http", Protocol::Tcp)
                 .into_iter()
                 .map(SocketAddr::V4)
                 .collect();

@@ -1,23 +1,20 @@
-//! ClusterIPs: a listener in the cluster for each TCP port of each Service.
+//! ClusterIPs: a front in the cluster for each port of each Service, and for its
+//! node port at the node's address.
 //!
-//! There is a listener exactly while there is a ready endpoint, so a connection
-//! to a Service without one is refused, as with kube-proxy. UDP is not carried
-//! (cluster DNS is answered by [`super::dns`]); a Service that wants it says so
-//! in an Event.
+//! There is one exactly while there is a ready endpoint, so a connection to a
+//! Service without one is refused, as with kube-proxy. SCTP is not carried; a
+//! Service that wants it says so in an Event.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
-use devenv_sandbox::Netd;
-use k8s_openapi::api::core::v1::Service;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use devenv_sandbox::{GATEWAY, Netd};
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
-use super::dial::Dialer;
 use super::endpoints;
-use super::forward;
+use super::front::{Carrier, Front, Protocol};
 use super::routed::Routed;
 use crate::controllers::endpointslice::SERVICE_LABEL;
 use crate::controllers::events::{EventType, Recorder};
@@ -28,102 +25,60 @@ use crate::store::{Store, WatchEvent};
 /// Name under which this router publishes whom it sends traffic to.
 const ROUTER: &str = "clusterip";
 
-/// Where the connections to one address go.
-type Targets = Arc<Mutex<Arc<[SocketAddrV4]>>>;
+/// A front's address.
+type Place = (SocketAddrV4, Protocol);
 
-struct Front {
-    targets: Targets,
-    stop: CancellationToken,
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-/// Keeps the listeners as the Services and their endpoints want them.
+/// Keeps the fronts as the Services and their endpoints want them.
+#[derive(Debug)]
 pub struct ClusterIps {
     store: Store,
     recorder: Recorder,
     netd: Arc<Netd>,
-    dialer: Dialer,
+    carrier: Carrier,
     routed: Routed,
-    cut: CancellationToken,
-    connections: TaskTracker,
-    fronts: HashMap<Key, BTreeMap<SocketAddrV4, Front>>,
+    fronts: HashMap<Key, BTreeMap<Place, Front>>,
     ready: HashMap<Key, HashSet<Ipv4Addr>>,
 }
 
-impl std::fmt::Debug for ClusterIps {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClusterIps")
-            .field("services", &self.fronts.len())
-            .finish_non_exhaustive()
-    }
-}
-
 impl ClusterIps {
-    /// A controller whose connections live until `cut`.
+    /// A controller whose fronts are the carrier's.
     pub fn new(
         store: Store,
         recorder: Recorder,
         netd: Arc<Netd>,
-        dialer: Dialer,
+        carrier: Carrier,
         routed: Routed,
-        cut: CancellationToken,
-        connections: TaskTracker,
     ) -> ClusterIps {
         ClusterIps {
             store,
             recorder,
             netd,
-            dialer,
+            carrier,
             routed,
-            cut,
-            connections,
             fronts: HashMap::new(),
             ready: HashMap::new(),
         }
     }
 
-    async fn listen(&self, addr: SocketAddrV4, targets: Targets) -> Result<Front, ReconcileError> {
-        let netd = self.netd.clone();
+    async fn open(&self, (addr, protocol): Place) -> Result<Front, ReconcileError> {
+        let (netd, carrier) = (self.netd.clone(), self.carrier.clone());
         let failed = |why: String| {
-            ReconcileError::Other(format!("cannot listen at {addr} in the cluster: {why}"))
+            ReconcileError::Other(format!(
+                "cannot listen at {addr} ({protocol}) in the cluster: {why}"
+            ))
         };
-        let listener = tokio::task::spawn_blocking(move || netd.listen_tcp(addr))
-            .await
-            .map_err(|e| failed(e.to_string()))?
-            .map_err(|e| failed(e.to_string()))?;
-        let listener = TcpListener::from_std(listener).map_err(|e| failed(e.to_string()))?;
-        let stop = CancellationToken::new();
-        let serving = {
-            let targets = targets.clone();
-            let current = move || {
-                let now = targets
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone();
-                now.to_vec()
+        let opened = tokio::task::spawn_blocking(move || {
+            let front = match protocol {
+                Protocol::Tcp => netd.listen_tcp(addr).map(|l| carrier.tcp(l)),
+                Protocol::Udp => netd.bind_udp(addr).map(|s| carrier.udp(s)),
             };
-            forward::serve(
-                listener,
-                self.dialer.clone(),
-                current,
-                stop.clone(),
-                self.cut.clone(),
-                self.connections.clone(),
-            )
-        };
-        let ends = self.cut.clone();
-        self.connections.spawn(async move {
-            tokio::select! {
-                () = serving => {}
-                () = ends.cancelled() => {}
-            }
+            front.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
         });
-        Ok(Front { targets, stop })
+        opened
+            .await
+            .map_err(|e| e.to_string())
+            .flatten()
+            .map_err(failed)
     }
 
     fn publish(&self) {
@@ -166,38 +121,40 @@ impl Controller for ClusterIps {
     async fn reconcile(&mut self, key: &Key) -> Result<Again, ReconcileError> {
         let mut wanted = BTreeMap::new();
         let mut addresses = HashSet::new();
+        let mut affinity = None;
         if let Some(object) = self.store.get(&kinds::SERVICE, &key.namespace, &key.name) {
             let service: Service = object.typed()?;
             let slices = endpoints::slices(&self.store, &key.namespace, &key.name);
-            wanted = plan(&service, |port| endpoints::ready(&slices, port));
+            let spec = service.spec.unwrap_or_default();
+            affinity = keeps_clients(&spec);
+            wanted = plan(&spec, |port, protocol| {
+                endpoints::ready(&slices, port, protocol)
+            });
             if !wanted.is_empty() {
                 addresses = endpoints::addresses(&slices);
             }
-            if has_udp(&service) {
-                let message = "UDP ports are not carried by ClusterIPs here; TCP ports are";
+            if has_sctp(&spec) {
                 self.recorder.record(
                     &object,
                     "clusterip",
                     EventType::Warning,
                     "UnsupportedProtocol",
-                    message,
+                    "SCTP ports are not carried here; TCP and UDP ports are",
                 );
             }
         }
         let mut fronts = self.fronts.remove(key).unwrap_or_default();
-        fronts.retain(|addr, _| wanted.contains_key(addr));
+        fronts.retain(|place, _| wanted.contains_key(place));
         let mut failed = None;
-        for (addr, targets) in wanted {
-            if let Some(front) = fronts.get(&addr) {
-                *front.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets.into();
-                continue;
-            }
-            match self
-                .listen(addr, Arc::new(Mutex::new(targets.into())))
-                .await
-            {
+        for (place, targets) in wanted {
+            let front = match fronts.remove(&place) {
+                Some(front) => Ok(front),
+                None => self.open(place).await,
+            };
+            match front {
                 Ok(front) => {
-                    fronts.insert(addr, front);
+                    front.balancer().set(targets, affinity);
+                    fronts.insert(place, front);
                 }
                 Err(error) => failed = Some(error),
             }
@@ -218,37 +175,57 @@ impl Controller for ClusterIps {
     }
 }
 
-fn has_udp(service: &Service) -> bool {
-    let spec = service.spec.as_ref();
-    let headless = spec
-        .and_then(|s| s.cluster_ip.as_deref())
-        .is_none_or(|ip| ip == "None");
-    !headless
-        && spec
-            .iter()
-            .flat_map(|s| s.ports.iter().flatten())
-            .any(|p| p.protocol.as_deref() == Some("UDP"))
+/// `sessionAffinity: ClientIP` with its timeout.
+pub(super) fn keeps_clients(spec: &ServiceSpec) -> Option<Duration> {
+    let wanted = spec.session_affinity.as_deref() == Some("ClientIP");
+    let config = spec.session_affinity_config.as_ref();
+    let seconds = config
+        .and_then(|c| c.client_ip.as_ref())
+        .and_then(|c| c.timeout_seconds)
+        .and_then(|s| u64::try_from(s).ok())
+        .unwrap_or(10_800);
+    wanted.then(|| Duration::from_secs(seconds))
 }
 
-/// The addresses to listen at, with where each leads; none for what has no ready endpoint. Pure.
+fn cluster_ip(spec: &ServiceSpec) -> Option<Ipv4Addr> {
+    spec.cluster_ip.as_deref()?.parse().ok()
+}
+
+fn has_sctp(spec: &ServiceSpec) -> bool {
+    let ports = spec.ports.iter().flatten();
+    let protocols = ports.map(|p| Protocol::of(p.protocol.as_deref()));
+    cluster_ip(spec).is_some() && protocols.into_iter().any(|p| p.is_none())
+}
+
+/// Where to listen, with where each leads; nowhere for what has no ready endpoint. Pure.
 fn plan(
-    service: &Service,
-    ready: impl Fn(&str) -> Vec<SocketAddrV4>,
-) -> BTreeMap<SocketAddrV4, Vec<SocketAddrV4>> {
-    let spec = service.spec.clone().unwrap_or_default();
-    let Some(ip) = spec.cluster_ip.and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else {
+    spec: &ServiceSpec,
+    ready: impl Fn(&str, Protocol) -> Vec<SocketAddrV4>,
+) -> BTreeMap<Place, Vec<SocketAddrV4>> {
+    let Some(ip) = cluster_ip(spec) else {
         return BTreeMap::new();
     };
-    spec.ports
-        .iter()
-        .flatten()
-        .filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
-        .filter_map(|port| {
-            let targets = ready(port.name.as_deref().unwrap_or_default());
-            let number = u16::try_from(port.port).ok()?;
-            (!targets.is_empty()).then(|| (SocketAddrV4::new(ip, number), targets))
-        })
-        .collect()
+    let mut wanted = BTreeMap::new();
+    for port in spec.ports.iter().flatten() {
+        let Some(protocol) = Protocol::of(port.protocol.as_deref()) else {
+            continue;
+        };
+        let targets = ready(port.name.as_deref().unwrap_or_default(), protocol);
+        if targets.is_empty() {
+            continue;
+        }
+        let places = [(ip, Some(port.port)), (GATEWAY, port.node_port)];
+        for (ip, number) in places {
+            // 0 is a node port that is not allocated.
+            let number = number
+                .and_then(|n| u16::try_from(n).ok())
+                .filter(|n| *n > 0);
+            if let Some(number) = number {
+                wanted.insert((SocketAddrV4::new(ip, number), protocol), targets.clone());
+            }
+        }
+    }
+    wanted
 }
 
 #[cfg(test)]
@@ -258,22 +235,35 @@ mod tests {
     use serde_json::{Value, json};
 
     #[rstest]
-    #[case(json!({"clusterIP": "10.96.1.1", "ports": [{"port": 80}]}), &["10.96.1.1:80"])]
-    #[case(json!({"clusterIP": "10.96.1.1", "ports": [{"name": "a", "port": 80}, {"name": "none", "port": 81}]}), &["10.96.1.1:80"])]
-    #[case(json!({"clusterIP": "10.96.1.1", "ports": [{"port": 53, "protocol": "UDP"}]}), &[])]
+    #[case(json!({"clusterIP": "10.96.1.1", "ports": [{"port": 80}]}), &["10.96.1.1:80 TCP"])]
+    #[case(json!({"clusterIP": "10.96.1.1", "ports": [{"name": "a", "port": 80}, {"name": "none", "port": 81}]}), &["10.96.1.1:80 TCP"])]
+    #[case(json!({"clusterIP": "10.96.1.1", "ports": [{"name": "t", "port": 53}, {"name": "u", "port": 53, "protocol": "UDP"}]}),
+        &["10.96.1.1:53 TCP", "10.96.1.1:53 UDP"])]
+    #[case(json!({"clusterIP": "10.96.1.1", "ports": [{"port": 53, "protocol": "SCTP"}]}), &[])]
+    #[case(json!({"type": "NodePort", "clusterIP": "10.96.1.1", "ports": [{"port": 80, "nodePort": 30080}]}),
+        &["10.96.1.1:80 TCP", "10.244.0.1:30080 TCP"])]
     #[case(json!({"clusterIP": "None", "ports": [{"port": 80}]}), &[])]
     #[case(json!({"type": "ExternalName", "externalName": "x", "ports": [{"port": 80}]}), &[])]
-    fn listeners(#[case] spec: Value, #[case] expected: &[&str]) {
-        let service: Service =
-            serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a Service");
-        let ready = |port: &str| match port {
+    fn places(#[case] spec: Value, #[case] expected: &[&str]) {
+        let spec: ServiceSpec = serde_json::from_value(spec).expect("a Service's spec");
+        let ready = |port: &str, _| match port {
             "none" => vec![],
             _ => vec![SocketAddrV4::new(Ipv4Addr::new(10, 244, 0, 2), 8080)],
         };
-        let found: Vec<String> = plan(&service, ready)
+        let found: Vec<String> = plan(&spec, ready)
             .keys()
-            .map(ToString::to_string)
+            .map(|(addr, protocol)| format!("{addr} {protocol}"))
             .collect();
         assert_eq!(found, expected);
+    }
+
+    #[rstest]
+    #[case(json!({}), None)]
+    #[case(json!({"sessionAffinity": "None"}), None)]
+    #[case(json!({"sessionAffinity": "ClientIP"}), Some(10_800))]
+    #[case(json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 5}}}), Some(5))]
+    fn affinity(#[case] spec: Value, #[case] seconds: Option<u64>) {
+        let spec: ServiceSpec = serde_json::from_value(spec).expect("a Service's spec");
+        assert_eq!(keeps_clients(&spec), seconds.map(Duration::from_secs));
     }
 }

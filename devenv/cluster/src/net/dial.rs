@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use devenv_sandbox::{GATEWAY, POD_PREFIX, SERVICE_RANGE};
-use tokio::net::TcpStream;
+use devenv_sandbox::{GATEWAY, Netd, POD_PREFIX, SERVICE_RANGE};
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::connect::Sockets;
 use super::endpoints;
@@ -37,6 +37,8 @@ pub struct ServicePort {
 #[derive(Debug, Clone)]
 pub struct Dialer {
     sockets: Sockets,
+    /// For datagrams. Weak: dropping the network is not delayed by who might still dial.
+    netd: Weak<Netd>,
     store: Store,
     also_at: Arc<BTreeMap<SocketAddrV4, ServicePort>>,
 }
@@ -60,11 +62,13 @@ impl Dialer {
     /// Connections to a key of `also_at` lead to the Service that it names.
     pub fn new(
         sockets: Sockets,
+        netd: &Arc<Netd>,
         store: Store,
         also_at: BTreeMap<SocketAddrV4, ServicePort>,
     ) -> Dialer {
         Dialer {
             sockets,
+            netd: Arc::downgrade(netd),
             store,
             also_at: Arc::new(also_at),
         }
@@ -82,6 +86,38 @@ impl Dialer {
             Way::Outside => outside(addr.into()).await,
             Way::Nowhere(why) => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, why)),
         }
+    }
+
+    /// A socket whose datagrams go to `addr`, and which receives those from there.
+    ///
+    /// # Errors
+    /// What the system says; `AddrNotAvailable` for an address that leads nowhere from a pod.
+    pub async fn datagrams(&self, addr: SocketAddrV4) -> io::Result<UdpSocket> {
+        let (socket, to) = match way(addr, &self.also_at) {
+            Way::Cluster => (self.own_datagrams().await?, addr),
+            Way::Loopback => {
+                let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, addr.port());
+                (UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?, to)
+            }
+            Way::Outside => (UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?, addr),
+            Way::Service(_) => {
+                let why = "the Service that stands in for this address takes connections alone";
+                return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, why));
+            }
+            Way::Nowhere(why) => return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, why)),
+        };
+        socket.connect(to).await?;
+        Ok(socket)
+    }
+
+    async fn own_datagrams(&self) -> io::Result<UdpSocket> {
+        let gone = || io::Error::new(io::ErrorKind::NetworkDown, "the cluster's network is gone");
+        let netd = self.netd.upgrade().ok_or_else(gone)?;
+        let bound =
+            tokio::task::spawn_blocking(move || netd.bind_udp(SocketAddrV4::new(GATEWAY, 0)));
+        // A panic there is a bug of the sandbox; here the network is gone.
+        let socket = bound.await.map_err(|_| gone())?.map_err(io::Error::other)?;
+        UdpSocket::from_std(socket)
     }
 
     async fn connect_to_service(&self, port: &ServicePort) -> io::Result<TcpStream> {

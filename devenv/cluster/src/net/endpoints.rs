@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::dial::ServicePort;
+use super::front::Protocol;
 use crate::controllers::endpointslice::SERVICE_LABEL;
 use crate::kinds;
 use crate::store::{Object, Store};
@@ -46,14 +47,14 @@ pub fn is_ready(endpoint: &Endpoint) -> bool {
 }
 
 /// Ready addresses of the port with this name (empty for an unnamed one), in a stable order.
-pub fn ready(slices: &[EndpointSlice], port_name: &str) -> Vec<SocketAddrV4> {
+pub fn ready(slices: &[EndpointSlice], port_name: &str, protocol: Protocol) -> Vec<SocketAddrV4> {
     let mut found: Vec<SocketAddrV4> = Vec::new();
     for slice in slices.iter().filter(|s| s.address_type == "IPv4") {
         let ports = slice
             .ports
             .iter()
             .flatten()
-            .filter(|p| p.protocol.as_deref().unwrap_or("TCP") == "TCP")
+            .filter(|p| Protocol::of(p.protocol.as_deref()) == Some(protocol))
             .filter(|p| p.name.as_deref().unwrap_or_default() == port_name)
             .filter_map(|p| p.port.and_then(|n| u16::try_from(n).ok()));
         for port in ports {
@@ -84,7 +85,8 @@ pub fn of_port(store: &Store, at: &ServicePort) -> Vec<SocketAddrV4> {
         .find(|p| p.port == i32::from(at.port));
     port.map_or_else(Vec::new, |port| {
         let slices = slices(store, &at.namespace, &at.service);
-        ready(&slices, port.name.as_deref().unwrap_or_default())
+        let name = port.name.as_deref().unwrap_or_default();
+        ready(&slices, name, Protocol::Tcp)
     })
 }
 
@@ -119,14 +121,15 @@ mod tests {
         let slices = [slice];
         let at = |ip: [u8; 4], port| SocketAddrV4::new(ip.into(), port);
         assert_eq!(
-            ready(&slices, "a"),
+            ready(&slices, "a", Protocol::Tcp),
             [at([10, 0, 0, 1], 80), at([10, 0, 0, 2], 80)]
         );
         assert_eq!(
-            ready(&slices, ""),
+            ready(&slices, "", Protocol::Tcp),
             [at([10, 0, 0, 1], 81), at([10, 0, 0, 2], 81)]
         );
-        assert_eq!(ready(&slices, "u"), []);
+        assert_eq!(ready(&slices, "u", Protocol::Tcp), []);
+        assert_eq!(ready(&slices, "u", Protocol::Udp).len(), 2);
         assert_eq!(addresses(&slices).len(), 2);
     }
 }

@@ -1,8 +1,7 @@
 //! Carrying TCP connections to the endpoints of a Service.
 
 use std::io;
-use std::net::SocketAddrV4;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -12,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::dial::Dialer;
+use super::front::client_ip;
 
 /// How long a connection to an endpoint may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -20,46 +20,26 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Bytes that each direction of a connection buffers.
 const BUFFER: usize = 16 << 10;
 
-/// Picks the next endpoint, round robin.
-#[derive(Debug, Default)]
-pub struct RoundRobin(AtomicUsize);
-
-impl RoundRobin {
-    /// The endpoints, beginning with the one whose turn it is.
-    pub fn order(&self, endpoints: &[SocketAddrV4]) -> Vec<SocketAddrV4> {
-        if endpoints.is_empty() {
-            return Vec::new();
-        }
-        let first = self.0.fetch_add(1, Ordering::Relaxed) % endpoints.len();
-        endpoints[first..]
-            .iter()
-            .chain(&endpoints[..first])
-            .copied()
-            .collect()
-    }
-}
-
-/// Accepts connections until `stop` and carries each to an endpoint that `endpoints` names then.
-/// Those that were accepted go on until `cut`.
+/// Accepts connections until `stop` and carries each to the first endpoint that accepts, in the
+/// order that `order` gives for its client then. Those that were accepted go on until `cut`.
 ///
 /// With no endpoint, or none that accepts, the client's connection is reset.
 pub async fn serve(
     listener: TcpListener,
     dialer: Dialer,
-    endpoints: impl Fn() -> Vec<SocketAddrV4>,
+    order: impl Fn(Ipv4Addr) -> Vec<SocketAddrV4>,
     stop: CancellationToken,
     cut: CancellationToken,
     connections: TaskTracker,
 ) {
-    let turn = RoundRobin::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((client, _)) => {
-                let order = turn.order(&endpoints());
+            Ok((client, from)) => {
+                let order = order(client_ip(from.ip()));
                 let (dialer, cut) = (dialer.clone(), cut.clone());
                 connections.spawn(async move {
                     tokio::select! {
@@ -127,20 +107,4 @@ pub async fn connect(order: &[SocketAddrV4], dialer: &Dialer) -> io::Result<TcpS
 fn reset(stream: &TcpStream) {
     // A socket that is broken already needs no reset.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everyone_gets_a_turn() {
-        let at = |n: u8| SocketAddrV4::new([10, 0, 0, n].into(), 80);
-        let all = [at(1), at(2), at(3)];
-        let turn = RoundRobin::default();
-        let first: Vec<SocketAddrV4> = (0..4).map(|_| turn.order(&all)[0]).collect();
-        assert_eq!(first, [at(1), at(2), at(3), at(1)]);
-        assert_eq!(turn.order(&[]), []);
-        assert_eq!(turn.order(&all).len(), 3);
-    }
 }

@@ -325,7 +325,7 @@ fn a_template_is_put_on_the_node_whatever_it_says() {
 #[case("type: ClusterIP", &[])]
 #[case("type: NodePort, externalTrafficPolicy: Local", &["type"])]
 #[case("type: LoadBalancer, loadBalancerIP: 1.2.3.4", &["type"])]
-#[case("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 5}}", &["sessionAffinity"])]
+#[case("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 5}}", &[])]
 #[case("sessionAffinity: None", &[])]
 #[case("ipFamilies: [IPv4], ipFamilyPolicy: PreferDualStack", &[])]
 #[case("ipFamilies: [IPv4, IPv6], ipFamilyPolicy: RequireDualStack", &["ipFamilies", "ipFamilyPolicy"])]
@@ -340,8 +340,9 @@ fn services(#[case] fields: &str, #[case] expected: &[&str]) {
 
 #[rstest]
 #[case("", "TCP", false)]
-#[case("", "UDP", true)]
-#[case("clusterIP: None, ", "UDP", false)]
+#[case("", "UDP", false)]
+#[case("", "SCTP", true)]
+#[case("clusterIP: None, ", "SCTP", false)]
 fn protocols(#[case] spec: &str, #[case] protocol: &str, #[case] lost: bool) {
     let paths = warned(&format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{selector: {{a: b}}, {spec}ports: [{{port: 53, protocol: {protocol}}}]}}\n"
@@ -395,7 +396,7 @@ fn a_port_of_cloud_run_names_a_protocol(
 fn endpoints_of_another_sort() {
     let paths = warned(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: e, labels: {kubernetes.io/service-name: s}}\n\
-         addressType: IPv6\nendpoints: [{addresses: ['::1'], zone: a}]\nports: [{port: 53, protocol: UDP}]\n",
+         addressType: IPv6\nendpoints: [{addresses: ['::1'], zone: a}]\nports: [{port: 53, protocol: SCTP}]\n",
     );
     assert_eq!(paths, ["addressType", "ports[0].protocol"]);
 }

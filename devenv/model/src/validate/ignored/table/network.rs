@@ -17,6 +17,8 @@ static SERVICE_SPEC: Part = Part {
         "externalName",
         "publishNotReadyAddresses",
         "selector",
+        "sessionAffinity",
+        "sessionAffinityConfig",
     ],
     within: &[("ports", &SERVICE_PORT)],
     quiet: &[
@@ -35,10 +37,6 @@ static SERVICE_SPEC: Part = Part {
             &["internalTrafficPolicy", "trafficDistribution"],
             "there is one node: every endpoint is near",
         ),
-        (
-            &["sessionAffinityConfig"],
-            "it is about the affinity that `sessionAffinity` speaks of",
-        ),
     ],
     lost: &[
         Lost {
@@ -55,11 +53,6 @@ static SERVICE_SPEC: Part = Part {
             field: "ipFamilyPolicy",
             when: When::Is(&["RequireDualStack"]),
             loss: "the Service has an IPv4 address only",
-        },
-        Lost {
-            field: "sessionAffinity",
-            when: When::Is(&["ClientIP"]),
-            loss: "connections of one client go to the endpoints in turn",
         },
         Lost {
             field: "type",
@@ -89,7 +82,7 @@ static SERVICE_PORT: Part = Part {
     lost: &[Lost {
         field: "protocol",
         when: When::If(not_carried),
-        loss: "the ClusterIP carries TCP alone, so packets to this port go nowhere: a Service with `clusterIP: None` leads to the pods' own addresses, where UDP works",
+        loss: "a ClusterIP carries TCP and UDP, so packets to this port go nowhere: a Service with `clusterIP: None` leads to the pods' own addresses",
     }],
 };
 
@@ -97,7 +90,7 @@ static SERVICE_PORT: Part = Part {
 fn not_carried(case: &Case<'_>) -> bool {
     let spec = |field| case.object.node.str_at(&["spec", field]);
     let headless = spec("clusterIP") == Some("None") || spec("type") == Some("ExternalName");
-    !headless && When::Not(&["TCP"]).holds(case)
+    !headless && When::Not(&["TCP", "UDP"]).holds(case)
 }
 
 pub(super) static ENDPOINT_SLICE: Part = Part {
@@ -133,8 +126,8 @@ static ENDPOINT_PORT: Part = Part {
     quiet: &[(&["appProtocol"], "bytes are carried whatever they say")],
     lost: &[Lost {
         field: "protocol",
-        when: When::Not(&["TCP"]),
-        loss: "nothing is sent to this port: TCP alone is carried",
+        when: When::Not(&["TCP", "UDP"]),
+        loss: "nothing is sent to this port: TCP and UDP are carried",
     }],
 };
 
