@@ -11,6 +11,7 @@ pub mod env;
 pub mod instance;
 pub mod ip;
 pub mod kubelet;
+mod limits;
 pub mod links;
 pub mod logs;
 pub mod probes;

@@ -13,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devenv_sandbox::{Access, Bind, ContainerSpec, Netd, NetdOptions, Pod, PodEvent, PodSpec};
+use devenv_sandbox::{
+    Access, Bind, ContainerSpec, Limits, Netd, NetdOptions, Pod, PodEvent, PodSpec,
+};
 
 const ROUNDS: u8 = 50;
 const SERVER: &str = "/measure";
@@ -47,6 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             hostname: "measured".into(),
             ip,
             files: vec![],
+            limits: Limits::default(),
+            tmpfs: vec![],
         };
         let pod = creates.time(|| netd.create_pod(&spec))?;
         let started = Instant::now();
@@ -72,6 +76,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         hostname: "idle".into(),
         ip: Ipv4Addr::new(10, 244, 1, 1),
         files: vec![],
+        limits: Limits::default(),
+        tmpfs: vec![],
     })?;
     for (name, pid) in helpers(netd.pid())? {
         println!("{name:42} {}", memory(pid)?);
@@ -102,6 +108,7 @@ fn server() -> ContainerSpec {
         run_as: None,
         hidden: vec![],
         within: None,
+        limits: Limits::default(),
     }
 }
 

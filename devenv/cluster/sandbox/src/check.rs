@@ -41,7 +41,7 @@ pub(crate) fn check_files(files: &[FileMount]) -> Result<(), SandboxError> {
     files.iter().try_for_each(|file| check_absolute(&file.path))
 }
 
-fn check_absolute(path: &Path) -> Result<(), SandboxError> {
+pub(crate) fn check_absolute(path: &Path) -> Result<(), SandboxError> {
     if path.is_absolute() {
         return Ok(());
     }

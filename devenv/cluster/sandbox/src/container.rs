@@ -64,6 +64,10 @@ fn become_container(
     within: Option<&OwnedFd>,
 ) -> Result<Infallible, Failure> {
     let user = spec.run_as.unwrap_or(site.owner);
+    // First, so that what is put into the root counts as the container's memory.
+    site.group
+        .join()
+        .step("enter the container's control group")?;
     match within {
         Some(root) => {
             setns(root, CloneFlags::CLONE_NEWNS).step("enter the root of a running container")?;

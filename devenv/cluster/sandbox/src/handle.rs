@@ -16,7 +16,8 @@ use rustix::thread::CapabilitySet;
 
 use crate::{
     ask::{ask, lock, pid_of, pipe, these},
-    check::{check_files, check_hostname, check_program},
+    cgroup::{self, Group},
+    check::{check_absolute, check_files, check_hostname, check_program},
     error::SandboxError,
     host_child::HostChild,
     pod::Pod,
@@ -46,6 +47,7 @@ pub struct NetdOptions {
 pub struct Netd {
     janitor: Child,
     site: Site,
+    limits_missing: Option<String>,
     /// To cluster-init. `None` only while being dropped.
     init: Option<Mutex<Channel>>,
     /// To cluster-net. `None` only while being dropped.
@@ -71,12 +73,18 @@ impl Netd {
             run_dir,
             owner: (options.owner_uid, options.owner_gid),
             privileged: is_privileged(),
+            group: Group::default(),
         };
         make_mount_point(&site.run_dir)?;
+        // What an earlier tree left: a janitor that was killed, too, removed nothing.
+        Group::recorded(&site.run_dir).forget(&site.run_dir);
+        let (group, limits_missing) = cgroup::make_project(&site.run_dir);
+        let site = Site { group, ..site };
 
         let (init, theirs) = Channel::pair().map_err(SandboxError::Wire)?;
         let mut janitor =
             roles::spawn_with_site(Role::Janitor, theirs, &site).map_err(|source| {
+                site.group.forget(&site.run_dir);
                 SandboxError::Step {
                     step: "start the sandbox".into(),
                     source,
@@ -86,6 +94,7 @@ impl Netd {
             Ok(network) => Ok(Netd {
                 janitor,
                 site,
+                limits_missing,
                 init: Some(Mutex::new(init)),
                 network: Some(Mutex::new(network)),
             }),
@@ -155,6 +164,9 @@ impl Netd {
     pub fn create_pod(&self, spec: &PodSpec) -> Result<Pod, SandboxError> {
         check_hostname(&spec.hostname)?;
         check_files(&spec.files)?;
+        spec.tmpfs
+            .iter()
+            .try_for_each(|tmpfs| check_absolute(&tmpfs.path))?;
         let fds = self.ask_network(&NetRequest::CreatePod(spec.clone()))?;
         let [control, events, pidfd] = these(fds)?;
         Pod::new(&spec.hostname, control.into(), events.into(), pidfd)
@@ -203,6 +215,12 @@ impl Netd {
     /// false when they only appear as theirs, in a user namespace.
     pub fn is_privileged(&self) -> bool {
         self.site.privileged
+    }
+
+    /// Which limits of pods and containers are not enforced on this machine, why,
+    /// and what would mend it, in a sentence for people; `None` when all are.
+    pub fn limits_missing(&self) -> Option<&str> {
+        self.limits_missing.as_deref()
     }
 
     fn one_socket(&self, request: &NetRequest) -> Result<OwnedFd, SandboxError> {

@@ -17,6 +17,7 @@ use rustix::{
 };
 
 use crate::{
+    cgroup::Group,
     error::{Context, Failure},
     forbidden,
     roles::{self, Role},
@@ -25,7 +26,12 @@ use crate::{
 
 /// Returns the exit code once the cluster is dead.
 pub(crate) fn run(channel: Channel, site: Site) -> i32 {
-    match supervise(&channel, site) {
+    let group = Group::recorded(&site.run_dir);
+    let run_dir = site.run_dir.clone();
+    let supervised = supervise(&channel, site);
+    // Everything that was in it is dead.
+    group.forget(&run_dir);
+    match supervised {
         Ok(()) => 0,
         Err(failure) => {
             // If the supervisor is gone too, there is no one to tell.

@@ -28,6 +28,7 @@
 #![warn(missing_docs)]
 
 mod ask;
+mod cgroup;
 mod check;
 mod cluster_init;
 mod container;
@@ -60,5 +61,7 @@ pub use network::{GATEWAY, POD_PREFIX, SERVICE_RANGE};
 pub use plain::{HeldEvent, Holder, Plain};
 pub use pod::{Container, Pod};
 pub use roles::run_role_if_asked;
-pub use spec::{Access, Bind, ContainerSpec, Exit, FileMount, HostProcess, PodEvent, PodSpec};
+pub use spec::{
+    Access, Bind, ContainerSpec, Exit, FileMount, HostProcess, Limits, PodEvent, PodSpec, Tmpfs,
+};
 pub use tree::Tree;

@@ -6,6 +6,7 @@
 //! are passed on.
 
 use std::{
+    collections::HashMap,
     fs, io,
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -22,6 +23,7 @@ use rustix::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
+    cgroup::Group,
     error::{Cause, Context, Failure},
     forbidden,
     netlink::{LOOPBACK, Route},
@@ -69,12 +71,16 @@ struct Network {
     /// This process's own PID namespace, to come back to after each pod.
     own_pids: fs::File,
     reaper: Reaper,
-    /// Numbers the bridge's links.
+    /// Numbers the bridge's links and the pods' groups.
     links: u64,
+    /// The groups of pods that live.
+    groups: HashMap<nix::unistd::Pid, Group>,
 }
 
 impl Network {
     fn start(site: Site) -> Result<Network, Failure> {
+        let group = Group::recorded(&site.run_dir);
+        let site = Site { group, ..site };
         unshare(CloneFlags::CLONE_NEWNET).step("make a network namespace")?;
         let mut route = Route::new().step("open a netlink socket")?;
         route.up(LOOPBACK).step("bring the loopback link up")?;
@@ -102,6 +108,7 @@ impl Network {
             own_pids: fs::File::open("/proc/self/ns/pid").step("open this PID namespace")?,
             reaper: Reaper::new().step("receive signals as events")?,
             links: 0,
+            groups: HashMap::new(),
         })
     }
 
@@ -135,10 +142,15 @@ impl Network {
     }
 
     /// Pods die by the supervisor's signal; here they are only laid to rest.
-    fn reap(&self) -> Result<(), Failure> {
+    fn reap(&mut self) -> Result<(), Failure> {
         self.reaper.acknowledge().step("read signals")?;
         while let Some(ended) = self.reaper.next_ended().step("wait for pods")? {
+            let group = self.groups.remove(&ended.pid);
             ended.reap();
+            // The kernel reaped all of its processes before.
+            if let Some(group) = group {
+                group.remove();
+            }
         }
         Ok(())
     }
@@ -187,8 +199,25 @@ impl Network {
     /// The pod's control channel, event channel and pidfd.
     fn create_pod(&mut self, spec: PodSpec) -> Result<[OwnedFd; 3], Failure> {
         let (ours, theirs) = Channel::pair().step("make a socket pair")?;
-        let mut child = self.spawn_pod_init(&spec.hostname, theirs)?;
-        match self.set_up_pod(spec, &ours, &child) {
+        self.links += 1;
+        let name = format!("{}-{}", self.links, spec.hostname);
+        // Without it the containers say that they have no limits.
+        let group = self.site.group.make_child(&name).unwrap_or_default();
+        group.limit(&spec.limits);
+        let site = Site {
+            group: group.clone(),
+            ..self.site.clone()
+        };
+        let mut child = match self.spawn_pod_init(&spec.hostname, theirs) {
+            Ok(child) => child,
+            Err(failure) => {
+                group.remove();
+                return Err(failure);
+            }
+        };
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        self.groups.insert(pid, group);
+        match self.set_up_pod(site, spec, &ours, &child) {
             Ok([events, pidfd]) => Ok([ours.into(), events, pidfd]),
             Err(failure) => {
                 // The reaper collects it.
@@ -209,6 +238,7 @@ impl Network {
 
     fn set_up_pod(
         &mut self,
+        site: Site,
         spec: PodSpec,
         channel: &Channel,
         child: &Child,
@@ -222,7 +252,7 @@ impl Network {
         };
 
         channel
-            .send(&PodRequest::Setup(self.site.clone(), spec), &[])
+            .send(&PodRequest::Setup(site, spec), &[])
             .map_err(|_| died())?;
         let next = || match channel
             .recv::<PodReply>()
@@ -233,7 +263,6 @@ impl Network {
             None => Err(died()),
         };
         next()?; // NeedsLink
-        self.links += 1;
         self.route
             .veth(
                 &format!("veth{}", self.links),

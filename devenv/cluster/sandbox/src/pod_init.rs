@@ -3,14 +3,17 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    fs, io,
+    fs::{self, Permissions},
+    io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt,
+        fd::{AsFd, OwnedFd},
+        unix::fs::{MetadataExt, PermissionsExt},
     },
+    path::PathBuf,
 };
 
 use nix::{
+    mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
@@ -25,13 +28,14 @@ use rustix::{
 };
 
 use crate::{
+    cgroup::Group,
     cluster_init::own_proc,
     error::{Cause, Context, Failure},
     launch::launch,
     netlink::{LOOPBACK, Route},
     network::{GATEWAY, POD_LINK, POD_PREFIX, allow_low_ports},
     reaper::Reaper,
-    spec::{ContainerSpec, Exit, FileMount, PodEvent, PodSpec},
+    spec::{Bind, ContainerSpec, Exit, FileMount, PodEvent, PodSpec, Tmpfs},
     wire::{Channel, Launch, PodReply, PodRequest, Site, exactly},
 };
 
@@ -56,11 +60,15 @@ struct PodInit {
     site: Site,
     /// For every container, before its own.
     files: Vec<FileMount>,
+    /// Where the pod has memory of its own.
+    tmpfs: Vec<PathBuf>,
     reaper: Reaper,
     events: Channel,
     /// Events that the supervisor's buffer had no room for yet.
     unsent: VecDeque<PodEvent>,
     containers: Vec<Running>,
+    /// Numbers the containers' groups: a restart has a fresh one.
+    runs: u64,
 }
 
 struct Running {
@@ -69,6 +77,8 @@ struct Running {
     /// Tells this container's processes from others, whatever their session.
     /// `None` for what runs within another container.
     mount_namespace: Option<OwnedFd>,
+    /// Of what runs within another container: that container's.
+    group: Group,
     /// Set once the main process was reaped; the rest is being killed.
     exit: Option<Exit>,
 }
@@ -91,6 +101,7 @@ impl PodInit {
             .send(&PodReply::NeedsLink, &[])
             .step("ask for the pod's link")?;
         own_proc()?;
+        spec.tmpfs.iter().try_for_each(mount_tmpfs)?;
         sethostname(&spec.hostname).step("set the pod's host name")?;
         let reaper = Reaper::new().step("receive signals as events")?;
         let (events, theirs) = Channel::pair().step("make a socket pair")?;
@@ -120,10 +131,12 @@ impl PodInit {
         Ok(PodInit {
             site,
             files,
+            tmpfs: spec.tmpfs.into_iter().map(|tmpfs| tmpfs.path).collect(),
             reaper,
             events,
             unsent: VecDeque::new(),
             containers: Vec::new(),
+            runs: 0,
         })
     }
 
@@ -185,35 +198,89 @@ impl PodInit {
         if self.containers.iter().any(|running| running.name == name) {
             return Err(Failure::plain(Cause::AlreadyRunning { container: name }));
         }
+        self.make_sources(&spec.binds)?;
+        let is_guest = spec.within.is_some();
+        let (group, mut warnings) = match &spec.within {
+            Some(host) => (self.running(host)?.group.clone(), Vec::new()),
+            None => self.make_group(&spec),
+        };
         let within = match &spec.within {
             None => None,
-            Some(container) => Some(self.root_of(container)?),
+            Some(host) => self.running(host)?.mount_namespace.as_ref(),
         };
-        let is_guest = within.is_some();
         spec.files.splice(0..0, self.files.iter().cloned());
-        let launched = launch(
-            &name,
-            &Launch::Container(self.site.clone(), spec),
-            stdout,
-            stderr,
-            within,
-        )?;
+        let site = Site {
+            group: group.clone(),
+            ..self.site.clone()
+        };
+        let what = Launch::Container(site, spec);
+        let launched = launch(&name, &what, stdout, stderr, within.map(AsFd::as_fd));
+        let launched = launched.inspect_err(|_| {
+            if !is_guest {
+                group.remove();
+            }
+        })?;
         self.containers.push(Running {
             name,
             pid: launched.pid,
             mount_namespace: (!is_guest).then_some(launched.mount_namespace),
+            group,
             exit: None,
         });
-        Ok((launched.pidfd, launched.warnings))
+        warnings.extend(launched.warnings);
+        Ok((launched.pidfd, warnings))
     }
 
-    /// The mount namespace of a container that runs.
-    fn root_of(&self, container: &str) -> Result<BorrowedFd<'_>, Failure> {
+    /// Makes what is to be shown of the pod's memory and is not there yet: only
+    /// this process and its children see inside.
+    fn make_sources(&self, binds: &[Bind]) -> Result<(), Failure> {
+        let inside = |bind: &&Bind| self.tmpfs.iter().any(|top| bind.source.starts_with(top));
+        for bind in binds
+            .iter()
+            .filter(inside)
+            .filter(|bind| !bind.source.exists())
+        {
+            fs::create_dir_all(&bind.source)
+                .and_then(|()| fs::set_permissions(&bind.source, Permissions::from_mode(0o777)))
+                .cause(|| Cause::Bind {
+                    from: bind.source.clone(),
+                    target: bind.target.clone(),
+                })?;
+        }
+        Ok(())
+    }
+
+    /// A group for one run of a container, with its limits, and what of them is
+    /// not enforced.
+    fn make_group(&mut self, spec: &ContainerSpec) -> (Group, Vec<String>) {
+        self.runs += 1;
+        match self
+            .site
+            .group
+            .make_child(&format!("{}.{}", spec.name, self.runs))
+        {
+            Ok(group) => {
+                let warnings = group.limit(&spec.limits);
+                (group, warnings)
+            }
+            Err(error) => (
+                Group::default(),
+                vec![format!(
+                    "its limits are not enforced: no control group can be made ({error})"
+                )],
+            ),
+        }
+    }
+
+    /// A container that runs, not a guest of one.
+    fn running(&self, container: &str) -> Result<&Running, Failure> {
         self.containers
             .iter()
-            .find(|running| running.name == container && running.exit.is_none())
-            .and_then(|running| running.mount_namespace.as_ref())
-            .map(AsFd::as_fd)
+            .find(|running| {
+                running.name == container
+                    && running.exit.is_none()
+                    && running.mount_namespace.is_some()
+            })
             .ok_or_else(|| {
                 Failure::plain(Cause::NotRunning {
                     container: container.to_owned(),
@@ -259,8 +326,16 @@ impl PodInit {
         while let Some(container) = self.containers.get(index) {
             match container.exit {
                 Some(exit) if !has_leftovers(container)? => {
-                    let container = self.containers.remove(index).name;
-                    self.unsent.push_back(PodEvent::Exited { container, exit });
+                    let ended = self.containers.remove(index);
+                    let out_of_memory = ended.group.ran_out_of_memory();
+                    if ended.mount_namespace.is_some() {
+                        ended.group.remove();
+                    }
+                    self.unsent.push_back(PodEvent::Exited {
+                        container: ended.name,
+                        exit,
+                        out_of_memory,
+                    });
                 }
                 _ => index += 1,
             }
@@ -322,6 +397,17 @@ fn kill_leftovers(mount_namespace: &OwnedFd) -> Result<bool, Failure> {
             return Ok(any);
         }
     }
+}
+
+/// In this process's mounts, which every container's begin with.
+fn mount_tmpfs(tmpfs: &Tmpfs) -> Result<(), Failure> {
+    let size = tmpfs.size.map(|bytes| format!(",size={bytes}"));
+    // Any user of the pod may write there, as in the kubelet's emptyDirs.
+    let options = format!("mode=0777{}", size.unwrap_or_default());
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let kind = Some("tmpfs");
+    mount(kind, &tmpfs.path, kind, flags, Some(options.as_str()))
+        .cause(|| Cause::Step(format!("mount memory at {}", tmpfs.path.display())))
 }
 
 fn set_up_network(spec: &PodSpec) -> Result<(), Failure> {

@@ -78,7 +78,7 @@ fn mount_flags(options: &str) -> MsFlags {
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
-fn unescape(field: &str) -> PathBuf {
+pub(crate) fn unescape(field: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {

@@ -15,6 +15,7 @@ use std::{
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::{
+    cgroup::Group,
     cluster_init, container, janitor, network, plain, pod_init,
     wire::{Channel, Site},
 };
@@ -144,6 +145,7 @@ fn site_from(arguments: &[OsString]) -> Option<Site> {
         run_dir: PathBuf::from(run_dir),
         owner: (number(uid)?, number(gid)?),
         privileged: mode == "root",
+        group: Group::default(),
     })
 }
 
@@ -180,6 +182,7 @@ mod tests {
             run_dir: "/a b/ñ".into(),
             owner: (1000, 100),
             privileged: false,
+            group: Group::default(),
         };
         let again = site_from(&site_arguments(&site)).unwrap();
         assert_eq!(

@@ -14,6 +14,20 @@ pub struct PodSpec {
     /// Placed in every container before the container's own files; the usual
     /// ones are `/etc/resolv.conf` and `/etc/hosts`. `/etc/hostname` is made here.
     pub files: Vec<FileMount>,
+    /// For all of its containers together.
+    pub limits: Limits,
+    /// Directories that its containers share in memory.
+    pub tmpfs: Vec<Tmpfs>,
+}
+
+/// A host directory that a pod finds empty, with a file system in memory of its
+/// own, which goes with the pod. Containers see it where a [`Bind`] shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tmpfs {
+    /// Absolute path on the host.
+    pub path: PathBuf,
+    /// Most bytes in it; half of the machine's memory if not given.
+    pub size: Option<u64>,
 }
 
 /// A container of a pod.
@@ -43,6 +57,23 @@ pub struct ContainerSpec {
     /// [`hidden`](Self::hidden) are that container's then. It ends with that
     /// container at the latest.
     pub within: Option<String>,
+    /// For this container; what runs [`within`](Self::within) one shares its.
+    pub limits: Limits,
+}
+
+/// What the kernel lets a container have, where control groups can be made
+/// ([`Netd::limits_missing`](crate::Netd::limits_missing)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// CPU time at most, in thousandths of a CPU; what wants more is throttled.
+    pub cpu: Option<u64>,
+    /// Weight against others when the CPUs are busy, in thousandths of a CPU.
+    pub cpu_request: Option<u64>,
+    /// Memory at most, in bytes, with what is in memory file systems; what
+    /// wants more is killed.
+    pub memory: Option<u64>,
+    /// Processes and threads at most; no more can be started.
+    pub pids: Option<u64>,
 }
 
 /// A host file or directory shown inside a container. Which sources are
@@ -139,6 +170,8 @@ pub enum PodEvent {
         container: String,
         /// How the main process ended.
         exit: Exit,
+        /// Whether one of its processes was killed for want of memory.
+        out_of_memory: bool,
     },
     /// The pod and all of its processes are dead. Nothing follows.
     PodGone,

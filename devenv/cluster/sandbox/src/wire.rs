@@ -25,6 +25,7 @@ use rustix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    cgroup::Group,
     error::{Context, Failure},
     plain::PlainLaunch,
     spec::{ContainerSpec, Exit, HostProcess, PodSpec},
@@ -47,6 +48,8 @@ pub(crate) struct Site {
     pub owner: (u32, u32),
     /// No user namespace: the tree runs as the machine's root.
     pub privileged: bool,
+    /// The project's, the pod's or the container's, depending on who is told.
+    pub group: Group,
 }
 
 /// From the janitor or cluster-init, once, on the supervisor's first channel.
@@ -310,7 +313,7 @@ pub(crate) fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N],
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::FileMount;
+    use crate::spec::{FileMount, Limits};
 
     fn spec(bytes: usize) -> PodSpec {
         let contents = (0..bytes).map(|i| i as u8).collect();
@@ -322,6 +325,8 @@ mod tests {
                 contents,
                 mode: 0o600,
             }],
+            limits: Limits::default(),
+            tmpfs: vec![],
         }
     }
 

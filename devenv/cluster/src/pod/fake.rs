@@ -22,6 +22,10 @@ pub(crate) struct Run {
     pub(crate) stops_after: Option<Duration>,
     /// Cannot be started at all.
     pub(crate) fails: bool,
+    /// It loses a process for want of memory.
+    pub(crate) out_of_memory: bool,
+    /// Its end by itself is a SIGKILL.
+    pub(crate) killed: bool,
 }
 
 impl Run {
@@ -56,6 +60,8 @@ struct State {
     refusals: Mutex<u32>,
     inbound: Mutex<usize>,
     sandboxes: Mutex<Vec<std::sync::Weak<FakeSandbox>>>,
+    limits_missing: Mutex<Option<String>>,
+    warnings: Mutex<Vec<String>>,
 }
 
 impl State {
@@ -76,6 +82,8 @@ impl FakeRuntime {
             refusals: Mutex::default(),
             inbound: Mutex::default(),
             sandboxes: Mutex::default(),
+            limits_missing: Mutex::default(),
+            warnings: Mutex::default(),
         };
         Arc::new(FakeRuntime {
             state: Arc::new(state),
@@ -95,6 +103,18 @@ impl FakeRuntime {
     /// Every pod holds so many connections.
     pub(crate) fn inbound(&self, count: usize) {
         *self.state.inbound.lock().expect("not poisoned") = count;
+    }
+    /// Limits are not enforced, for this reason.
+    pub(crate) fn no_limits(&self, why: &str) {
+        *self.state.limits_missing.lock().expect("not poisoned") = Some(why.into());
+    }
+    /// Every container has to do without something.
+    pub(crate) fn warn(&self, of: &str) {
+        self.state
+            .warnings
+            .lock()
+            .expect("not poisoned")
+            .push(of.into());
     }
     pub(crate) fn log(&self) -> Vec<(u128, String)> {
         self.state.log.lock().expect("not poisoned").clone()
@@ -144,6 +164,14 @@ impl PodRuntime for FakeRuntime {
             .push(Arc::downgrade(&sandbox));
         Ok(sandbox)
     }
+
+    fn limits_missing(&self) -> Option<String> {
+        self.state
+            .limits_missing
+            .lock()
+            .expect("not poisoned")
+            .clone()
+    }
 }
 
 #[derive(Debug)]
@@ -157,6 +185,9 @@ struct FakeSandbox {
 
 impl FakeSandbox {
     fn end_later(&self, name: &str, run: u64, after: Duration, ended: Ended) {
+        let out_of_memory = self.running.lock().expect("not poisoned")[name]
+            .1
+            .out_of_memory;
         let (running, events_tx, state) = (
             self.running.clone(),
             self.events_tx.clone(),
@@ -172,6 +203,7 @@ impl FakeSandbox {
                 let _ = events_tx.send(SandboxEvent::Exited {
                     container: name,
                     ended,
+                    out_of_memory,
                 });
             }
         });
@@ -203,13 +235,18 @@ impl PodSandbox for FakeSandbox {
             .expect("not poisoned")
             .insert(spec.name.clone(), (number, run.clone()));
         if let Some((after, code)) = run.ends {
-            self.end_later(&spec.name, number, after, Ended::Code(code));
+            let ended = if run.killed {
+                Ended::Signal(9)
+            } else {
+                Ended::Code(code)
+            };
+            self.end_later(&spec.name, number, after, ended);
         }
         Ok(Started {
             pid: 1,
             stdout: Box::new(tokio::io::empty()),
             stderr: Box::new(tokio::io::empty()),
-            warnings: Vec::new(),
+            warnings: self.state.warnings.lock().expect("not poisoned").clone(),
         })
     }
 

@@ -36,6 +36,7 @@ use super::runtime::{Ended, PodRuntime, PodSandbox, SandboxEvent};
 use super::spec::Surroundings;
 use super::status::{PodView, status};
 use crate::controllers::events::{EventType, Recorder};
+use crate::controllers::node;
 use crate::image::ImageTable;
 use crate::kinds;
 use crate::net::routed::Routed;
@@ -383,13 +384,22 @@ impl Instance {
 
     fn take_event(&mut self, event: SandboxEvent) {
         match event {
-            SandboxEvent::Exited { container, ended } => {
+            SandboxEvent::Exited {
+                container,
+                ended,
+                out_of_memory,
+            } => {
                 if let Some(index) = self
                     .slots
                     .iter()
                     .position(|s| s.name() == container && s.is_running())
                 {
-                    self.ended(index, ended, None, None);
+                    let (reason, message) = if out_of_memory && ended != Ended::Code(0) {
+                        (Some("OOMKilled"), Some(self.slots[index].memory_limit()))
+                    } else {
+                        (None, None)
+                    };
+                    self.ended(index, ended, reason, message);
                 }
             }
             SandboxEvent::Gone => {
@@ -471,8 +481,8 @@ impl Instance {
                 .as_ref()
                 .map(|ip| ip.addr().to_string())
                 .unwrap_or_default(),
-            host_ip: crate::controllers::node::ADDRESS.to_owned(),
-            node: crate::controllers::node::NAME.to_owned(),
+            host_ip: node::ADDRESS.to_owned(),
+            node: node::NAME.to_owned(),
             services: service_variables(
                 &self.shared.store,
                 self.object.namespace(),
@@ -500,6 +510,15 @@ impl Instance {
             .record(&self.object, "kubelet", kind, reason, message);
     }
 
+    /// Says what this machine cannot do for pods; the same words again are said once.
+    fn tell_of_machine(&self, reason: &str, message: &str) {
+        if let Some(node) = self.shared.store.get(&kinds::NODE, "", node::NAME) {
+            self.shared
+                .recorder
+                .record(&node, "kubelet", EventType::Warning, reason, message);
+        }
+    }
+
     fn publish(&mut self) {
         if matches!(self.life, Life::Over) {
             return;
@@ -521,7 +540,7 @@ impl Instance {
                 return Err(StoreError::not_found(&kinds::POD, name));
             }
             if pod["spec"]["nodeName"].is_null() {
-                pod["spec"]["nodeName"] = crate::controllers::node::NAME.into();
+                pod["spec"]["nodeName"] = node::NAME.into();
             }
             pod["status"] = status.clone();
             Ok(())

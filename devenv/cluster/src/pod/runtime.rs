@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use devenv_sandbox::Bind;
+use devenv_sandbox::{Bind, Limits, Tmpfs};
 use tokio::io::AsyncRead;
 
 use super::volumes::File;
@@ -19,6 +19,10 @@ pub struct SandboxSpec {
     pub ip: Ipv4Addr,
     /// Files that all its containers see (`/etc/resolv.conf`, `/etc/hosts`).
     pub files: Vec<File>,
+    /// For all its containers together.
+    pub limits: Limits,
+    /// Folders of the host over which it has memory of its own.
+    pub tmpfs: Vec<Tmpfs>,
 }
 
 /// A container to be started.
@@ -40,6 +44,8 @@ pub struct StartSpec {
     pub run_as: Option<(u32, u32)>,
     /// Host folders that it finds empty, unless they are bound themselves.
     pub hidden: Vec<PathBuf>,
+    /// What it may use.
+    pub limits: Limits,
 }
 
 impl std::fmt::Debug for StartSpec {
@@ -93,6 +99,8 @@ pub enum SandboxEvent {
         container: String,
         /// How.
         ended: Ended,
+        /// Whether it lost a process for want of memory.
+        out_of_memory: bool,
     },
     /// Everything in the pod is gone.
     Gone,
@@ -131,6 +139,10 @@ impl RuntimeError {
 pub trait PodRuntime: Send + Sync + std::fmt::Debug {
     /// Makes a pod's namespaces and network; nothing runs in it yet.
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn PodSandbox>, RuntimeError>;
+    /// Which limits are not enforced here, why, and what would mend it; `None` when all are.
+    fn limits_missing(&self) -> Option<String> {
+        None
+    }
 }
 
 /// One pod. Dropping the last handle kills everything in it.

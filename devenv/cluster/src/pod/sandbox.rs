@@ -45,6 +45,8 @@ impl PodRuntime for ProcessRuntime {
             hostname: spec.hostname,
             ip: spec.ip,
             files: files(spec.files),
+            limits: spec.limits,
+            tmpfs: spec.tmpfs,
         };
         let pod = blocking(move || netd.create_pod(&spec)).await??;
         let pod = Arc::new(pod);
@@ -56,6 +58,10 @@ impl PodRuntime for ProcessRuntime {
             events,
             execs: Mutex::default(),
         }))
+    }
+
+    fn limits_missing(&self) -> Option<String> {
+        self.netd.limits_missing().map(str::to_owned)
     }
 }
 
@@ -91,6 +97,7 @@ fn container(spec: StartSpec, within: Option<String>) -> ContainerSpec {
         run_as: spec.run_as,
         hidden: spec.hidden,
         within,
+        limits: spec.limits,
     }
 }
 
@@ -129,7 +136,11 @@ impl ProcessSandbox {
     /// The event as the instance sees it; `None` when it was the end of an exec.
     fn deliver(&self, event: PodEvent) -> Option<SandboxEvent> {
         match event {
-            PodEvent::Exited { container, exit } => {
+            PodEvent::Exited {
+                container,
+                exit,
+                out_of_memory,
+            } => {
                 let ended = match exit {
                     Exit::Code(code) => Ended::Code(code),
                     Exit::Signal(signal) => Ended::Signal(signal),
@@ -139,7 +150,11 @@ impl ProcessSandbox {
                     let _ = done_tx.send(ended);
                     return None;
                 }
-                Some(SandboxEvent::Exited { container, ended })
+                Some(SandboxEvent::Exited {
+                    container,
+                    ended,
+                    out_of_memory,
+                })
             }
             PodEvent::PodGone => Some(SandboxEvent::Gone),
         }

@@ -8,6 +8,7 @@ use nix::unistd::{Gid, Uid, User};
 
 use super::configs::Configs;
 use super::env::{Facts, command_line, environment};
+use super::limits;
 use super::runtime::StartSpec;
 use super::volumes::{HostPolicy, mounts};
 use crate::image::{Image, RunSpec};
@@ -108,6 +109,7 @@ pub(crate) fn start_spec(
         files: mounts.files,
         run_as,
         hidden: around.hidden.clone(),
+        limits: limits::of_container(container),
     })
 }
 

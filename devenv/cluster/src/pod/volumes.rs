@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use devenv_sandbox::{Access, Bind};
+use devenv_sandbox::{Access, Bind, Tmpfs};
 use k8s_openapi::api::core::v1::{
     Container, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, Volume, VolumeMount,
 };
 
 use super::configs::{Configs, Data};
 use super::env::{Facts, expand, field};
+use super::limits;
 
 /// A file that is made in the container.
 #[derive(Clone, PartialEq, Eq)]
@@ -95,6 +96,27 @@ pub fn mounts(
         add(pod, volume, mount, configs, facts, policy, env, &mut out)?;
     }
     Ok(out)
+}
+
+/// The emptyDirs of medium Memory, whose places are made. Without a `sizeLimit` one may hold half of
+/// the machine's memory, or what the containers' limits leave it.
+///
+/// # Errors
+/// A directory that cannot be made.
+pub fn memory_volumes(pod: &Pod, policy: &HostPolicy) -> Result<Vec<Tmpfs>, VolumeError> {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let in_memory = volumes.filter_map(|volume| {
+        let source = volume.empty_dir.as_ref()?;
+        (source.medium.as_deref() == Some("Memory")).then_some((volume, source))
+    });
+    in_memory
+        .map(|(volume, source)| {
+            let path = policy.volumes_dir.join(&volume.name);
+            make_dir(&path, 0o777, policy.owner)?;
+            let size = source.size_limit.as_ref().and_then(limits::bytes);
+            Ok(Tmpfs { path, size })
+        })
+        .collect()
 }
 
 #[expect(

@@ -160,6 +160,8 @@ impl Server {
                                 "image": self.image(),
                                 "ports": [{"name": "mysql", "containerPort": PORT}],
                                 "readinessProbe": {"tcpSocket": {"port": "mysql"}, "periodSeconds": 1},
+                                // So that busy services leave it its share of the CPUs.
+                                "resources": {"requests": {"cpu": "1"}},
                             }],
                         },
                     },

@@ -13,6 +13,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::{
     ask::{ask, lock, pid_of, pipe, these},
+    cgroup::Group,
     check::{check_program, check_signal},
     error::SandboxError,
     handle::NetdOptions,
@@ -59,6 +60,7 @@ impl Plain {
             run_dir,
             owner: (options.owner_uid, options.owner_gid),
             privileged: may_switch_users(),
+            group: Group::default(),
         };
         sweep(&site.run_dir.to_string_lossy()).map_err(step("look for leftover processes"))?;
         let (channel, theirs) = Channel::pair().map_err(SandboxError::Wire)?;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use devenv_sandbox::{
-    Access, Bind, ContainerSpec, Exit, Netd, NetdOptions, Pod, PodEvent, PodSpec,
+    Access, Bind, ContainerSpec, Exit, Limits, Netd, NetdOptions, Pod, PodEvent, PodSpec,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::TempDir;
@@ -24,7 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Cluster {
     pub netd: Netd,
     /// After `netd`, so that it is removed last.
-    _run_dir: TempDir,
+    run_dir: TempDir,
 }
 
 pub fn me() -> (u32, u32) {
@@ -48,7 +48,7 @@ pub fn cluster_of(owner: (u32, u32)) -> Cluster {
     };
     Cluster {
         netd: Netd::start(options).unwrap(),
-        _run_dir: run_dir,
+        run_dir,
     }
 }
 
@@ -57,11 +57,17 @@ pub fn ip(n: u8) -> Ipv4Addr {
 }
 
 impl Cluster {
+    pub fn run_dir(&self) -> &std::path::Path {
+        self.run_dir.path()
+    }
+
     pub fn pod(&self, n: u8) -> Pod {
         let spec = PodSpec {
             hostname: format!("pod-{n}"),
             ip: ip(n),
             files: vec![],
+            limits: Limits::default(),
+            tmpfs: vec![],
         };
         self.netd.create_pod(&spec).unwrap()
     }
@@ -83,6 +89,7 @@ pub fn container(argv: &[&str]) -> ContainerSpec {
         run_as: None,
         hidden: vec![],
         within: None,
+        limits: Limits::default(),
     }
 }
 
@@ -102,7 +109,9 @@ pub fn run(pod: &Pod, spec: &ContainerSpec) -> Ran {
     let started = pod.start(spec).unwrap();
     let (stdout, stderr) = (collect(started.stdout), collect(started.stderr));
     let exit = match event(pod) {
-        PodEvent::Exited { container, exit } if container == spec.name => exit,
+        PodEvent::Exited {
+            container, exit, ..
+        } if container == spec.name => exit,
         other => panic!("{other:?}"),
     };
     Ran {

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use devenv_sandbox::{Access, Bind, Exit, FileMount, PodSpec};
+use devenv_sandbox::{Access, Bind, Exit, FileMount, Limits, PodSpec};
 
 use crate::{
     Scenario,
@@ -83,6 +83,8 @@ fn pod_files_come_before_container_files() {
             file("/etc/resolv.conf", "nameserver 10.96.0.10\n", 0o644),
             file("/etc/hosts", "127.0.0.1 localhost\n", 0o644),
         ],
+        limits: Limits::default(),
+        tmpfs: vec![],
     };
     let pod = cluster.netd.create_pod(&spec).unwrap();
     let mut spec = shell("cat /etc/resolv.conf /etc/hosts /etc/hostname");

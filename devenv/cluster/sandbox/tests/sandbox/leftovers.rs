@@ -11,15 +11,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devenv_sandbox::{HostProcess, Netd, NetdOptions, PodSpec};
+use devenv_sandbox::{HostProcess, Limits, Netd, NetdOptions, PodSpec};
 use rand::RngExt;
 
 use crate::{
     Scenario,
     cluster::{eventually, ip, me, shell, temp},
+    limits,
 };
 
 pub const SCENARIOS: &[Scenario] = &[
+    (
+        "what_a_killed_janitor_left_is_swept",
+        what_a_killed_janitor_left_is_swept,
+    ),
     (
         "nothing_is_left_after_sigkill",
         nothing_is_left_after_sigkill,
@@ -54,10 +59,17 @@ pub fn tree(marker: &str, run_dir: &str) {
             hostname: format!("pod-{n}"),
             ip: ip(n),
             files: vec![],
+            limits: Limits {
+                pids: Some(4096),
+                ..Limits::default()
+            },
+            tmpfs: vec![],
         };
         let pod = netd.create_pod(&spec).unwrap();
         let mut spec = shell(stubborn);
         spec.env = env.clone();
+        spec.limits.memory = Some(64 << 20);
+        spec.limits.cpu = Some(500);
         kept.push((pod.start(&spec).unwrap(), pod));
     }
     let argv = ["sh", "-c", stubborn].map(str::to_owned).to_vec();
@@ -83,7 +95,7 @@ pub fn rounds(usual: usize) -> usize {
 fn nothing_is_left_after_sigkill() {
     let rounds = rounds(10);
     let (_dir, run_dir) = temp();
-    let machine = Machine::look();
+    let machine = Machine::look(&run_dir);
     let mut longest = Duration::ZERO;
     let mut complete = 0;
     for round in 0..rounds {
@@ -120,6 +132,9 @@ fn nothing_is_left_after_sigkill() {
                 4,
                 "the cluster's and three pods': {before:?}"
             );
+            if let Some(name) = &machine.group {
+                assert!(!limits::groups_named(name).is_empty(), "no group was made");
+            }
         }
         supervisor.kill().unwrap();
         supervisor.wait().unwrap();
@@ -149,6 +164,48 @@ fn nothing_is_left_after_sigkill() {
     );
 }
 
+/// Nobody is there to remove the control groups then; the next start does it.
+fn what_a_killed_janitor_left_is_swept() {
+    let (_dir, run_dir) = temp();
+    let machine = Machine::look(&run_dir);
+    for round in 0..5 {
+        let marker = format!("swept-{}-{round}", std::process::id());
+        let mut supervisor = Command::new(std::env::current_exe().unwrap())
+            .args(["tree", &marker])
+            .arg(&run_dir)
+            .env(MARKER, &marker)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(supervisor.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let is_janitor = |command: &String| command.starts_with("devenv netd");
+        let all = Marked::look(&marker).processes;
+        let janitor = all
+            .iter()
+            .find(|(_, command)| is_janitor(command))
+            .unwrap()
+            .0;
+        let janitor = nix::unistd::Pid::from_raw(janitor.cast_signed());
+        nix::sys::signal::kill(janitor, nix::sys::signal::SIGKILL).unwrap();
+        supervisor.kill().unwrap();
+        supervisor.wait().unwrap();
+        eventually("the tree is dead", || {
+            Marked::look(&marker).processes.is_empty().then_some(())
+        });
+        if let Some(name) = &machine.group {
+            assert!(!limits::groups_named(name).is_empty(), "nothing to sweep");
+        }
+        Machine::look(&run_dir); // starts and ends
+        assert_eq!(
+            machine.changes(&run_dir, &BTreeSet::new()),
+            Vec::<String>::new()
+        );
+    }
+}
+
 fn the_inventory_sees_a_leak() {
     let marker = format!("leak-{}", std::process::id());
     let mut leak = Command::new("sleep")
@@ -160,7 +217,11 @@ fn the_inventory_sees_a_leak() {
         let seen = Marked::look(&marker);
         (!seen.processes.is_empty()).then_some(seen)
     });
-    let networks = Machine::look().changes(Path::new("/none"), &seen.networks);
+    let machine = Machine {
+        links: names("/sys/class/net"),
+        group: None,
+    };
+    let networks = machine.changes(Path::new("/none"), &seen.networks);
     leak.kill().unwrap();
     leak.wait().unwrap();
     assert_eq!(seen.processes.len(), 1);
@@ -223,12 +284,27 @@ fn processes() -> impl Iterator<Item = (u32, std::path::PathBuf)> {
 /// What of the machine could keep a trace.
 struct Machine {
     links: BTreeSet<String>,
+    /// Name of the project's control groups, where it can have some.
+    group: Option<String>,
 }
 
 impl Machine {
-    fn look() -> Machine {
+    fn look(run_dir: &Path) -> Machine {
+        let (owner_uid, owner_gid) = me();
+        let netd = Netd::start(NetdOptions {
+            run_dir: run_dir.to_owned(),
+            owner_uid,
+            owner_gid,
+        })
+        .unwrap();
+        let enforced = netd.limits_missing().is_none();
+        let group = limits::recorded(run_dir)
+            .first()
+            .map(|path| limits::name(path));
+        assert!(group.is_some() || !enforced);
         Machine {
             links: names("/sys/class/net"),
+            group: group.filter(|_| enforced),
         }
     }
 
@@ -258,16 +334,12 @@ impl Machine {
                     .map(|entry| format!("file {:?}", entry.path())),
             );
         }
-        let cgroups = [
-            "/sys/fs/cgroup",
-            "/sys/fs/cgroup/memory",
-            "/sys/fs/cgroup/unified",
-        ];
-        for dir in cgroups {
-            let ours = names(dir)
-                .into_iter()
-                .filter(|name| name.contains("devenv"));
-            changes.extend(ours.map(|name| format!("cgroup {dir}/{name}")));
+        if let Some(name) = &self.group {
+            changes.extend(
+                limits::groups_named(name)
+                    .iter()
+                    .map(|path| format!("control group {}", path.display())),
+            );
         }
         changes
     }

@@ -56,7 +56,8 @@ fn exits_tell_code_or_signal() {
         event(&pod),
         PodEvent::Exited {
             container: "main".into(),
-            exit
+            exit,
+            out_of_memory: false,
         }
     );
     assert!(
@@ -117,7 +118,8 @@ fn other_containers_survive_an_exit() {
         event(&pod),
         PodEvent::Exited {
             container: "server".into(),
-            exit: Exit::Signal(9)
+            exit: Exit::Signal(9),
+            out_of_memory: false,
         }
     );
 }
@@ -153,7 +155,9 @@ fn a_command_within_a_container_shares_its_root() {
     pod.start(&command).unwrap();
     pod.signal("main", 9).unwrap();
     let mut ended = [event(&pod), event(&pod)].map(|event| match event {
-        PodEvent::Exited { container, exit } => (container, exit),
+        PodEvent::Exited {
+            container, exit, ..
+        } => (container, exit),
         PodEvent::PodGone => panic!("the pod lives"),
     });
     ended.sort_by(|a, b| a.0.cmp(&b.0));

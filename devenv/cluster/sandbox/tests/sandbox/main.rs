@@ -9,6 +9,7 @@ mod files;
 mod host;
 mod leftovers;
 mod lifecycle;
+mod limits;
 mod network;
 mod overlays;
 mod plain;
@@ -66,6 +67,7 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         overlays::SCENARIOS,
         failures::SCENARIOS,
         lifecycle::SCENARIOS,
+        limits::SCENARIOS,
         host::SCENARIOS,
         leftovers::SCENARIOS,
         plain::SCENARIOS,

@@ -19,6 +19,13 @@ pub fn run_if_asked() -> bool {
         ["serve", port] => serve(port.parse().unwrap()),
         ["fetch", address] => print!("{}", fetch(address)),
         ["ask", address, question] => print!("{}", ask(address, question)),
+        ["allocate", mebibytes] => {
+            let memory = vec![1u8; mebibytes.parse::<usize>().unwrap() << 20];
+            println!(
+                "{}",
+                memory.iter().map(|byte| usize::from(*byte)).sum::<usize>()
+            );
+        }
         ["descriptors"] => descriptors(),
         ["try-start"] => try_start(),
         ["descriptors-of-a-pod"] => descriptors_of_a_pod(),

@@ -89,6 +89,19 @@ impl Slot {
         &self.container.name
     }
 
+    /// Why a run of it was killed for want of memory.
+    pub(super) fn memory_limit(&self) -> String {
+        let limits = self.container.resources.as_ref();
+        let limit = limits.and_then(|r| r.limits.as_ref()?.get("memory"));
+        match limit {
+            Some(limit) => format!(
+                "it wanted more memory than resources.limits.memory, {}",
+                limit.0
+            ),
+            None => "the pod or the machine was out of memory".to_owned(),
+        }
+    }
+
     pub(super) fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running { .. })
     }

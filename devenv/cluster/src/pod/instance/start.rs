@@ -8,10 +8,11 @@ use tracing::debug;
 use super::{EventType, Instance};
 use crate::net::resolv;
 use crate::pod::configs::StoredConfigs;
+use crate::pod::limits;
 use crate::pod::probes::plans;
 use crate::pod::runtime::{Ended, SandboxSpec};
 use crate::pod::spec::start_spec;
-use crate::pod::volumes::HostPolicy;
+use crate::pod::volumes::{HostPolicy, memory_volumes};
 
 /// Exit code of a container that could not be started, as containerd gives it.
 const START_ERROR: i32 = 128;
@@ -27,13 +28,22 @@ impl Instance {
         if self.ip.is_none() {
             self.ip = self.shared.ips.take();
         }
-        let made = match &self.ip {
-            None => Err("no pod address is free".to_owned()),
-            Some(ip) => {
+        let volumes = memory_volumes(&self.pod, &self.host_policy());
+        let made = match (&self.ip, volumes) {
+            (None, _) => Err("no pod address is free".to_owned()),
+            (_, Err(error)) => Err(error.to_string()),
+            (Some(ip), Ok(tmpfs)) => {
                 let spec = SandboxSpec {
                     hostname: resolv::hostname(&self.pod),
                     ip: ip.addr(),
                     files: resolv::files(&self.pod, ip.addr()),
+                    limits: self
+                        .pod
+                        .spec
+                        .as_ref()
+                        .map(limits::of_pod)
+                        .unwrap_or_default(),
+                    tmpfs,
                 };
                 self.shared
                     .runtime
@@ -63,6 +73,14 @@ impl Instance {
         }
     }
 
+    fn host_policy(&self) -> HostPolicy {
+        HostPolicy {
+            volumes_dir: self.shared.pods_dir.join(&self.uid).join("volumes"),
+            allowed: self.shared.host_paths.clone(),
+            owner: self.shared.around.owner,
+        }
+    }
+
     /// Starts a container, or says why it waits.
     pub(super) async fn start(&mut self, index: usize) {
         let Some(sandbox) = self.sandbox.clone() else {
@@ -83,11 +101,7 @@ impl Instance {
             store: &self.shared.store,
             namespace: self.object.namespace(),
         };
-        let policy = HostPolicy {
-            volumes_dir: self.shared.pods_dir.join(&self.uid).join("volumes"),
-            allowed: self.shared.host_paths.clone(),
-            owner: self.shared.around.owner,
-        };
+        let policy = self.host_policy();
         let spec = match start_spec(
             &self.pod,
             &container,
@@ -137,8 +151,12 @@ impl Instance {
             "a container started"
         );
         for warning in &started.warnings {
-            let message = format!("container {:?}: {warning}", container.name);
-            self.tell(EventType::Warning, "ContainerLimited", &message);
+            self.tell_of_machine("ContainerLimited", warning);
+        }
+        if (spec.limits.cpu, spec.limits.memory) != (None, None)
+            && let Some(why) = self.shared.runtime.limits_missing()
+        {
+            self.tell_of_machine("LimitsNotEnforced", &why);
         }
         let run = self.slots[index].run;
         if let Err(error) = self

@@ -1,5 +1,7 @@
 //! Pods on the fake runtime and paused time, through the kubelet.
 
+mod limits;
+
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
