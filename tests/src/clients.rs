@@ -1,85 +1,33 @@
 //! Clients that are not ours: npm's socket.io-client, PyPI's python-socketio,
 //! Chromium.
 
-use crate::project::{checkout, kept_folder, output_of};
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use crate::environments;
+use crate::project::checkout;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use thirtyfour::{CapabilitiesHelper, ChromiumLikeCapabilities, DesiredCapabilities, WebDriver};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-const INSTALL: Duration = Duration::from_secs(300);
-
-/// A folder with the npm client installed as its lock file says; made anew when
-/// the lock file or the client changed.
+/// The npm client's program, with its packages installed as its lock file says.
 ///
 /// # Errors
 /// What npm said.
 pub async fn node_client() -> Result<PathBuf, String> {
-    let from = checkout().join("tests/clients/node");
-    let to = kept_folder("node");
-    let changed = copy_changed(
-        &from,
-        &to,
-        &["package.json", "package-lock.json", "client.mjs"],
-    );
-    if changed || !to.join("node_modules/socket.io-client").is_dir() {
-        let folder = to.to_string_lossy().into_owned();
-        let arguments = ["ci", "--no-audit", "--no-fund", "--prefix", &folder];
-        output_of(Path::new("npm"), &arguments, &BTreeMap::new(), INSTALL).await?;
-    }
-    Ok(to.join("client.mjs"))
+    let folder = checkout().join("tests/clients/node");
+    environments::node(&folder).await?;
+    Ok(folder.join("client.mjs"))
 }
 
 /// A Python with the client's pinned packages, and the client's program.
 ///
 /// # Errors
-/// What venv or pip said.
+/// What uv, venv or pip said.
 pub async fn python_client() -> Result<(PathBuf, PathBuf), String> {
-    let from = checkout().join("tests/clients/python");
-    let to = kept_folder("python");
-    let changed = copy_changed(&from, &to, &["requirements.txt", "client.py"]);
-    let python = to.join("venv/bin/python");
-    let ready = to.join("venv/installed");
-    if changed || !ready.is_file() {
-        let venv = to.join("venv").to_string_lossy().into_owned();
-        let none = BTreeMap::new();
-        output_of(
-            Path::new("python3"),
-            &["-m", "venv", "--clear", &venv],
-            &none,
-            INSTALL,
-        )
-        .await?;
-        let list = to.join("requirements.txt").to_string_lossy().into_owned();
-        output_of(
-            &python,
-            &["-m", "pip", "install", "-q", "-r", &list],
-            &none,
-            INSTALL,
-        )
-        .await?;
-        fs::write(&ready, "").map_err(|error| error.to_string())?;
-    }
-    Ok((python, to.join("client.py")))
-}
-
-/// Copies files; whether one was new or other than before.
-fn copy_changed(from: &Path, to: &Path, files: &[&str]) -> bool {
-    let mut changed = false;
-    for file in files {
-        let new = fs::read(from.join(file)).unwrap_or_else(|error| {
-            panic!("{} cannot be read: {error}", from.join(file).display())
-        });
-        if fs::read(to.join(file)).ok().as_ref() != Some(&new) {
-            fs::write(to.join(file), new).expect("a file in the build folder");
-            changed = true;
-        }
-    }
-    changed
+    let folder = checkout().join("tests/clients/python");
+    let python = environments::python(&folder.join("requirements.txt")).await?;
+    Ok((python, folder.join("client.py")))
 }
 
 /// A Chromium driven by chromedriver, with an empty profile.

@@ -4,10 +4,13 @@
 //! [`project`] makes a copy and runs the command in it, [`inventory`] says what a
 //! machine has before and after, [`loader`] keeps a ledger of every record that
 //! was acknowledged, [`database`] compares it with the rows, [`clients`] brings
-//! the Socket.IO clients and the browser.
+//! the Socket.IO clients and the browser, [`environments`] what programs in other
+//! languages need. [`contract`] is for the services alone, without `devenv`.
 
 pub mod clients;
+pub mod contract;
 pub mod database;
+pub mod environments;
 pub mod inventory;
 pub mod loader;
 pub mod project;
@@ -40,10 +43,11 @@ pub fn find_tool(tool: &str) -> Option<std::path::PathBuf> {
 }
 
 /// Asks again every `every` until there is an answer or the time is over.
-pub async fn until<T, F>(limit: Duration, every: Duration, mut ask: impl FnMut() -> F) -> Option<T>
-where
-    F: Future<Output = Option<T>>,
-{
+pub async fn until<T>(
+    limit: Duration,
+    every: Duration,
+    mut ask: impl AsyncFnMut() -> Option<T>,
+) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(answer) = ask().await {

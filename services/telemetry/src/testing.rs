@@ -1,6 +1,8 @@
 //! A private MariaDB for tests: its own data directory and loopback port,
 //! killed by its process id when dropped.
 
+pub mod process;
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpListener;
@@ -70,6 +72,11 @@ impl TestDatabase {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Whether it was started and not killed since.
+    pub fn is_up(&self) -> bool {
+        self.child.is_some()
     }
 
     /// Starts the server again on the same port and files; returns when it answers.
@@ -158,13 +165,34 @@ impl TestDatabase {
     /// # Panics
     /// When the server refuses them.
     pub async fn as_root(&self, statements: &'static str) {
-        let mut root = MySqlConnection::connect_with(&self.root())
-            .await
-            .expect("root connects");
         sqlx::raw_sql(statements)
-            .execute(&mut root)
+            .execute(&mut self.connect_as_root().await)
             .await
             .expect(statements);
+    }
+
+    /// A connection as the server's administrator.
+    ///
+    /// # Panics
+    /// When the server is down.
+    pub async fn connect_as_root(&self) -> MySqlConnection {
+        MySqlConnection::connect_with(&self.root())
+            .await
+            .expect("root connects")
+    }
+
+    /// The database as a URL.
+    pub fn url(&self) -> String {
+        let config = self.config("").database;
+        format!(
+            "mysql://{}:{}@{}:{}/{}",
+            config.user,
+            // The only characters in it that a URL would take otherwise.
+            config.password.reveal().replace(' ', "%20"),
+            config.host,
+            config.port,
+            config.name
+        )
     }
 
     /// Rows of `records`.

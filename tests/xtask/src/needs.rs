@@ -24,12 +24,12 @@ const NEEDS: &[Need] = &[
     Need {
         tool: "node",
         package: "nodejs",
-        why: "the page and the npm socket.io-client",
+        why: "the page, the npm socket.io-client and the seed services",
     },
     Need {
         tool: "npm",
         package: "npm",
-        why: "the page and the npm socket.io-client",
+        why: "the page, the npm socket.io-client and the seed services",
     },
     Need {
         tool: "chromium",
@@ -49,7 +49,7 @@ const NEEDS: &[Need] = &[
     Need {
         tool: "python3",
         package: "python3",
-        why: "the python-socketio client",
+        why: "the python-socketio client and the seed services",
     },
     Need {
         tool: "ip",
@@ -100,7 +100,10 @@ pub fn install() -> Vec<(&'static str, &'static str)> {
         .map(|need| (need.tool, need.why))
         .collect();
     if find("python3").is_some() && !python_makes_venvs() {
-        missing.push(("python3-venv", "the python-socketio client"));
+        missing.push((
+            "python3-venv",
+            "the python-socketio client and the seed services",
+        ));
     }
     missing
 }

@@ -1,6 +1,5 @@
 """The telemetry record: twelve fields, their bounds, and how a body becomes records."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -150,7 +149,7 @@ def _described(value: object) -> str:
         short = orjson.dumps(value[:40]).decode()
         return f"the string {short}{'…' if len(value) > 40 else ''}"
     if _is_number(value):
-        return re.sub(r"e\+?(-?)0*", r"e\1", repr(value))
+        return repr(value)
     return _kind(value)
 
 

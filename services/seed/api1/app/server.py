@@ -58,12 +58,43 @@ class Server(uvicorn.Server):
             loop.add_signal_handler(number, self._stop)
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take in who came before the end, then let uvicorn finish."""
+        # Connections that the system took and nobody accepted yet would be reset.
+        late = [one for listener in sockets or [] for one in _waiting(listener)]
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for one in late:
+            await loop.connect_accepted_socket(self._protocol, one)
+        # What they have to say is still on its way, and idle to uvicorn is who has
+        # not said it.
+        await asyncio.sleep(LINGER)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """Speak HTTP on a connection, as uvicorn does."""
+        return self.config.http_protocol_class(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+
     def _stop(self) -> None:
         if self._service.draining:
             return
         log.info("stopping")
         self._service.draining = True
         asyncio.get_running_loop().call_later(LINGER, setattr, self, "should_exit", True)
+
+
+def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accept whoever waits, and wait for nobody."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            yield connection
 
 
 def listen(port: int) -> socket.socket:

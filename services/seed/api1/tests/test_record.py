@@ -61,7 +61,7 @@ def test_every_missing_field_is_named() -> None:
         ("procesos_corriendo", 1.5, "is 1.5; expected an integer from 0 to 4294967295"),
         ("procesos_corriendo", -1, "is -1; expected an integer from 0 to 4294967295"),
         ("total_procesos", 2**32, "is 4294967296; expected an integer from 0 to 4294967295"),
-        ("total_procesos", 2e300, "is 2e300; expected an integer from 0 to 4294967295"),
+        ("total_procesos", 2e300, "is 2e+300; expected an integer from 0 to 4294967295"),
         ("procesos_zombie", "1", 'is the string "1"; expected an integer from 0 to 4294967295'),
         ("procesos_parados", [1], "is an array; expected an integer from 0 to 4294967295"),
         (

@@ -154,7 +154,7 @@ function plain(value) {
 
 /** A bad value as a message shows it: numbers as they are, strings cut short. */
 function described(value) {
-  if (typeof value === "number") return String(value).replace("e+", "e");
+  if (typeof value === "number") return String(value);
   if (typeof value === "string") {
     const all = [...value];
     const short = JSON.stringify(all.slice(0, 40).join(""));

@@ -61,7 +61,7 @@ for (const [field, value, message] of [
   ["procesos_corriendo", 1.5, `is 1.5; ${INTEGER}`],
   ["procesos_corriendo", -1, `is -1; ${INTEGER}`],
   ["total_procesos", 2 ** 32, `is 4294967296; ${INTEGER}`],
-  ["total_procesos", 2e300, `is 2e300; ${INTEGER}`],
+  ["total_procesos", 2e300, `is 2e+300; ${INTEGER}`],
   ["procesos_zombie", "1", `is the string "1"; ${INTEGER}`],
   ["procesos_parados", [1], `is an array; ${INTEGER}`],
   ["hora", "x".repeat(41), `is the string "${"x".repeat(40)}"…; ${CLOCK}`],

@@ -61,8 +61,13 @@ export async function run(defaults, build) {
   log.info("stopping");
   service.draining = true;
   await pause(LINGER_MS);
+  // Right after the event loop has accepted whoever waited: who is not accepted yet
+  // when a listener closes is reset.
+  await new Promise((resolve) => setImmediate(resolve));
   const closed = new Promise((resolve) => server.close(resolve));
   await farewell?.();
+  // What was accepted last has its request still on the way.
+  await pause(LINGER_MS);
   connections.finish();
   if ((await Promise.race([closed, pause(GRACE_MS).then(() => "late")])) === "late") {
     log.warn("requests were still in flight after the grace period", { grace_ms: GRACE_MS });
