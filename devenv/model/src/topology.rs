@@ -191,10 +191,13 @@ pub struct PythonEnv {
     /// Absolute paths of the files that decide its contents: while none of them changes,
     /// it need not be made again.
     pub files: Vec<PathBuf>,
-    /// Requirement specifiers (PEP 508) to install as well, such as `flask>=3`. With
-    /// [`PythonKind::Pyproject`] they are all there is to install; without any there, the
-    /// project itself is installed, editable.
+    /// Those of the files that are installed from, with [`PythonKind::Requirements`]; the
+    /// others are included by them.
+    pub requirements: Vec<PathBuf>,
+    /// Requirement specifiers (PEP 508) to install as well, such as `flask>=3`.
     pub packages: Vec<String>,
+    /// Whether the project in `dir` is a package, to be installed editable.
+    pub project: bool,
     /// The version that production runs, such as `3.12`, if that is known.
     pub version: Option<String>,
 }

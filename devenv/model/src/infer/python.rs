@@ -117,13 +117,7 @@ fn given(look: &mut Look<'_>) -> Option<PythonEnv> {
             return project(look, &dir).map(|(env, _)| env);
         }
         _ => {
-            return Some(PythonEnv {
-                kind: PythonKind::Requirements,
-                dir,
-                files: with_included(look, files),
-                packages: Vec::new(),
-                version: None,
-            });
+            return Some(requirements(look, dir, files));
         }
     };
     Some(lock(look, kind, &dir))
@@ -221,17 +215,9 @@ fn installed(look: &mut Look<'_>, docker: &Docker) -> Option<(PythonEnv, String)
         }
     }
     let why = why?;
-    let files = with_included(look, files);
-    Some((
-        PythonEnv {
-            kind: PythonKind::Requirements,
-            dir: look.known.source.to_owned(),
-            files,
-            packages,
-            version: None,
-        },
-        why,
-    ))
+    let dir = look.known.source.to_owned();
+    let env = requirements(look, dir, files);
+    Some((PythonEnv { packages, ..env }, why))
 }
 
 /// The commands of a line for a shell, each as its words, without quotes.
@@ -326,18 +312,23 @@ fn beside(look: &mut Look<'_>) -> Option<(PythonEnv, String)> {
     if look.has("requirements.txt") {
         let file = look.path("requirements.txt");
         let why = format!("{} is there", look.shown(&file));
-        return Some((
-            PythonEnv {
-                kind: PythonKind::Requirements,
-                dir: look.known.source.to_owned(),
-                files: with_included(look, vec![file]),
-                packages: Vec::new(),
-                version: None,
-            },
-            why,
-        ));
+        let dir = look.known.source.to_owned();
+        return Some((requirements(look, dir, vec![file]), why));
     }
     project(look, look.known.source)
+}
+
+/// The environment of requirement files.
+fn requirements(look: &mut Look<'_>, dir: PathBuf, files: Vec<PathBuf>) -> PythonEnv {
+    PythonEnv {
+        kind: PythonKind::Requirements,
+        dir,
+        files: with_included(look, files.clone()),
+        requirements: files,
+        packages: Vec::new(),
+        project: false,
+        version: None,
+    }
 }
 
 /// The environment of a lock file, or of what there is without one.
@@ -351,13 +342,44 @@ fn lock(look: &mut Look<'_>, kind: PythonKind, dir: &Path) -> PythonEnv {
         }
     };
     let files = names.iter().map(|name| look.reading.asked(&dir.join(name)));
+    let files = files.filter(|file| file.is_file()).collect();
     PythonEnv {
         kind,
         dir: dir.to_owned(),
-        files: files.filter(|file| file.is_file()).collect(),
+        files,
+        requirements: Vec::new(),
         packages: Vec::new(),
+        project: is_package(look, dir),
         version: None,
     }
+}
+
+/// Whether the project in a folder can be installed: it has a build system or a
+/// `setup.py`, and for Poetry, which would fail otherwise, modules of its name.
+fn is_package(look: &mut Look<'_>, dir: &Path) -> bool {
+    let Some(table) = toml(look, &dir.join("pyproject.toml")) else {
+        return dir.join("setup.py").is_file();
+    };
+    if !table.contains_key("build-system") {
+        return dir.join("setup.py").is_file();
+    }
+    let Some(poetry) = table.get("tool").and_then(|t| t.get("poetry")) else {
+        return true;
+    };
+    let name = poetry
+        .get("name")
+        .or_else(|| table.get("project")?.get("name"));
+    let module = name
+        .and_then(|n| n.as_str())
+        .unwrap_or("")
+        .replace(['-', '.'], "_");
+    let package_mode = poetry.get("package-mode").and_then(|m| m.as_bool());
+    let has = |path: String| !module.is_empty() && dir.join(path).exists();
+    package_mode != Some(false)
+        && (poetry.get("packages").is_some()
+            || has(module.clone())
+            || has(format!("src/{module}"))
+            || has(format!("{module}.py")))
 }
 
 /// A `pyproject.toml` that has dependencies, or a `setup.py`.
@@ -369,11 +391,15 @@ fn project(look: &mut Look<'_>, dir: &Path) -> Option<(PythonEnv, String)> {
             let found = keys.iter().try_fold(&table, |t, k| t.get(*k)?.as_table());
             found.is_some()
         };
-        let why = |what: &str| format!("{} has [{what}]", look.shown(&path));
+        let shown = look.shown(&path);
+        let why = |what: &str| format!("{shown} has [{what}]");
         // Without a build system it is no package; only what it depends on is installed.
         if has(&["build-system"]) {
             let why = why("build-system");
-            return Some((lock(look, PythonKind::Pyproject, dir), why));
+            let env = lock(look, PythonKind::Pyproject, dir);
+            if env.project {
+                return Some((env, why));
+            }
         }
         if has(&["tool", "poetry", "dependencies"]) {
             let why = why("tool.poetry.dependencies");
