@@ -18,10 +18,12 @@ use crate::Options;
 
 /// From this many paths on a burst is no save but a checkout or an install: telling of
 /// its first tenth would only start work that the rest makes void.
-const STORM: usize = 200;
-/// The quiet that ends a storm, and the longest one.
-const STORM_QUIET: Duration = Duration::from_millis(50);
+const STORM: usize = 20;
+/// The quiet that ends a storm, and the longest one. A busy disk makes it pause.
+const STORM_QUIET: Duration = Duration::from_millis(100);
 const STORM_MAX: Duration = Duration::from_secs(5);
+/// Paths told of so recently count too: a storm may begin slowly, and pause.
+const STORM_MEMORY: Duration = Duration::from_millis(500);
 
 /// One change of one path.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +63,7 @@ struct Changed {
     at: Option<SystemTime>,
 }
 
-/// The times of the first and the last event since the last report.
+/// The time from the first to the last event since the last report.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     first: Instant,
@@ -95,6 +97,8 @@ struct State {
     forgotten: BTreeSet<u32>,
     rescan: bool,
     span: Option<Span>,
+    /// Some of the paths that were told of, and when.
+    recent: Vec<(Instant, PathBuf)>,
     /// More is about to be found out.
     held: bool,
     closed: bool,
@@ -180,7 +184,7 @@ impl Inbox {
                 let wait = state.writing > 0 || state.held;
                 let due = state
                     .span
-                    .map(|s| s.due(&self.options, state.paths.len(), wait));
+                    .map(|s| s.due(&self.options, state.weight(s), wait));
                 (due, wait, state.closed)
             };
             match due {
@@ -208,6 +212,18 @@ impl State {
             last: now,
         });
         span.last = now;
+    }
+
+    /// How many paths make this burst what it is: with those told of just before, each
+    /// once, because a log that is always written to is no storm.
+    fn weight(&self, span: Span) -> usize {
+        let recent = self.recent.iter().enumerate();
+        let before = recent.filter(|(i, (at, path))| {
+            span.first.saturating_duration_since(*at) < STORM_MEMORY
+                && !self.paths.contains_key(path)
+                && !self.recent[..*i].iter().any(|(_, p)| p == path)
+        });
+        self.paths.len() + before.count()
     }
 
     fn touch(&mut self, path: &Path, owners: &[u32], touch: Touch) {
@@ -249,9 +265,15 @@ impl State {
     }
 
     fn take(&mut self) -> Option<Taken> {
+        let detected = self.span.take()?.first;
         self.writing = 0;
+        let now = Instant::now();
+        self.recent.retain(|(at, _)| now - *at < STORM_MEMORY);
+        let room = STORM.saturating_sub(self.recent.len());
+        let told = self.paths.keys().take(room).cloned();
+        self.recent.extend(told.map(|path| (now, path)));
         Some(Taken {
-            detected: self.span.take()?.first,
+            detected,
             paths: std::mem::take(&mut self.paths),
             forgotten: std::mem::take(&mut self.forgotten),
             rescan: std::mem::take(&mut self.rescan),

@@ -87,8 +87,8 @@ pub struct Changes<O> {
 pub struct Options {
     /// A burst is over when nothing has happened for this long.
     pub quiet: Duration,
-    /// And after this time even if something goes on happening. Bursts of hundreds of
-    /// paths may take longer.
+    /// And after this time even if something goes on happening. One of dozens of paths,
+    /// as of a checkout, may take some seconds.
     pub max: Duration,
     /// More changed paths than this are not listed: [`Changes::rescan`] is set.
     pub max_paths: usize,

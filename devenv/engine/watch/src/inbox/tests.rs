@@ -172,17 +172,47 @@ async fn owners_and_times_are_gathered() {
 async fn a_storm_is_one_burst() {
     let inbox = inbox();
     let storm = async {
-        // Two seconds, with a pause that would end an ordinary burst.
+        // Four seconds, with pauses that would end an ordinary burst.
         for i in 0..10_000u32 {
             inbox.touch(Path::new(&format!("/p/{i}")), &[0], touch(Kind::Born));
             inbox.announce();
-            if i % 200 == 199 {
+            if i % 100 == 99 {
                 tokio::time::sleep(ms(40)).await;
             }
         }
     };
     let (burst, ()) = tokio::join!(inbox.next(), storm);
     assert_eq!(paths(&burst.unwrap()).len(), 10_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_that_begins_slowly_is_seen_for_what_it_is() {
+    let inbox = inbox();
+    let storm = async {
+        for i in 0..100u32 {
+            inbox.touch(Path::new(&format!("/p/{i}")), &[0], touch(Kind::Born));
+            inbox.announce();
+            tokio::time::sleep(ms(20)).await;
+        }
+    };
+    let told = async {
+        let mut told = Vec::new();
+        while told.iter().sum::<usize>() < 100 {
+            told.push(paths(&inbox.next().await.unwrap()).len());
+        }
+        told
+    };
+    let (told, ()) = tokio::join!(told, storm);
+    // One by one until it is one, and then the rest.
+    let expected: Vec<usize> = (1..STORM).map(|_| 1).chain([100 - STORM + 1]).collect();
+    assert_eq!(told, expected);
+    // A save afterwards is as quick as ever.
+    tokio::time::sleep(STORM_MEMORY).await;
+    let start = Instant::now();
+    inbox.touch(Path::new(A), &[0], touch(Kind::Changed));
+    inbox.announce();
+    inbox.next().await.unwrap();
+    assert_eq!(start.elapsed(), ms(10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,4 +291,34 @@ async fn the_last_burst_is_told_before_the_end() {
     assert_eq!(paths(&inbox.next().await.unwrap()), [A]);
     assert_eq!(inbox.next().await, None);
     assert_eq!(inbox.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_always_written_to_delays_no_save() {
+    let inbox = inbox();
+    let log = async {
+        loop {
+            inbox.touch(Path::new("/p/log"), &[0], touch(Kind::Changed));
+            inbox.announce();
+            tokio::time::sleep(ms(5)).await;
+        }
+    };
+    let saves = async {
+        for i in 0..200u32 {
+            let save = format!("/p/{i}");
+            let start = Instant::now();
+            inbox.touch(Path::new(&save), &[0], touch(Kind::Changed));
+            while !paths(&inbox.next().await.unwrap()).contains(&save.as_str()) {}
+            assert!(
+                start.elapsed() <= ms(100),
+                "save {i}: {:?}",
+                start.elapsed()
+            );
+            tokio::time::sleep(ms(50)).await;
+        }
+    };
+    tokio::select! {
+        () = log => unreachable!("it has no end"),
+        () = saves => {}
+    }
 }
