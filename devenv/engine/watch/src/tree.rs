@@ -2,8 +2,9 @@
 //!
 //! A folder is known by what the kernel calls it, so that one which several names lead
 //! to (symlinks) is watched once and told of by each of its names. An owner reaches a
-//! folder by one name only, the first that was found, the plain one before one through
-//! a symlink: that ends loops, and keeps the walk linear in the number of folders.
+//! folder by one name only, the plain one if there is one, else the first that was found:
+//! that ends loops, and keeps the walk linear in the number of folders. Where that name
+//! goes and another is left, everything is looked for anew.
 
 mod walk;
 mod why;
@@ -46,6 +47,8 @@ pub(crate) struct Name {
     pub(crate) scopes: Arc<[Id]>,
     /// What git ignores in it.
     pub(crate) rules: Arc<Rules>,
+    /// It leads through a symlink below the input.
+    pub(crate) linked: bool,
 }
 
 /// What one entry of a folder means, beside what the folder's readers make of it.
@@ -64,6 +67,8 @@ pub(crate) enum Hook {
 #[derive(Debug, Default)]
 pub(crate) struct Folder {
     pub(crate) names: Vec<Name>,
+    /// There are more names, which weren't needed.
+    spare_names: bool,
     pub(crate) hooks: BTreeMap<OsString, Vec<Hook>>,
 }
 
@@ -75,6 +80,8 @@ pub(crate) struct Start {
     pub(crate) scopes: Arc<[Id]>,
     /// The rules of the folder that it is in.
     pub(crate) above: Arc<Rules>,
+    /// It leads through a symlink below the input.
+    pub(crate) linked: bool,
 }
 
 /// Hears of a file that a walk came by, and who reads it.
@@ -105,6 +112,8 @@ pub(crate) struct Tree {
     mount_points: HashSet<PathBuf>,
     folders: HashMap<Key, Folder>,
     names: Names,
+    /// A folder has lost the name that it went by, and may have another.
+    lost_name: bool,
     /// What was known before, while everything is watched anew.
     before: Names,
     /// Why there is no queue.
@@ -132,6 +141,7 @@ impl Tree {
             mount_points: HashSet::new(),
             folders: HashMap::new(),
             names: Names::default(),
+            lost_name: false,
             before: Names::default(),
             no_queue,
             full: false,
@@ -153,6 +163,11 @@ impl Tree {
         self.names.knows(path)
     }
 
+    /// Whether only a rebuild can tell by which names folders can be reached.
+    pub(crate) fn lost_name(&self) -> bool {
+        self.lost_name
+    }
+
     /// Watches everything anew: what is there and what the rules say may both be
     /// otherwise than before. `seen` hears of the files that were not watched, and of
     /// inputs that are gone. What is watched before and after is watched all the time.
@@ -167,6 +182,7 @@ impl Tree {
         let starts = tops.iter().map(|top| self.start(scopes, top)).collect();
         self.walk(scopes, starts, seen);
         self.polls.sweep();
+        self.lost_name = false;
         let before = std::mem::take(&mut self.before);
         for top in tops {
             if before.knows(&top) && !self.knows(&top) {
@@ -201,6 +217,7 @@ impl Tree {
             path: top.into(),
             scopes: ids,
             above,
+            linked: false,
         }
     }
 
@@ -328,6 +345,7 @@ impl Tree {
             return;
         };
         folder.names.retain(|name| &*name.path != path);
+        self.lost_name |= folder.spare_names;
         if let Some(other) = folder.names.first() {
             self.polls.moved(key, &other.path);
         }

@@ -149,6 +149,7 @@ impl Worker {
                 }
             }
         }
+        self.stale |= self.tree.lost_name();
         if (self.stale || self.lost) && Instant::now() >= self.rested {
             self.rebuild();
         }
@@ -310,6 +311,7 @@ impl Worker {
                 path: path.as_path().into(),
                 scopes: ids.clone(),
                 above: folder.rules.clone(),
+                linked: folder.linked || !is_dir,
             };
             self.enter(start, new);
         }

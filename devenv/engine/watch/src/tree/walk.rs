@@ -104,7 +104,7 @@ impl Tree {
                 self.hook(&file, hook, true);
             }
         }
-        let child = |name: &OsString, is_dir| {
+        let child = |name: &OsString, is_dir: bool| {
             let path = path.join(name);
             // git takes a symlink for a file, whatever it leads to.
             let scopes = scopes.counting(&ids, &path, is_dir, &rules);
@@ -112,6 +112,7 @@ impl Tree {
                 path: path.into(),
                 scopes,
                 above: rules.clone(),
+                linked: ahead.start.linked || !is_dir,
             })
         };
         let folders = listing.dirs.iter().filter_map(|name| child(name, true));
@@ -136,6 +137,7 @@ impl Tree {
             path: path.clone(),
             scopes: ids,
             rules,
+            linked: ahead.start.linked,
         });
     }
 
@@ -143,11 +145,11 @@ impl Tree {
     /// and the folder's key, which may be another by then. `None`: there are none.
     fn who_is_new(&mut self, mut key: Key, ahead: &Ahead) -> Option<(Key, Arc<[Id]>)> {
         let (path, ids) = (&ahead.start.path, &ahead.start.scopes);
-        // Where folders are polled, the new name of one that was moved may be found
-        // before the old one is missed.
         let names = self.folders.get(&key).into_iter().flat_map(|f| &f.names);
         let left: Vec<Arc<Path>> = names
-            .filter(|name| !same(&name.path, path))
+            // The plain name is better. And where folders are polled, the new name of one
+            // that was moved may be found before the old one is missed.
+            .filter(|name| (name.linked && !ahead.start.linked) || !same(&name.path, path))
             .map(|name| name.path.clone())
             .collect();
         for name in &left {
@@ -164,6 +166,11 @@ impl Tree {
         } else {
             ids.iter().copied().filter(|id| !reached(id)).collect()
         };
+        if new.len() < ids.len()
+            && let Some(folder) = self.folders.get_mut(&key)
+        {
+            folder.spare_names |= folder.names.iter().any(|name| name.path != *path);
+        }
         (!new.is_empty()).then_some((key, new))
     }
 }

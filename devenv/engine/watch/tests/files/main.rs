@@ -8,6 +8,7 @@ mod folders;
 mod ignored;
 mod links;
 mod polling;
+mod random;
 mod storms;
 
 use std::{
@@ -22,10 +23,12 @@ use devenv_watch::{Changes, Input, Options, Watcher};
 /// Long enough for any machine; nothing waits so long unless it has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// With hardly any quiet, which makes tests fast and cuts bursts in unexpected places.
+/// With hardly any quiet, which makes tests fast and cuts bursts in unexpected places;
+/// but what has to be waited for is, on a slow machine too.
 fn options() -> Options {
     Options {
         quiet: Duration::from_millis(1),
+        max: DEADLINE / 4,
         ..Options::default()
     }
 }

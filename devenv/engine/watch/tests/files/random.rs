@@ -1,0 +1,136 @@
+//! Whatever is done to a tree, every difference is told of and every folder is watched.
+
+use std::os::unix::fs::symlink;
+
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rstest::rstest;
+
+use super::*;
+
+/// Folders; `x` is the one that may be ignored.
+const FOLDERS: &[&str] = &["a", "b", "x"];
+const FILES: &[&str] = &["f", "g"];
+const LINKS: &[&str] = &["l", "k"];
+
+/// A path of one to three folders.
+fn folder(rng: &mut impl Rng) -> String {
+    let depth = rng.random_range(1..4);
+    let names: Vec<&str> = (0..depth).map(|_| *FOLDERS.choose(rng).unwrap()).collect();
+    names.join("/")
+}
+
+fn file(rng: &mut impl Rng) -> String {
+    format!("{}/{}", folder(rng), FILES.choose(rng).unwrap())
+}
+
+/// Does something; most of it fails at times, which is fine.
+fn act(rng: &mut impl Rng, dir: &Path, outside: &Path, round: usize) {
+    let text = format!("{round} {}", rng.random::<u64>());
+    let path = |name: String| dir.join(name);
+    let _ = match rng.random_range(0..13) {
+        0..3 => {
+            let file = path(file(rng));
+            fs::create_dir_all(file.parent().unwrap()).and_then(|()| fs::write(file, text))
+        }
+        3 => fs::remove_file(path(file(rng))),
+        4 => fs::rename(path(file(rng)), path(file(rng))),
+        5 => {
+            let temporary = dir.join("witness/temporary");
+            fs::write(&temporary, text).and_then(|()| fs::rename(temporary, path(file(rng))))
+        }
+        6 => fs::create_dir_all(path(folder(rng))),
+        7 => fs::remove_dir_all(path(folder(rng))),
+        8 => fs::rename(path(folder(rng)), path(folder(rng))),
+        9 => symlink(
+            path(folder(rng)),
+            path(format!("a/{}", LINKS.choose(rng).unwrap())),
+        ),
+        10 => symlink(outside, path(LINKS.choose(rng).unwrap().to_string())),
+        11 => {
+            let link = LINKS.choose(rng).unwrap();
+            let at = if rng.random() { "a/" } else { "" };
+            fs::remove_file(path(format!("{at}{link}")))
+        }
+        _ => fs::write(
+            dir.join(".gitignore"),
+            if rng.random() { "x\n" } else { "\n" },
+        ),
+    };
+}
+
+/// The files that count, with their contents, and the folders.
+fn snapshot(dir: &Path) -> (BTreeMap<String, String>, BTreeSet<String>) {
+    let ignored = fs::read_to_string(dir.join(".gitignore")).is_ok_and(|t| t == "x\n");
+    let (mut files, mut folders) = (BTreeMap::new(), BTreeSet::new());
+    let mut ahead = vec![String::new()];
+    while let Some(folder) = ahead.pop() {
+        for entry in fs::read_dir(dir.join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let path = format!("{folder}{name}");
+            if (name == "x" && ignored) || path == "witness" {
+                continue;
+            }
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                ahead.push(format!("{path}/"));
+                folders.insert(path);
+            } else if kind.is_file() {
+                files.insert(path, fs::read_to_string(entry.path()).unwrap());
+            }
+        }
+    }
+    (files, folders)
+}
+
+#[rstest]
+#[tokio::test]
+async fn nothing_is_missed(#[values(1, 2, 3, 4, 5, 6, 7, 8)] seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let outside = tempfile::tempdir().unwrap();
+    let mut watched = Watched::new(|_| {}, vec![input("all", ".")], options()).await;
+    let (mut before, _) = snapshot(watched.dir.path());
+    for round in 0..60 {
+        for _ in 0..rng.random_range(1..12) {
+            act(&mut rng, watched.dir.path(), outside.path(), round);
+        }
+        let heard = watched.heard().await;
+        assert!(!heard.rescan);
+        let told: BTreeSet<&str> = heard.of("all").into_iter().collect();
+        let (after, folders) = snapshot(watched.dir.path());
+        let rules = told.contains(".gitignore");
+        for path in before.keys().chain(after.keys()) {
+            // What begins or ends to count is told of by the rules.
+            let same = before.get(path) == after.get(path);
+            let itself = Path::new(path)
+                .ancestors()
+                .any(|p| told.contains(p.to_str().unwrap()));
+            assert!(
+                same || itself || rules,
+                "seed {seed}, round {round}: {path} of {told:?}"
+            );
+        }
+        // Every folder is watched, by its own name.
+        let probes: Vec<String> = folders.iter().map(|f| format!("{f}/probe")).collect();
+        for probe in &probes {
+            watched.write(probe, "1");
+        }
+        let linked = LINKS.iter().any(|l| watched.path(l).is_symlink());
+        fs::write(outside.path().join("probe"), round.to_string()).unwrap();
+        let heard = watched.heard().await;
+        let told = heard.of("all");
+        for probe in &probes {
+            let found = told.contains(&probe.as_str());
+            assert!(found, "seed {seed}, round {round}: {probe} of {told:?}");
+        }
+        let reached = LINKS
+            .iter()
+            .any(|l| told.contains(&format!("{l}/probe").as_str()));
+        assert_eq!(linked, reached, "seed {seed}, round {round}: {told:?}");
+        for probe in &probes {
+            fs::remove_file(watched.path(probe)).unwrap();
+        }
+        watched.heard().await;
+        before = snapshot(watched.dir.path()).0;
+    }
+}
