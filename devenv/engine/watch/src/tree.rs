@@ -72,6 +72,8 @@ pub(crate) struct Folder {
     pub(crate) hooks: BTreeMap<OsString, Vec<Hook>>,
 }
 
+pub(crate) type Folders = HashMap<Key, Folder>;
+
 /// Where a walk begins, or goes on.
 #[derive(Debug)]
 pub(crate) struct Start {
@@ -110,7 +112,7 @@ pub(crate) struct Tree {
     polls: Arc<Polls>,
     stop: Arc<AtomicBool>,
     mount_points: HashSet<PathBuf>,
-    folders: HashMap<Key, Folder>,
+    folders: Folders,
     names: Names,
     /// A folder has lost the name that it went by, and may have another.
     lost_name: bool,
@@ -139,7 +141,7 @@ impl Tree {
             polls,
             stop,
             mount_points: HashSet::new(),
-            folders: HashMap::new(),
+            folders: Folders::new(),
             names: Names::default(),
             lost_name: false,
             before: Names::default(),
@@ -157,12 +159,6 @@ impl Tree {
         self.folders.get(&key)
     }
 
-    /// Whether this is a folder that somebody reads, a file that is an input, or a
-    /// symlink to one of these.
-    pub(crate) fn knows(&self, path: &Path) -> bool {
-        self.names.knows(path)
-    }
-
     /// Whether only a rebuild can tell by which names folders can be reached.
     pub(crate) fn lost_name(&self) -> bool {
         self.lost_name
@@ -171,8 +167,11 @@ impl Tree {
     /// Watches everything anew: what is there and what the rules say may both be
     /// otherwise than before. `seen` hears of the files that were not watched, and of
     /// inputs that are gone. What is watched before and after is watched all the time.
-    pub(crate) fn rebuild(&mut self, scopes: &Scopes, seen: Seen<'_>) {
-        let watched = std::mem::take(&mut self.folders);
+    ///
+    /// What isn't any more is returned: the queue may hold events of it, and
+    /// [`Tree::end`] ends its watches.
+    pub(crate) fn rebuild(&mut self, scopes: &Scopes, seen: Seen<'_>) -> Folders {
+        let mut watched = std::mem::take(&mut self.folders);
         self.before = std::mem::take(&mut self.names);
         self.silent.clear();
         self.full = false;
@@ -185,16 +184,23 @@ impl Tree {
         self.lost_name = false;
         let before = std::mem::take(&mut self.before);
         for top in tops {
-            if before.knows(&top) && !self.knows(&top) {
+            if before.knows(&top) && !self.names.knows(&top) {
                 let ids = scopes.at(&top);
                 seen(top, &ids);
             }
         }
-        if let Some(queue) = &self.queue {
-            for key in watched.into_keys() {
-                if let (Key::Watch(watch), false) = (key, self.folders.contains_key(&key)) {
-                    queue.unwatch(watch);
-                }
+        watched.retain(|key, _| !self.folders.contains_key(key));
+        watched
+    }
+
+    /// Ends the watches of folders that a rebuild has left out.
+    pub(crate) fn end(&self, left_out: Folders) {
+        for key in left_out.into_keys() {
+            // It may have come back while its events were read.
+            if let (Key::Watch(watch), Some(queue)) = (key, &self.queue)
+                && !self.folders.contains_key(&key)
+            {
+                queue.unwatch(watch);
             }
         }
     }

@@ -1,18 +1,17 @@
 //! The thread that watches: reads events, finds whose they are, keeps the tree of
 //! watches as the folders are.
 
+mod events;
+
 use std::{
-    ffi::OsStr,
-    fs,
     os::fd::OwnedFd,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -21,14 +20,14 @@ use rustix::{
 };
 use tokio::sync::watch;
 
+use self::events::{Writing, look};
 use crate::{
     Mode,
-    inbox::{Inbox, Kind, Touch},
-    inotify::{Told, What},
+    inbox::{Inbox, Kind},
+    inotify::Told,
     poll::Found,
     scope::{Id, Scopes},
-    scratch::is_scratch,
-    tree::{Hook, Key, Name, Start, Tree},
+    tree::{Folders, Key, Tree},
 };
 
 /// What the thread is told.
@@ -82,7 +81,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Worker {
     tree: Tree,
-    scopes: Scopes,
+    scopes: Arc<Scopes>,
     shared: Arc<Shared>,
     orders: mpsc::Receiver<Order>,
     bell: Orders,
@@ -93,6 +92,14 @@ pub(crate) struct Worker {
     lost: bool,
     /// Not before this the tree is built again, so that nobody can keep us busy.
     rested: Instant,
+}
+
+/// What a rebuild has left out.
+#[derive(Debug, Default)]
+struct LeftOut {
+    folders: Folders,
+    /// Who read them.
+    scopes: Arc<Scopes>,
 }
 
 impl Drop for Worker {
@@ -113,7 +120,7 @@ impl Worker {
     ) -> Self {
         Self {
             tree,
-            scopes: Scopes::default(),
+            scopes: Arc::default(),
             shared,
             orders,
             bell,
@@ -138,7 +145,7 @@ impl Worker {
     /// Handles all that has come.
     fn turn(&mut self) {
         // First what happened under the old inputs, then the new ones.
-        self.read();
+        self.read(&LeftOut::default());
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Set(scopes) => self.set(scopes),
@@ -188,9 +195,10 @@ impl Worker {
 
     /// Takes over new inputs.
     fn set(&mut self, scopes: Scopes) {
-        self.scopes = scopes;
-        self.tree.rebuild(&self.scopes, &mut |_, _| {});
+        let scopes = std::mem::replace(&mut self.scopes, Arc::new(scopes));
+        let folders = self.tree.rebuild(&self.scopes, &mut |_, _| {});
         self.stale = false;
+        self.leave(LeftOut { folders, scopes });
         self.tell_mode();
         self.shared.taken.send_modify(|n| *n += 1);
     }
@@ -198,21 +206,28 @@ impl Worker {
     /// Builds the tree of watches anew for the same inputs.
     fn rebuild(&mut self) {
         let start = Instant::now();
-        let (shared, scopes) = (&self.shared, &self.scopes);
+        let (shared, scopes) = (&self.shared, self.scopes.clone());
         let mut seen = |path: PathBuf, ids: &Arc<[Id]>| {
-            let owners = scopes.owners(ids);
             let touch = look(&path, Kind::Changed, Writing::IfEmpty);
-            shared.inbox.touch(&path, &owners, touch);
+            shared.inbox.touch(&path, &scopes.owners(ids), touch);
         };
-        self.tree.rebuild(scopes, &mut seen);
+        let folders = self.tree.rebuild(&scopes, &mut seen);
         // Told of only now: who looks at everything from here on misses nothing.
         if self.lost {
             self.shared.inbox.lost();
         }
         (self.stale, self.lost) = (false, false);
+        self.leave(LeftOut { folders, scopes });
         self.tell_mode();
         let took = start.elapsed().max(Duration::from_millis(1));
         self.rested = Instant::now() + took * 4;
+    }
+
+    /// Takes leave of folders that a rebuild has left out: what happened in them while
+    /// it went on is in the queue.
+    fn leave(&mut self, left_out: LeftOut) {
+        self.read(&left_out);
+        self.tree.end(left_out.folders);
     }
 
     fn tell_mode(&self) {
@@ -234,7 +249,7 @@ impl Worker {
     }
 
     /// Reads all events that wait.
-    fn read(&mut self) {
+    fn read(&mut self, left_out: &LeftOut) {
         // They are copied out of the kernel's buffer, because reading borrows the
         // queue and handling adds to it.
         let mut batch = Vec::new();
@@ -253,7 +268,14 @@ impl Worker {
                         is_dir,
                         what,
                     } => {
-                        self.event(Key::Watch(watch), &name, is_dir, what, true);
+                        let key = Key::Watch(watch);
+                        if self.tree.folder(key).is_none()
+                            && let Some(folder) = left_out.folders.get(&key)
+                        {
+                            self.last_event(&left_out.scopes, folder, &name, is_dir, what);
+                        } else {
+                            self.event(key, &name, is_dir, what, true);
+                        }
                     }
                 }
             }
@@ -268,158 +290,6 @@ impl Worker {
             }
         }
     }
-
-    /// Something happened to an entry of a folder.
-    fn event(&mut self, key: Key, name: &OsStr, is_dir: bool, what: What, closes: bool) {
-        let Some(folder) = self.tree.folder(key) else {
-            return;
-        };
-        let hooks: Vec<Hook> = folder.hooks.get(name).cloned().unwrap_or_default();
-        let names = folder.names.clone();
-        for hook in hooks {
-            self.hooked(hook, is_dir, what, closes);
-        }
-        for folder in names {
-            self.named(&folder, name, is_dir, what, closes);
-        }
-    }
-
-    /// Something happened to an entry of a folder that is read.
-    fn named(&mut self, folder: &Name, name: &OsStr, is_dir: bool, what: What, closes: bool) {
-        let path = folder.path.join(name);
-        let appears = matches!(what, What::Came { .. } | What::Gone { .. });
-        if (name == ".gitignore" && what != What::Writing) || (name == ".git" && appears) {
-            self.stale |= self.scopes.any_follows_git(&folder.scopes);
-        }
-        if appears && self.tree.knows(&path) {
-            // A folder takes with it what is in it, and nothing else tells.
-            if is_dir && what == (What::Gone { moved: true }) {
-                self.touch(&path, &folder.scopes, Kind::Gone, Writing::No);
-            }
-            self.tree.forget(&path);
-        }
-        let ids = self
-            .scopes
-            .counting(&folder.scopes, &path, is_dir, &folder.rules);
-        if ids.is_empty() {
-            return;
-        }
-        if let What::Came { new } = what
-            && (is_dir || path.is_symlink())
-        {
-            let start = Start {
-                path: path.as_path().into(),
-                scopes: ids.clone(),
-                above: folder.rules.clone(),
-                linked: folder.linked || !is_dir,
-            };
-            self.enter(start, new);
-        }
-        if !is_dir && !is_scratch(name) {
-            self.changed(&path, &ids, what, closes);
-        }
-    }
-
-    /// Something happened to a name that matters beside what its folder is.
-    fn hooked(&mut self, hook: Hook, is_dir: bool, what: What, closes: bool) {
-        let appears = matches!(what, What::Came { .. } | What::Gone { .. });
-        match hook {
-            Hook::Way => self.stale |= appears,
-            Hook::Rules(path, ids) => {
-                self.stale |= what != What::Writing;
-                self.changed(&path, &ids, what, closes);
-            }
-            Hook::Link(path, ids) => self.changed(&path, &ids, what, closes),
-            Hook::Top(top) => {
-                if appears {
-                    self.tree.forget(&top);
-                }
-                if let What::Came { new } = what {
-                    let start = self.tree.start(&self.scopes, &top);
-                    self.enter(start, new);
-                }
-                // By what it was, not by what is there by now.
-                if !is_dir || what == (What::Gone { moved: true }) {
-                    self.changed(&top, &self.scopes.at(&top), what, closes);
-                }
-            }
-        }
-    }
-
-    /// Watches what has appeared, and tells of the files in it.
-    fn enter(&mut self, start: Start, new: bool) {
-        let kind = if new { Kind::Born } else { Kind::Changed };
-        let (shared, scopes) = (&self.shared, &self.scopes);
-        let mut seen = |path: PathBuf, ids: &Arc<[Id]>| {
-            if !path.file_name().is_some_and(is_scratch) {
-                // It may have been made before there was a watch, and be written after.
-                let owners = scopes.owners(ids);
-                shared
-                    .inbox
-                    .touch(&path, &owners, look(&path, kind, Writing::IfEmpty));
-            }
-        };
-        self.tree.walk(scopes, vec![start], &mut seen);
-    }
-
-    /// `closes`: who writes to the file is heard of when he closes it.
-    fn changed(&self, path: &Path, ids: &[Id], what: What, closes: bool) {
-        match what {
-            What::Came { new: true } if closes => {
-                self.touch(path, ids, Kind::Born, Writing::IfEmpty);
-            }
-            What::Came { new: true } => self.touch(path, ids, Kind::Born, Writing::No),
-            What::Came { new: false } => self.touch(path, ids, Kind::Changed, Writing::No),
-            What::Gone { .. } => self.touch(path, ids, Kind::Gone, Writing::No),
-            What::Changed => self.touch(path, ids, Kind::Changed, Writing::No),
-            What::Writing if self.shared.inbox.is_writing(path) => {}
-            What::Writing => self.touch(path, ids, Kind::Changed, Writing::Yes),
-        }
-    }
-
-    fn touch(&self, path: &Path, ids: &[Id], kind: Kind, writing: Writing) {
-        let owners = self.scopes.owners(ids);
-        self.shared
-            .inbox
-            .touch(path, &owners, look(path, kind, writing));
-    }
-}
-
-/// Whether the file will be closed by one who writes to it.
-#[derive(Debug, Clone, Copy)]
-enum Writing {
-    Yes,
-    No,
-    /// It was just created; one who writes begins with nothing.
-    IfEmpty,
-}
-
-/// Adds what the filesystem says about a file that has changed.
-fn look(path: &Path, kind: Kind, writing: Writing) -> Touch {
-    let stat = match kind {
-        Kind::Gone => None,
-        _ => fs::metadata(path)
-            .or_else(|_| fs::symlink_metadata(path))
-            .ok(),
-    };
-    let empty = || stat.as_ref().is_some_and(|s| s.is_file() && s.len() == 0);
-    Touch {
-        kind,
-        writing: match writing {
-            Writing::Yes => true,
-            Writing::No => false,
-            Writing::IfEmpty => empty(),
-        },
-        at: stat.as_ref().and_then(changed_at),
-    }
-}
-
-/// When it became what it is: ctime, because a file that is moved into place or made
-/// executable keeps its mtime.
-fn changed_at(stat: &fs::Metadata) -> Option<SystemTime> {
-    let seconds = Duration::from_secs(stat.ctime().try_into().ok()?);
-    let nanos = Duration::from_nanos(stat.ctime_nsec().try_into().ok()?);
-    SystemTime::UNIX_EPOCH.checked_add(seconds + nanos)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! A worker without its thread, so that events can pile up.
 
+use std::{fs, path::Path};
+
 use super::*;
 use crate::{Options, inotify::Queue, poll::Polls, scope::Scope};
 

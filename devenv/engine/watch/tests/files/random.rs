@@ -23,39 +23,55 @@ fn file(rng: &mut impl Rng) -> String {
     format!("{}/{}", folder(rng), FILES.choose(rng).unwrap())
 }
 
-/// Does something; most of it fails at times, which is fine.
-fn act(rng: &mut impl Rng, dir: &Path, outside: &Path, round: usize) {
+/// Does something, and says what; much of it fails, which is fine.
+fn act(rng: &mut impl Rng, dir: &Path, outside: &Path, round: usize) -> String {
     let text = format!("{round} {}", rng.random::<u64>());
-    let path = |name: String| dir.join(name);
-    let _ = match rng.random_range(0..13) {
-        0..3 => {
-            let file = path(file(rng));
-            fs::create_dir_all(file.parent().unwrap()).and_then(|()| fs::write(file, text))
-        }
-        3 => fs::remove_file(path(file(rng))),
-        4 => fs::rename(path(file(rng)), path(file(rng))),
-        5 => {
-            let temporary = dir.join("witness/temporary");
-            fs::write(&temporary, text).and_then(|()| fs::rename(temporary, path(file(rng))))
-        }
-        6 => fs::create_dir_all(path(folder(rng))),
-        7 => fs::remove_dir_all(path(folder(rng))),
-        8 => fs::rename(path(folder(rng)), path(folder(rng))),
-        9 => symlink(
-            path(folder(rng)),
-            path(format!("a/{}", LINKS.choose(rng).unwrap())),
+    let path = |name: &str| dir.join(name);
+    let link = LINKS.choose(rng).unwrap();
+    let (from, to) = (folder(rng), folder(rng));
+    let (file, other) = (file(rng), file(rng));
+    let (what, result) = match rng.random_range(0..13) {
+        0..3 => (format!("write {file}"), {
+            let folder = path(&file).parent().unwrap().to_owned();
+            fs::create_dir_all(folder).and_then(|()| fs::write(path(&file), text))
+        }),
+        3 => (format!("rm {file}"), fs::remove_file(path(&file))),
+        4 => (
+            format!("mv {file} {other}"),
+            fs::rename(path(&file), path(&other)),
         ),
-        10 => symlink(outside, path(LINKS.choose(rng).unwrap().to_string())),
+        5 => (format!("write over {file}"), {
+            let temporary = path("witness/temporary");
+            fs::write(&temporary, text).and_then(|()| fs::rename(temporary, path(&file)))
+        }),
+        6 => (format!("mkdir -p {to}"), fs::create_dir_all(path(&to))),
+        7 => (format!("rm -r {from}"), fs::remove_dir_all(path(&from))),
+        8 => (
+            format!("mv {from} {to}"),
+            fs::rename(path(&from), path(&to)),
+        ),
+        9 => (
+            format!("ln -s {to} a/{link}"),
+            symlink(path(&to), path(&format!("a/{link}"))),
+        ),
+        10 => (
+            format!("ln -s outside {link}"),
+            symlink(outside, path(link)),
+        ),
         11 => {
-            let link = LINKS.choose(rng).unwrap();
             let at = if rng.random() { "a/" } else { "" };
-            fs::remove_file(path(format!("{at}{link}")))
+            let link = format!("{at}{link}");
+            (format!("rm {link}"), fs::remove_file(path(&link)))
         }
-        _ => fs::write(
-            dir.join(".gitignore"),
-            if rng.random() { "x\n" } else { "\n" },
-        ),
+        _ => {
+            let rules = if rng.random() { "x\n" } else { "\n" };
+            (
+                format!("ignore {rules:?}"),
+                fs::write(path(".gitignore"), rules),
+            )
+        }
     };
+    what + if result.is_ok() { "" } else { " (fails)" }
 }
 
 /// The files that count, with their contents, and the folders.
@@ -91,9 +107,10 @@ async fn nothing_is_missed(#[values(1, 2, 3, 4, 5, 6, 7, 8)] seed: u64) {
     let mut watched = Watched::new(|_| {}, vec![input("all", ".")], options()).await;
     let (mut before, _) = snapshot(watched.dir.path());
     for round in 0..60 {
-        for _ in 0..rng.random_range(1..12) {
-            act(&mut rng, watched.dir.path(), outside.path(), round);
-        }
+        let acts: Vec<String> = (0..rng.random_range(1..12))
+            .map(|_| act(&mut rng, watched.dir.path(), outside.path(), round))
+            .collect();
+        let context = format!("seed {seed}, round {round}, {acts:#?}");
         let heard = watched.heard().await;
         assert!(!heard.rescan);
         let told: BTreeSet<&str> = heard.of("all").into_iter().collect();
@@ -105,9 +122,10 @@ async fn nothing_is_missed(#[values(1, 2, 3, 4, 5, 6, 7, 8)] seed: u64) {
             let itself = Path::new(path)
                 .ancestors()
                 .any(|p| told.contains(p.to_str().unwrap()));
+            let was = (before.get(path), after.get(path));
             assert!(
                 same || itself || rules,
-                "seed {seed}, round {round}: {path} of {told:?}"
+                "{path} {was:?} of {told:?}: {context}"
             );
         }
         // Every folder is watched, by its own name.
@@ -121,12 +139,12 @@ async fn nothing_is_missed(#[values(1, 2, 3, 4, 5, 6, 7, 8)] seed: u64) {
         let told = heard.of("all");
         for probe in &probes {
             let found = told.contains(&probe.as_str());
-            assert!(found, "seed {seed}, round {round}: {probe} of {told:?}");
+            assert!(found, "{probe} of {told:?}: {context}");
         }
         let reached = LINKS
             .iter()
             .any(|l| told.contains(&format!("{l}/probe").as_str()));
-        assert_eq!(linked, reached, "seed {seed}, round {round}: {told:?}");
+        assert_eq!(linked, reached, "{told:?}: {context}");
         for probe in &probes {
             fs::remove_file(watched.path(probe)).unwrap();
         }
