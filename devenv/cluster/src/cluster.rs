@@ -33,6 +33,7 @@ use crate::controllers::ingress::{Ingresses, routes_without_endpoints};
 use crate::controllers::knative::{Front, KnativeServices};
 use crate::controllers::replicaset::ReplicaSets;
 use crate::controllers::runtime::{self, Controller};
+use crate::ground::Ground;
 use crate::host::HostPrograms;
 use crate::image::ImageTable;
 use crate::net::balance::Balancer;
@@ -49,6 +50,7 @@ use crate::pod::ip::IpPool;
 use crate::pod::kubelet::{Command, Kubelet};
 use crate::pod::logs::LogStore;
 use crate::pod::probes::NetProber;
+use crate::pod::runtime::PodRuntime;
 use crate::pod::sandbox::ProcessRuntime;
 use crate::pod::spec::Surroundings;
 use crate::store::Store;
@@ -63,7 +65,7 @@ pub struct Cluster {
     images: ImageTable,
     api: ApiServer,
     dialer: Dialer,
-    netd: Arc<Netd>,
+    ground: Arc<Ground>,
     proxy: Arc<Proxy>,
     fronts: Arc<Vec<Front>>,
     kubelet_tx: mpsc::Sender<Command>,
@@ -103,16 +105,18 @@ impl Cluster {
             owner_gid: options.owner.1,
         };
         let store_path = options.state_dir.join("store.redb");
-        let (netd, store) = tokio::join!(
-            blocking("start netd", move || Netd::start(netd_options)
-                .map_err(ClusterError::from)),
+        let (isolation, address) = (options.isolation, options.address);
+        let (ground, store) = tokio::join!(
+            blocking("start netd", move || {
+                Ground::start(isolation, netd_options, address).map_err(ClusterError::from)
+            }),
             blocking("open the store", move || {
                 let store = Store::open(&store_path)?;
                 fresh::prepare(&store)?;
                 Ok(store)
             }),
         );
-        let (netd, store) = (Arc::new(netd?), store?);
+        let (ground, store) = (Arc::new(ground?), store?);
 
         let (failed_tx, failed_rx) = mpsc::channel(8);
         let (deciding, running, carrying) = (
@@ -121,27 +125,40 @@ impl Cluster {
             Tasks::new(failed_tx),
         );
 
-        let sockets = Sockets::new();
-        carrying.spawn("socket stock", {
-            let (sockets, netd, stop) = (sockets.clone(), netd.clone(), carrying.stop_token());
-            async move { sockets.refill(netd, stop).await }
-        });
-        start_dns(&netd, &store, &carrying).await?;
-        let dialer = Dialer::new(sockets.clone(), &netd, store.clone(), options.also_at);
-        start_way_out(&netd, &dialer, &carrying).await;
+        let sockets = match &*ground {
+            Ground::Sandbox(netd) => {
+                let sockets = Sockets::new();
+                carrying.spawn("socket stock", {
+                    let (sockets, stop) = (sockets.clone(), carrying.stop_token());
+                    let netd = netd.clone();
+                    async move { sockets.refill(netd, stop).await }
+                });
+                sockets
+            }
+            Ground::Ports(ports) => Sockets::on_loopback(ports.loopback.clone()),
+        };
+        let dialer = Dialer::new(sockets.clone(), &ground, store.clone(), options.also_at);
+        // Plain processes have this machine's resolver and its way out.
+        if let Ground::Sandbox(netd) = &*ground {
+            start_dns(netd, &store, &carrying).await?;
+            start_way_out(netd, &dialer, &carrying).await;
+        }
 
         let logs = LogStore::new(run_dir.join("logs"), store.clone())
             .map_err(ClusterError::io("make the folder for logs"))?;
-        let in_cluster = blocking("listen for the API in the cluster", {
-            let netd = netd.clone();
-            move || Ok(netd.listen_tcp(API_IN_CLUSTER)?)
-        })
-        .await?;
+        let in_cluster = match &*ground {
+            Ground::Sandbox(netd) => {
+                let netd = netd.clone();
+                let listen = move || Ok(netd.listen_tcp(API_IN_CLUSTER)?);
+                Some(blocking("listen for the API in the cluster", listen).await?)
+            }
+            Ground::Ports(_) => None,
+        };
         let api = ApiServer::start(
             store.clone(),
             ApiOptions {
                 listen: options.api_listen,
-                in_cluster: Some(in_cluster),
+                in_cluster,
                 kubeconfig: options.state_dir.join("kubeconfig"),
                 tls_dir: options.state_dir.join("tls"),
                 project: options.project,
@@ -169,7 +186,7 @@ impl Cluster {
             &deciding,
             &store,
             "deployment controller",
-            Deployments::new(store.clone(), recorder.clone()),
+            Deployments::new(store.clone(), recorder.clone()).on_loopback(ground.loopback()),
         );
         control(
             &deciding,
@@ -209,17 +226,26 @@ impl Cluster {
         let cluster_ips = ClusterIps::new(
             store.clone(),
             recorder.clone(),
-            netd.clone(),
+            ground.clone(),
             carrier,
             routed.clone(),
         );
         control(&carrying, &store, "ClusterIPs", cluster_ips);
 
+        let runtime: Arc<dyn PodRuntime> = match &*ground {
+            Ground::Sandbox(netd) => Arc::new(ProcessRuntime::new(netd.clone())),
+            Ground::Ports(ports) => {
+                ports
+                    .give_way(&[&options.state_dir, &run_dir], options.owner)
+                    .map_err(ClusterError::io("give the state folder to its owner"))?;
+                Arc::new(ports.runtime(store.clone(), run_dir.join("plain"), options.owner))
+            }
+        };
         // Folders of the project and its state may be mounted, nothing else of the machine.
         let project_dir = options.state_dir.parent().map(Path::to_owned);
         let shared = Arc::new(Shared {
             store: store.clone(),
-            runtime: Arc::new(ProcessRuntime::new(netd.clone())),
+            runtime,
             images: images.clone(),
             prober: Arc::new(NetProber::new(sockets.clone())),
             recorder,
@@ -243,7 +269,7 @@ impl Cluster {
             images,
             api,
             dialer,
-            netd,
+            ground,
             proxy,
             fronts,
             kubelet_tx,
@@ -276,7 +302,12 @@ impl Cluster {
 
     /// Runs programs that must end with devenv, such as builds.
     pub fn host_programs(&self) -> HostPrograms {
-        HostPrograms::new(self.netd.clone())
+        HostPrograms::new(self.ground.clone())
+    }
+
+    /// What people should know about how pods run here.
+    pub fn notes(&self) -> Vec<String> {
+        self.ground.note().into_iter().collect()
     }
 
     /// The ingress' counters.
@@ -379,11 +410,11 @@ impl Cluster {
         self.running.stop().await;
         self.api.shutdown().await;
         self.carrying.stop().await;
-        let (store, netd) = (self.store, self.netd);
+        let (store, ground) = (self.store, self.ground);
         let closed = blocking("close the store", move || {
             let closed = store.close().map_err(ClusterError::from);
             // Takes everything that still runs in the sandbox with it.
-            drop(netd);
+            drop(ground);
             closed
         });
         if let Err(error) = closed.await {

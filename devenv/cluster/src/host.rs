@@ -3,25 +3,26 @@
 
 use std::sync::Arc;
 
-use devenv_sandbox::Netd;
 pub use devenv_sandbox::{Exit, HostChild, HostProcess, SandboxError};
+
+use crate::ground::Ground;
 
 /// Runs them. Cheap to clone; it keeps the cluster's network alive.
 #[derive(Debug, Clone)]
 pub struct HostPrograms {
-    netd: Arc<Netd>,
+    ground: Arc<Ground>,
 }
 
 impl HostPrograms {
-    pub(crate) fn new(netd: Arc<Netd>) -> HostPrograms {
-        HostPrograms { netd }
+    pub(crate) fn new(ground: Arc<Ground>) -> HostPrograms {
+        HostPrograms { ground }
     }
 
     /// Starts a program. Blocks for a few milliseconds.
     ///
     /// # Errors
-    /// As [`Netd::run_host`].
+    /// As [`devenv_sandbox::Netd::run_host`].
     pub fn run(&self, process: &HostProcess) -> Result<HostChild, SandboxError> {
-        self.netd.run_host(process)
+        self.ground.run_host(process)
     }
 }

@@ -11,6 +11,7 @@ pub mod store;
 // Controllers, pods, networks and the facade go below this line.
 pub mod cluster;
 pub mod controllers;
+mod ground;
 pub mod host;
 pub mod image;
 pub mod net;
@@ -19,6 +20,7 @@ mod time;
 
 pub use cluster::{Cluster, ClusterError, ClusterOptions, TaskFailed};
 pub use devenv_sandbox::{Access, Bind};
+pub use ground::Isolation;
 pub use host::HostPrograms;
 pub use image::{ImageTable, RunSpec};
 pub use net::dial::ServicePort;

@@ -10,6 +10,7 @@ pub mod egress;
 pub mod endpoints;
 pub mod forward;
 pub mod front;
+pub mod loopback;
 pub mod resolv;
 pub mod routed;
 pub mod well_known;

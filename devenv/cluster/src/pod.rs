@@ -14,6 +14,7 @@ pub mod kubelet;
 mod limits;
 pub mod links;
 pub mod logs;
+pub mod plain;
 pub mod probes;
 pub mod runtime;
 pub mod sandbox;

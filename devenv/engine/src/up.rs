@@ -10,7 +10,8 @@ use std::{
 
 use devenv_model::{ImageSource, LoadOptions, Object, Topology};
 use devenv_platform::{
-    Database, DatabaseOptions, Endpoints, LocalOptions, LocalTarget, Target, TargetError, address,
+    Database, DatabaseOptions, Endpoints, Isolation, LocalOptions, LocalTarget, Target,
+    TargetError, address,
     cloudsql::{MigrateError, migrate},
     doctor::Needs,
 };
@@ -108,6 +109,8 @@ pub struct UpOptions {
     pub timeout: Duration,
     /// Whether saved files are reloaded.
     pub watch: bool,
+    /// How pods are kept apart from the machine and from each other.
+    pub isolation: Isolation,
 }
 
 /// What the machine must have for this topology.
@@ -407,6 +410,7 @@ fn local_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> 
             service: sql.service.clone(),
             also_at: sql.also_at.clone(),
         }),
+        isolation: options.isolation,
     }
 }
 

@@ -9,5 +9,6 @@ pub mod host;
 mod local;
 mod target;
 
+pub use devenv_cluster::Isolation;
 pub use local::{DatabaseOptions, FIELD_MANAGER, LocalOptions, LocalTarget};
 pub use target::{BuiltImage, Database, DatabaseFacts, Endpoints, Target, TargetError, Volumes};

@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use devenv_cluster::{Cluster, ClusterOptions, ServicePort};
+use devenv_cluster::{Cluster, ClusterOptions, Isolation, ServicePort};
 use devenv_model::Topology;
 use futures_util::StreamExt;
 use k8s_openapi::api::{
@@ -55,6 +55,8 @@ pub struct LocalOptions {
     pub cloud_run: Vec<String>,
     /// The database that will be asked for, if any.
     pub database: Option<DatabaseOptions>,
+    /// How pods are kept apart.
+    pub isolation: Isolation,
 }
 
 /// What has to be known of the database before the cluster starts.
@@ -171,6 +173,8 @@ impl LocalTarget {
         let cluster = Cluster::start(ClusterOptions {
             project: options.project.clone(),
             state_dir: options.state_dir.clone(),
+            isolation: options.isolation,
+            address: own,
             api_listen,
             namespace: options.namespace.clone(),
             owner,
@@ -181,6 +185,7 @@ impl LocalTarget {
             env_for_knative: vec![("INGRESS_URL".to_owned(), ingress.clone())],
         })
         .await?;
+        notes.extend(cluster.notes());
         let client = Client::new(cluster.api_service(), options.namespace.clone());
         let endpoints = Mutex::new(Endpoints {
             project: options.project.clone(),

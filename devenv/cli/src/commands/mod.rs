@@ -14,7 +14,8 @@ mod url;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand, ValueEnum};
+use devenv_engine::Isolation;
 use devenv_model::LoadOptions;
 
 use crate::{error::CliError, project::Project, render::Format};
@@ -99,6 +100,47 @@ impl Command {
 }
 
 pub use up::Asked;
+
+/// How pods are kept apart, as commands that start them take it.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct IsolationArgs {
+    /// How pods are kept apart: in namespaces, as plain processes that get their port
+    /// in PORT, or in namespaces where this machine allows them
+    #[arg(
+        long,
+        value_name = "HOW",
+        env = "DEVENV_ISOLATION",
+        default_value = "auto"
+    )]
+    isolation: How,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum How {
+    Auto,
+    Sandbox,
+    Ports,
+}
+
+impl IsolationArgs {
+    /// What was asked for.
+    pub fn get(self) -> Isolation {
+        match self.isolation {
+            How::Auto => Isolation::Auto,
+            How::Sandbox => Isolation::Sandbox,
+            How::Ports => Isolation::Ports,
+        }
+    }
+
+    /// The same as a word, for another process of this program.
+    pub fn name(self) -> &'static str {
+        match self.isolation {
+            How::Auto => "auto",
+            How::Sandbox => "sandbox",
+            How::Ports => "ports",
+        }
+    }
+}
 
 /// A namespace as Kubernetes takes it: an RFC 1123 label.
 pub fn namespace(text: &str) -> Result<String, String> {

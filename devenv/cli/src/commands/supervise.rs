@@ -29,6 +29,8 @@ pub struct SuperviseArgs {
     /// Don't reload what is saved
     #[arg(long)]
     no_watch: bool,
+    #[command(flatten)]
+    isolation: super::IsolationArgs,
 }
 
 pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCode, CliError> {
@@ -46,6 +48,7 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
         load,
         timeout: args.timeout,
         watch: !args.no_watch,
+        isolation: args.isolation.get(),
     };
     let result = {
         let mut work = std::pin::pin!(devenv_engine::up(&options, topology, &bus));

@@ -57,6 +57,8 @@ pub struct UpArgs {
     /// Don't reload what is saved
     #[arg(long)]
     pub no_watch: bool,
+    #[command(flatten)]
+    pub isolation: super::IsolationArgs,
 }
 
 /// How long pods get to end when the system is stopped.
@@ -165,6 +167,7 @@ async fn detached(
         .args(["--timeout", &args.timeout.as_secs().to_string()])
         .args(args.no_watch.then_some("--no-watch"))
         .args(args.profile.iter().flat_map(|p| ["--profile", p]))
+        .args(["--isolation", args.isolation.name()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log);
@@ -258,6 +261,7 @@ async fn foreground(
         load: context.load_options(args.profile.as_deref()),
         timeout: args.timeout,
         watch: !args.no_watch,
+        isolation: args.isolation.get(),
     };
     let namespace = topology.project().namespace.clone();
     let running = {

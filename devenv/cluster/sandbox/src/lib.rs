@@ -23,7 +23,7 @@
 //! the caller for the rest of the machine.
 //!
 //! Where namespaces are forbidden, [`Plain`] keeps the promise that nothing
-//! outlives the supervisor, without the rooms; [`Tree`] is either.
+//! outlives the supervisor, without the rooms.
 
 #![warn(missing_docs)]
 
@@ -51,7 +51,6 @@ mod redirect;
 mod roles;
 mod rootfs;
 mod spec;
-mod tree;
 mod wire;
 
 pub use error::SandboxError;
@@ -64,4 +63,3 @@ pub use roles::run_role_if_asked;
 pub use spec::{
     Access, Bind, ContainerSpec, Exit, FileMount, HostProcess, Limits, PodEvent, PodSpec, Tmpfs,
 };
-pub use tree::Tree;

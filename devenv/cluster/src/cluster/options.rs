@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 use devenv_ingress::ProxyError;
@@ -10,6 +10,7 @@ use devenv_sandbox::SandboxError;
 
 use super::TaskFailed;
 use crate::api::ApiError;
+use crate::ground::Isolation;
 use crate::net::dial::ServicePort;
 use crate::store::StoreError;
 
@@ -20,6 +21,10 @@ pub struct ClusterOptions {
     pub project: String,
     /// The project's state folder, `.devenv`; it exists and is private.
     pub state_dir: PathBuf,
+    /// How pods are kept apart.
+    pub isolation: Isolation,
+    /// The project's own loopback address.
+    pub address: Ipv4Addr,
     /// Where the API listens.
     pub api_listen: SocketAddr,
     /// The kubeconfig's default namespace.

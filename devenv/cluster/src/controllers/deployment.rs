@@ -2,6 +2,7 @@
 
 pub mod plan;
 pub mod status;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::owner::{controller_of, controller_reference, hash_of};
 use super::runtime::{Again, Controller, Key, ReconcileError};
 use crate::api;
 use crate::kinds::{self, KindRef};
+use crate::net::loopback::Loopback;
 use crate::store::{Object, Store, StoreError, WatchEvent};
 use plan::{Action, Desired, Set, Strategy};
 
@@ -29,12 +31,23 @@ pub const REVISION: &str = "deployment.kubernetes.io/revision";
 pub struct Deployments {
     store: Store,
     recorder: Recorder,
+    /// Set where pods share this machine's ports.
+    loopback: Option<Arc<Loopback>>,
 }
 
 impl Deployments {
     /// A controller on this store.
     pub fn new(store: Store, recorder: Recorder) -> Deployments {
-        Deployments { store, recorder }
+        Deployments {
+            store,
+            recorder,
+            loopback: None,
+        }
+    }
+
+    /// The same where pods share this machine's ports: those that cannot run twice take turns.
+    pub fn on_loopback(self, loopback: Option<Arc<Loopback>>) -> Deployments {
+        Deployments { loopback, ..self }
     }
 
     fn owned(&self, deployment: &Object) -> Vec<Arc<Object>> {
@@ -196,8 +209,9 @@ impl Controller for Deployments {
         }
         let typed: Deployment = object.typed()?;
         let spec = typed.spec.unwrap_or_default();
-        let desired = desired(&object, &spec)?;
+        let mut desired = desired(&object, &spec)?;
         let sets = self.observe(&object);
+        let turn = self.take_turns(&object, &mut desired, &sets).await;
         for action in plan::plan(&desired, &sets) {
             self.act(&object, &desired, &action)?;
         }
@@ -214,7 +228,7 @@ impl Controller for Deployments {
         let (status, again) = status::status(&desired, &sets, &context);
         self.store
             .update_status(&kinds::DEPLOYMENT, &key.namespace, &key.name, status)?;
-        Ok(again)
+        Ok(turn.into_iter().chain(again).min())
     }
 }
 

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use devenv_sandbox::{GATEWAY, Netd};
+use devenv_sandbox::GATEWAY;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use super::endpoints;
@@ -19,6 +19,7 @@ use super::routed::Routed;
 use crate::controllers::endpointslice::SERVICE_LABEL;
 use crate::controllers::events::{EventType, Recorder};
 use crate::controllers::runtime::{Again, Controller, Key, ReconcileError};
+use crate::ground::Ground;
 use crate::kinds::{self, KindRef};
 use crate::store::{Store, WatchEvent};
 
@@ -33,7 +34,7 @@ type Place = (SocketAddrV4, Protocol);
 pub struct ClusterIps {
     store: Store,
     recorder: Recorder,
-    netd: Arc<Netd>,
+    ground: Arc<Ground>,
     carrier: Carrier,
     routed: Routed,
     fronts: HashMap<Key, BTreeMap<Place, Front>>,
@@ -42,17 +43,17 @@ pub struct ClusterIps {
 
 impl ClusterIps {
     /// A controller whose fronts are the carrier's.
-    pub fn new(
+    pub(crate) fn new(
         store: Store,
         recorder: Recorder,
-        netd: Arc<Netd>,
+        ground: Arc<Ground>,
         carrier: Carrier,
         routed: Routed,
     ) -> ClusterIps {
         ClusterIps {
             store,
             recorder,
-            netd,
+            ground,
             carrier,
             routed,
             fronts: HashMap::new(),
@@ -61,7 +62,7 @@ impl ClusterIps {
     }
 
     async fn open(&self, (addr, protocol): Place) -> Result<Front, ReconcileError> {
-        let (netd, carrier) = (self.netd.clone(), self.carrier.clone());
+        let (ground, carrier) = (self.ground.clone(), self.carrier.clone());
         let failed = |why: String| {
             ReconcileError::Other(format!(
                 "cannot listen at {addr} ({protocol}) in the cluster: {why}"
@@ -69,8 +70,8 @@ impl ClusterIps {
         };
         let opened = tokio::task::spawn_blocking(move || {
             let front = match protocol {
-                Protocol::Tcp => netd.listen_tcp(addr).map(|l| carrier.tcp(l)),
-                Protocol::Udp => netd.bind_udp(addr).map(|s| carrier.udp(s)),
+                Protocol::Tcp => ground.listen_tcp(addr).map(|l| carrier.tcp(l)),
+                Protocol::Udp => ground.bind_udp(addr).map(|s| carrier.udp(s)),
             };
             front.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
         });

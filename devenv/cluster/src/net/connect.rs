@@ -2,7 +2,8 @@
 //!
 //! A socket keeps the network namespace that it was born in. netd makes them 64
 //! at a time and hands them over; here they wait, so that a connection costs no
-//! round trip to netd.
+//! round trip to netd. Where the cluster has no network of its own, the table of
+//! its loopback addresses leads to its pods instead.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,6 +17,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::loopback::Loopback;
+
 /// How many sockets netd makes at a time.
 const BATCH: usize = 64;
 /// When fewer are left, more are asked for.
@@ -28,6 +31,8 @@ pub struct Sockets {
 }
 
 struct Shared {
+    /// Set where there is no network of the cluster's own; the stock stays empty then.
+    loopback: Option<Arc<Loopback>>,
     state: Mutex<State>,
     /// For the refilling task: the stock is low.
     low: Notify,
@@ -59,8 +64,18 @@ impl Default for Sockets {
 impl Sockets {
     /// An empty stock; [`Sockets::refill`] must run for it to fill.
     pub fn new() -> Sockets {
+        Sockets::with(None)
+    }
+
+    /// Connections by way of the cluster's loopback addresses.
+    pub fn on_loopback(loopback: Arc<Loopback>) -> Sockets {
+        Sockets::with(Some(loopback))
+    }
+
+    fn with(loopback: Option<Arc<Loopback>>) -> Sockets {
         Sockets {
             shared: Arc::new(Shared {
+                loopback,
                 state: Mutex::default(),
                 low: Notify::new(),
                 filled: Notify::new(),
@@ -112,11 +127,22 @@ impl Sockets {
     /// # Errors
     /// What connect(2) says, or that the cluster's network is gone.
     pub async fn connect(&self, addr: SocketAddrV4) -> io::Result<TcpStream> {
+        if let Some(loopback) = &self.shared.loopback {
+            return loopback.connect(addr).await;
+        }
         let fd = self.take().await?;
         let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(fd));
         // Requests and probes are small: waiting to fill a segment would only delay them.
         socket.set_nodelay(true)?;
         socket.connect(SocketAddr::V4(addr)).await
+    }
+
+    /// Where an address of the cluster is for datagrams.
+    pub fn real(&self, addr: SocketAddrV4) -> SocketAddrV4 {
+        match &self.shared.loopback {
+            Some(loopback) => loopback.for_datagrams(addr).unwrap_or(addr),
+            None => addr,
+        }
     }
 
     async fn take(&self) -> io::Result<OwnedFd> {

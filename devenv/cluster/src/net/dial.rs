@@ -11,12 +11,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use devenv_sandbox::{GATEWAY, Netd, POD_PREFIX, SERVICE_RANGE};
+use devenv_sandbox::{GATEWAY, POD_PREFIX, SERVICE_RANGE};
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::connect::Sockets;
 use super::endpoints;
 use super::well_known::HOST;
+use crate::ground::Ground;
 use crate::store::Store;
 
 /// How long a connection to another machine may take.
@@ -38,7 +39,7 @@ pub struct ServicePort {
 pub struct Dialer {
     sockets: Sockets,
     /// For datagrams. Weak: dropping the network is not delayed by who might still dial.
-    netd: Weak<Netd>,
+    ground: Weak<Ground>,
     store: Store,
     also_at: Arc<BTreeMap<SocketAddrV4, ServicePort>>,
 }
@@ -60,15 +61,15 @@ enum Way<'a> {
 
 impl Dialer {
     /// Connections to a key of `also_at` lead to the Service that it names.
-    pub fn new(
+    pub(crate) fn new(
         sockets: Sockets,
-        netd: &Arc<Netd>,
+        ground: &Arc<Ground>,
         store: Store,
         also_at: BTreeMap<SocketAddrV4, ServicePort>,
     ) -> Dialer {
         Dialer {
             sockets,
-            netd: Arc::downgrade(netd),
+            ground: Arc::downgrade(ground),
             store,
             also_at: Arc::new(also_at),
         }
@@ -94,7 +95,7 @@ impl Dialer {
     /// What the system says; `AddrNotAvailable` for an address that leads nowhere from a pod.
     pub async fn datagrams(&self, addr: SocketAddrV4) -> io::Result<UdpSocket> {
         let (socket, to) = match way(addr, &self.also_at) {
-            Way::Cluster => (self.own_datagrams().await?, addr),
+            Way::Cluster => (self.own_datagrams().await?, self.sockets.real(addr)),
             Way::Loopback => {
                 let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, addr.port());
                 (UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?, to)
@@ -112,9 +113,9 @@ impl Dialer {
 
     async fn own_datagrams(&self) -> io::Result<UdpSocket> {
         let gone = || io::Error::new(io::ErrorKind::NetworkDown, "the cluster's network is gone");
-        let netd = self.netd.upgrade().ok_or_else(gone)?;
+        let ground = self.ground.upgrade().ok_or_else(gone)?;
         let bound =
-            tokio::task::spawn_blocking(move || netd.bind_udp(SocketAddrV4::new(GATEWAY, 0)));
+            tokio::task::spawn_blocking(move || ground.bind_udp(SocketAddrV4::new(GATEWAY, 0)));
         // A panic there is a bug of the sandbox; here the network is gone.
         let socket = bound.await.map_err(|_| gone())?.map_err(io::Error::other)?;
         UdpSocket::from_std(socket)

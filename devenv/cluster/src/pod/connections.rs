@@ -17,6 +17,18 @@ pub(super) fn inbound(pid: u32) -> usize {
     count(&[read("tcp"), read("tcp6")])
 }
 
+/// Connections of this machine that others opened to these ports.
+pub(super) fn inbound_at(ports: &HashSet<u16>) -> usize {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/net/{name}"));
+    let tables = ["tcp", "tcp6"].map(|name| read(name).unwrap_or_default());
+    let is_one = |entry: &Entry<'_>| {
+        let port = u16::from_str_radix(entry.local_port, 16);
+        entry.state == ESTABLISHED && port.is_ok_and(|port| ports.contains(&port))
+    };
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    lines.filter_map(parse).filter(is_one).count()
+}
+
 /// One line of the list.
 struct Entry<'a> {
     local_port: &'a str,
@@ -100,5 +112,9 @@ mod tests {
             .expect("connects");
         // Over loopback: seen, and not counted.
         assert_eq!(inbound(std::process::id()), before);
+        let port = listener.local_addr().expect("an address").port();
+        let _server = listener.accept().expect("accepted");
+        assert_eq!(inbound_at(&HashSet::from([port])), 1);
+        assert_eq!(inbound_at(&HashSet::new()), 0);
     }
 }

@@ -397,7 +397,11 @@ impl Instance {
                     let (reason, message) = if out_of_memory && ended != Ended::Code(0) {
                         (Some("OOMKilled"), Some(self.slots[index].memory_limit()))
                     } else {
-                        (None, None)
+                        let why = self.sandbox.as_ref().and_then(|s| s.explain(&container));
+                        if let Some(why) = &why {
+                            self.tell(EventType::Warning, "PortInUse", why);
+                        }
+                        (None, why)
                     };
                     self.ended(index, ended, reason, message);
                 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use devenv_sandbox::{Bind, Limits, Tmpfs};
+use k8s_openapi::api::core::v1::Container;
 use tokio::io::AsyncRead;
 
 use super::volumes::File;
@@ -13,6 +14,8 @@ use super::volumes::File;
 /// A pod to be made.
 #[derive(Debug, Clone)]
 pub struct SandboxSpec {
+    /// The pod's namespace.
+    pub namespace: String,
     /// Host name inside the pod.
     pub hostname: String,
     /// The pod's address.
@@ -112,6 +115,9 @@ pub enum RuntimeError {
     /// The sandbox refused.
     #[error(transparent)]
     Sandbox(#[from] devenv_sandbox::SandboxError),
+    /// The container asks for what this runtime cannot give; it starts when that is mended.
+    #[error("{0}")]
+    Config(String),
     /// A handle of the operating system could not be used.
     #[error("cannot read the pod's output or events")]
     Io(#[from] std::io::Error),
@@ -148,6 +154,16 @@ pub trait PodRuntime: Send + Sync + std::fmt::Debug {
 /// One pod. Dropping the last handle kills everything in it.
 #[async_trait]
 pub trait PodSandbox: Send + Sync + std::fmt::Debug {
+    /// Changes the container's own variables, over those of its image, before its command line is
+    /// made from them and it is started. A runtime that gives pods a network of their own has
+    /// nothing to change.
+    fn prepare(
+        &self,
+        _container: &Container,
+        _image: &[(String, String)],
+        _own: &mut Vec<(String, String)>,
+    ) {
+    }
     /// Starts a container; again after it ended, under the same name.
     async fn start(&self, spec: StartSpec) -> Result<Started, RuntimeError>;
     /// Runs a short command in the running container `spec.name` and waits for its end (exec probes).
@@ -156,6 +172,10 @@ pub trait PodSandbox: Send + Sync + std::fmt::Debug {
     async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError>;
     /// The next event; dropping the future loses nothing.
     async fn next_event(&self) -> SandboxEvent;
+    /// Why the container's last run ended as it did, where the runtime knows more than its exit code.
+    fn explain(&self, _container: &str) -> Option<String> {
+        None
+    }
     /// How many connections from outside the pod its servers hold now.
     async fn inbound(&self) -> usize;
     /// Kills everything in the pod; [`SandboxEvent::Gone`] follows.

@@ -59,10 +59,14 @@ impl ConfigError {
     }
 }
 
-/// Everything that is needed to start `container`.
+/// Everything that is needed to start `container`. Its runtime changes its variables by `prepare`.
 ///
 /// # Errors
 /// What is missing or not supported.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a container is made of comes from that many places"
+)]
 pub(crate) fn start_spec(
     pod: &Pod,
     container: &Container,
@@ -71,8 +75,10 @@ pub(crate) fn start_spec(
     facts: &Facts,
     policy: &HostPolicy,
     around: &Surroundings,
+    prepare: impl FnOnce(&mut Vec<(String, String)>),
 ) -> Result<StartSpec, ConfigError> {
-    let own = environment(pod, container, configs, facts).map_err(|e| ConfigError::new(e.0))?;
+    let mut own = environment(pod, container, configs, facts).map_err(|e| ConfigError::new(e.0))?;
+    prepare(&mut own);
     let mounts =
         mounts(pod, container, configs, facts, policy, &own).map_err(|e| ConfigError::new(e.0))?;
     let argv = command_line(container, image, &own);
@@ -274,6 +280,7 @@ mod tests {
             &Facts::default(),
             &policy,
             &around,
+            |_| {},
         )
     }
 

@@ -4,6 +4,7 @@ mod http;
 mod lifecycle;
 mod load;
 mod network;
+mod plain;
 mod rig;
 mod rollouts;
 mod traffic;
@@ -27,6 +28,13 @@ fn trial<F: Future<Output = ()>>(name: &str, run: impl FnOnce() -> F + Send + 's
 
 fn main() {
     devenv_sandbox::run_role_if_asked();
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, word, dir] = arguments.as_slice()
+        && word == "plain-tree"
+    {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        return runtime.block_on(plain::tree(dir));
+    }
     // RUST_LOG=devenv_cluster=debug tells what a failing test saw.
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -78,6 +86,16 @@ fn main() {
         trial("deleting_takes_everything_along", workloads::deleted),
         trial("a_cluster_goes_on_after_a_shutdown", lifecycle::goes_on),
         trial("the_database_ends_last", lifecycle::ends_in_order),
+        trial("plain::pods_are_reached_by_name", plain::reached),
+        trial("plain::hard_coded_ports_take_turns", plain::takes_turns),
+        trial("plain::configuration_is_elsewhere", plain::configured),
+        trial("plain::probes_and_restarts", plain::probed_and_restarted),
+        trial(
+            "plain::sigkill_leaves_nothing",
+            plain::killed_leaves_nothing,
+        ),
+        trial("plain::it_is_fallen_back_to", plain::falls_back),
+        trial("plain::forbidden", plain::forbidden),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }

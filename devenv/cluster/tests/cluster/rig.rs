@@ -1,13 +1,13 @@
 //! A cluster in a temporary folder, and what all tests do with it.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use devenv_cluster::kinds::{self, KindRef};
 use devenv_cluster::store::Object;
-use devenv_cluster::{Cluster, ClusterOptions, RunSpec, ServicePort, api};
+use devenv_cluster::{Cluster, ClusterOptions, Isolation, RunSpec, ServicePort, api};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
@@ -19,7 +19,38 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Rig {
     pub cluster: Cluster,
     pub ingress: SocketAddr,
-    pub dir: Arc<tempfile::TempDir>,
+    pub dir: Arc<Folder>,
+}
+
+/// A project's folder.
+pub struct Folder {
+    path: PathBuf,
+    /// Removes it, unless it is another process's.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Folder {
+    pub fn new() -> Folder {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir_all(dir.path().join("web")).expect("made");
+        std::fs::write(dir.path().join("web/index.html"), "hello from web\n").expect("written");
+        Folder {
+            path: dir.path().to_owned(),
+            _temporary: Some(dir),
+        }
+    }
+
+    /// One that another process has made, and removes.
+    pub fn of_another(path: &Path) -> Folder {
+        Folder {
+            path: path.to_owned(),
+            _temporary: None,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 fn listener() -> std::net::TcpListener {
@@ -37,13 +68,18 @@ pub fn port_of(service: &str, port: u16) -> ServicePort {
 
 impl Rig {
     pub async fn start() -> Rig {
-        let dir = tempfile::tempdir().expect("a folder");
-        std::fs::create_dir_all(dir.path().join("web")).expect("made");
-        std::fs::write(dir.path().join("web/index.html"), "hello from web\n").expect("written");
-        Rig::start_in(Arc::new(dir)).await
+        Rig::start_as(Isolation::Sandbox).await
     }
 
-    pub async fn start_in(dir: Arc<tempfile::TempDir>) -> Rig {
+    pub async fn start_as(isolation: Isolation) -> Rig {
+        Rig::start_in_as(Arc::new(Folder::new()), isolation).await
+    }
+
+    pub async fn start_in(dir: Arc<Folder>) -> Rig {
+        Rig::start_in_as(dir, Isolation::Sandbox).await
+    }
+
+    pub async fn start_in_as(dir: Arc<Folder>, isolation: Isolation) -> Rig {
         let state_dir = dir.path().join(".devenv");
         std::fs::create_dir_all(&state_dir).expect("made");
         let ingress = listener();
@@ -55,6 +91,8 @@ impl Rig {
         let cluster = Cluster::start(ClusterOptions {
             project: "test".into(),
             state_dir,
+            isolation,
+            address: [127, 100, 7, 9].into(),
             api_listen: ([127, 0, 0, 1], 0).into(),
             namespace: "default".into(),
             owner,
@@ -215,10 +253,15 @@ impl Rig {
         );
     }
 
-    /// The pod's log as the API serves it.
+    /// The log of a pod that has ended, as the API serves it.
     pub async fn log(&self, pod: &str) -> String {
         // The pump may be a moment behind the exit.
-        let path = format!("/api/v1/namespaces/default/pods/{pod}/log?follow=true&container=c");
+        self.log_of(pod, true).await
+    }
+
+    /// The pod's log as the API serves it; with `follow` to its end.
+    pub async fn log_of(&self, pod: &str, follow: bool) -> String {
+        let path = format!("/api/v1/namespaces/default/pods/{pod}/log?follow={follow}&container=c");
         let request = http::Request::get(path)
             .body(Empty::<Bytes>::new())
             .expect("a request");

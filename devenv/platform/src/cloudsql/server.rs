@@ -24,6 +24,7 @@ pub const CREDENTIALS_PASSWORD: &str = "DB_PASSWORD";
 
 const PORT: u16 = 3306;
 const NAME: &str = "cloudsql";
+const SOCKET: &str = "mysqld.sock";
 
 /// An account of the application's database.
 #[derive(Clone, PartialEq, Eq)]
@@ -82,7 +83,11 @@ impl Server {
             chown(&path, Some(self.owner.0), Some(self.owner.1))?;
         }
         io::Write::write_all(&mut &file, init_statements(account).as_bytes())?;
-        Ok(path)
+        // One that a killed server left names a process that may be another by now.
+        match fs::remove_file(self.data.join(format!("{SOCKET}.lock"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(path),
+        }
     }
 
     /// How the runtime starts the server: small buffers, no replication, and every
@@ -93,10 +98,9 @@ impl Server {
             self.engine.server.display().to_string(),
             "--no-defaults".to_owned(),
             format!("--datadir={}", self.data.display()),
-            "--bind-address=0.0.0.0".to_owned(),
-            format!("--port={PORT}"),
-            "--socket=/tmp/mysqld.sock".to_owned(),
-            "--pid-file=/tmp/mysqld.pid".to_owned(),
+            // In the data directory: a longer path may not fit into a socket's address.
+            format!("--socket={SOCKET}"),
+            "--pid-file=mysqld.pid".to_owned(),
             "--skip-name-resolve".to_owned(),
             "--skip-log-bin".to_owned(),
             "--character-set-server=utf8mb4".to_owned(),
@@ -158,6 +162,9 @@ impl Server {
                             "containers": [{
                                 "name": NAME,
                                 "image": self.image(),
+                                // Where pods share this machine's ports, these become its own.
+                                "env": [{"name": "HOST", "value": "0.0.0.0"}, {"name": "PORT", "value": PORT.to_string()}],
+                                "args": ["--bind-address=$(HOST)", "--port=$(PORT)"],
                                 "ports": [{"name": "mysql", "containerPort": PORT}],
                                 "readinessProbe": {"tcpSocket": {"port": "mysql"}, "periodSeconds": 1},
                                 // So that busy services leave it its share of the CPUs.

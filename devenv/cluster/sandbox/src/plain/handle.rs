@@ -238,6 +238,13 @@ impl Holder {
         self.ask(&HolderRequest::Signal(signal), &[]).map(drop)
     }
 
+    /// Kills a command beside the program with its process group; its end is
+    /// told as usual. Does nothing once it has ended.
+    pub fn kill_exec(&self, name: &str) {
+        // A holder that is gone has taken it along.
+        let _ = self.ask(&HolderRequest::KillExec(name.to_owned()), &[]);
+    }
+
     /// The TCP addresses at which the program and its descendants listen.
     ///
     /// # Errors

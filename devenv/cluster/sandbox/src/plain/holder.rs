@@ -142,6 +142,12 @@ impl Holder {
             HolderRequest::Signal(signal) => {
                 self.signal(signal).map(|()| (HolderReply::Signalled, None))
             }
+            HolderRequest::KillExec(name) => {
+                if let Some((pid, _)) = self.execs.iter().find(|(_, n)| *n == name) {
+                    let _ = killpg(*pid, Signal::SIGKILL);
+                }
+                Ok((HolderReply::Signalled, None))
+            }
             HolderRequest::Listening => {
                 let found = listening(&family::descendants());
                 Ok((HolderReply::Listening(found), None))

@@ -35,6 +35,8 @@ pub(crate) enum HolderRequest {
     Exec { name: String, process: HostProcess },
     /// To the process group of the program.
     Signal(i32),
+    /// SIGKILL to the process group of a command beside it, if it still runs.
+    KillExec(String),
     /// Where the program and its descendants listen.
     Listening,
 }

@@ -200,6 +200,13 @@ fn commands_run_beside() {
     };
     assert_eq!(event(&holder), ended("one", Exit::Code(4)));
     assert_eq!(out.join().unwrap(), "beside\n");
+    let hanging = holder
+        .exec("hanging", &shell("trap '' TERM; sleep 1000 & wait"))
+        .unwrap();
+    holder.kill_exec("hanging");
+    assert_eq!(event(&holder), ended("hanging", Exit::Signal(9)));
+    assert!(!alive(hanging.pid));
+    holder.kill_exec("hanging");
     // One that is still running when the program ends goes with it.
     let long = holder.exec("two", &shell("setsid sleep 1000")).unwrap();
     assert!(matches!(

@@ -10,7 +10,7 @@ use crate::net::resolv;
 use crate::pod::configs::StoredConfigs;
 use crate::pod::limits;
 use crate::pod::probes::plans;
-use crate::pod::runtime::{Ended, SandboxSpec};
+use crate::pod::runtime::{Ended, RuntimeError, SandboxSpec};
 use crate::pod::spec::start_spec;
 use crate::pod::volumes::{HostPolicy, memory_volumes};
 
@@ -34,6 +34,7 @@ impl Instance {
             (_, Err(error)) => Err(error.to_string()),
             (Some(ip), Ok(tmpfs)) => {
                 let spec = SandboxSpec {
+                    namespace: self.object.namespace().to_owned(),
                     hostname: resolv::hostname(&self.pod),
                     ip: ip.addr(),
                     files: resolv::files(&self.pod, ip.addr()),
@@ -110,6 +111,7 @@ impl Instance {
             &self.facts(),
             &policy,
             &self.shared.around,
+            |own| sandbox.prepare(&container, &image.run.env, own),
         ) {
             Ok(spec) => spec,
             Err(error) => {
@@ -125,6 +127,12 @@ impl Instance {
         };
         let started = match sandbox.start(spec.clone()).await {
             Ok(started) => started,
+            Err(RuntimeError::Config(message)) => {
+                if self.slots[index].wait("CreateContainerConfigError", message.clone()) {
+                    self.tell(EventType::Warning, "Failed", &format!("Error: {message}"));
+                }
+                return;
+            }
             Err(error) => {
                 let why = error.full();
                 self.tell(
