@@ -13,6 +13,7 @@ mod shape;
 use std::collections::HashMap;
 
 use crate::config::Located;
+use crate::image;
 use crate::kinds::{self, Kind};
 use crate::load::{Exposed, Named};
 use crate::names::{did_you_mean, one_of};
@@ -52,6 +53,22 @@ impl Found {
     /// The spec of the object's pods.
     pub(crate) fn pod_spec(&self) -> Option<At<'_>> {
         self.root().at(self.kind.pod_spec?)
+    }
+
+    /// The containers of the object's pods that run the image of a section of `devenv.toml`.
+    pub(crate) fn containers_of(&self, located: &Located, section: &str) -> Vec<At<'_>> {
+        let mapped = &located.config.image;
+        let Some(spec) = self.pod_spec() else {
+            return Vec::new();
+        };
+        let mut containers = spec.items_at("containers");
+        containers.retain(|container| {
+            container.str_at("image").is_some_and(|image| {
+                let mut keys = image::keys(image).into_iter();
+                keys.find(|key| mapped.contains_key(*key)) == Some(section)
+            })
+        });
+        containers
     }
 
     /// The labels of the object's pods.

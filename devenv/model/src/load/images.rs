@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use super::{existing, folder};
 use crate::config::{Located, RawImage, Reload, Requirements, Step};
 use crate::dockerfile::Said;
-use crate::image;
 use crate::infer::{self, Guess, Known};
 use crate::problem::Draft;
 use crate::reading::Reading;
@@ -158,26 +157,12 @@ fn image_workdir(
 
 /// The port of an image's containers, if all of them together have one only.
 fn only_port(located: &Located, name: &str, objects: &[Found]) -> Option<u16> {
-    let mapped = &located.config.image;
-    let mut ports = BTreeSet::new();
-    for object in objects {
-        let Some(spec) = object.pod_spec() else {
-            continue;
-        };
-        for container in spec.items_at("containers") {
-            let of_image = container.str_at("image").is_some_and(|image| {
-                let keys = image::keys(image);
-                keys.into_iter().find(|key| mapped.contains_key(*key)) == Some(name)
-            });
-            if of_image {
-                let numbers = container.items_at("ports");
-                let numbers = numbers
-                    .iter()
-                    .filter_map(|p| p.get("containerPort")?.node.as_i64());
-                ports.extend(numbers.filter_map(|n| u16::try_from(n).ok()));
-            }
-        }
-    }
+    let containers = objects.iter().flat_map(|o| o.containers_of(located, name));
+    let ports: BTreeSet<u16> = containers
+        .flat_map(|container| container.items_at("ports"))
+        .filter_map(|port| port.get("containerPort")?.node.as_i64())
+        .filter_map(|number| u16::try_from(number).ok())
+        .collect();
     match ports.iter().collect::<Vec<_>>().as_slice() {
         [one] => Some(**one),
         _ => None,

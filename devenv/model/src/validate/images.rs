@@ -55,7 +55,12 @@ pub(super) fn check(world: &World<'_>, out: &mut Vec<Draft>) {
 /// mistaken, unless the port can be chosen.
 pub(super) fn ports(world: &World<'_>, out: &mut Vec<Draft>) {
     for (name, exposed) in world.exposed {
-        let containers: Vec<At<'_>> = containers_of(world, name);
+        // Cloud Run tells its containers the port.
+        let objects = world.objects.iter();
+        let of_cluster = objects.filter(|o| !o.is("serving.knative.dev/v1", "Service"));
+        let containers: Vec<At<'_>> = of_cluster
+            .flat_map(|o| o.containers_of(world.located, name))
+            .collect();
         let chosen = containers.iter().any(|c| {
             let vars = c.items_at("env");
             vars.iter().any(|v| v.str_at("name") == Some("PORT"))
@@ -89,24 +94,6 @@ pub(super) fn ports(world: &World<'_>, out: &mut Vec<Draft>) {
             .related(port.span(), "the container's port"),
         );
     }
-}
-
-/// The containers that run an image of devenv.toml; not those of Cloud Run, which tells
-/// the port to its containers.
-fn containers_of<'w>(world: &World<'w>, name: &str) -> Vec<At<'w>> {
-    let mapped = &world.located.config.image;
-    let objects = world.objects.iter();
-    objects
-        .filter(|o| !o.is("serving.knative.dev/v1", "Service"))
-        .filter_map(|o| o.pod_spec())
-        .flat_map(|spec| spec.items_at("containers"))
-        .filter(|c| {
-            c.str_at("image").is_some_and(|image| {
-                let keys = image::keys(image);
-                keys.into_iter().find(|key| mapped.contains_key(*key)) == Some(name)
-            })
-        })
-        .collect()
 }
 
 fn unmapped(world: &World<'_>, image: &str, places: &[(At<'_>, String)]) -> Draft {
