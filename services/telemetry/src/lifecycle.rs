@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -60,8 +60,8 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
 
 /// Serves HTTP/1.1 (with upgrades) on `listener` until `stop` resolves; then
 /// lingers, awaits `farewell` (where long-lived connections are told to go),
-/// finishes what is in flight and returns, after [`LINGER`] + [`GRACE`] at the
-/// latest.
+/// finishes what is in flight and returns, after twice [`LINGER`] and [`GRACE`] at
+/// the latest.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -81,7 +81,11 @@ pub async fn serve(
     tracing::info!("stopping");
     drain.begin();
     let _ = tokio::time::timeout(LINGER, accept(&listener, &router, &close_rx)).await;
-    drop((listener, close_rx));
+    accept_who_waits(listener, &router, &close_rx);
+    drop(close_rx);
+    // Who was accepted last has the request still on the way, and idle to hyper is a
+    // connection on which it has not come.
+    tokio::time::sleep(LINGER).await;
     let finish = async {
         farewell.await;
         let _ = close_tx.send(());
@@ -105,27 +109,49 @@ async fn accept(listener: &TcpListener, router: &Router, close_rx: &watch::Recei
                 continue;
             }
         };
-        let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(SILENCE)
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        let mut close_rx = close_rx.clone();
-        tokio::spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            let ended = tokio::select! {
-                ended = &mut connection => ended,
-                _ = close_rx.changed() => {
-                    // Ends an idle connection at once, a busy one after its answer.
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection ended with an error");
-            }
-        });
+        attend(stream, router, close_rx);
     }
+}
+
+/// Accepts those that the system took while nobody looked, and then listens no more:
+/// who is not accepted when a listener closes is reset.
+fn accept_who_waits(listener: TcpListener, router: &Router, close_rx: &watch::Receiver<()>) {
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Ok((stream, _)) = listener.accept() {
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream));
+        match stream {
+            Ok(stream) => attend(stream, router, close_rx),
+            Err(error) => tracing::warn!(%error, "accepting a connection failed"),
+        }
+    }
+}
+
+/// Serves one connection in a task of its own.
+fn attend(stream: TcpStream, router: &Router, close_rx: &watch::Receiver<()>) {
+    let _ = stream.set_nodelay(true);
+    let service = TowerToHyperService::new(router.clone());
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(SILENCE)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut close_rx = close_rx.clone();
+    tokio::spawn(async move {
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            _ = close_rx.changed() => {
+                // Ends an idle connection at once, a busy one after its answer.
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended with an error");
+        }
+    });
 }

@@ -248,21 +248,16 @@ async fn what_is_in_flight_when_it_must_stop_is_answered(
     service.terminate();
     // It says so where a kubelet asks, and lets its callers go.
     let api = service.api.clone();
-    let stopping = until(
-        Duration::from_secs(30),
-        Duration::from_millis(5),
-        async || {
-            match api.try_get("/readyz").await {
-                Some(reply) if reply.status == 503 => Some(Some(reply)),
-                Some(_) => None,
-                // It no longer listens: this machine was too slow to see it linger.
-                None => Some(None),
-            }
-        },
-    );
-    if let Some(Some(reply)) = stopping.await {
-        assert_eq!(reply.text, "stopping\n");
-        assert_eq!(reply.header("connection"), "close");
+    let every = Duration::from_millis(5);
+    let stopping = until(Duration::from_secs(30), every, async || {
+        match api.try_get("/readyz").await {
+            Some(reply) => (reply.text == "stopping\n").then_some(Some(reply)),
+            // It no longer listens: this machine was too slow to see it linger.
+            None => Some(None),
+        }
+    });
+    if let Some(reply) = stopping.await.expect("it stops") {
+        assert_eq!((reply.status, reply.header("connection")), (503, "close"));
     }
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest)
@@ -279,34 +274,33 @@ async fn what_is_in_flight_when_it_must_stop_is_answered(
     assert_eq!(stage.database.rows().await, 1);
 }
 
+/// Callers go elsewhere when they are told that it closes, as a proxy does.
 async fn under_load_it_stops_without_losing_a_request(
     stage: &mut Stage,
     implementation: Implementation,
 ) {
     let service = stage.another(implementation, Side::Write, &[]).await;
-    let (answered_tx, mut answered) = tokio::sync::watch::channel(0);
+    let (answered_tx, mut answered) = tokio::sync::watch::channel(0_u32);
     let mut callers = JoinSet::new();
     for caller in 0..8 {
         let (api, answered_tx) = (Api::new(service.api.base.clone()), answered_tx.clone());
         callers.spawn(async move {
             for n in 0.. {
-                let sent = api.posting(record(caller * 100_000 + n).to_string());
-                match api.try_send(sent).await {
-                    Ok(reply) => reply.ids(),
-                    // Nobody listens any more, and nothing was sent.
-                    Err(error) if error.is_connect() => return n,
-                    Err(error) => panic!("lost: {error:?}"),
-                };
+                let reply = api.post_json(&record(caller * 100_000 + n)).await;
+                reply.ids();
                 answered_tx.send_modify(|n| *n += 1);
+                if reply.header("connection") == "close" {
+                    return n + 1;
+                }
             }
             unreachable!("it stops before the numbers end")
         });
     }
     answered.wait_for(|n| *n >= 200).await.unwrap();
     service.terminate();
+    let acknowledged: u32 = callers.join_all().await.into_iter().sum();
     let (status, log) = service.ended().await;
     assert_eq!(status.code(), Some(0), "{log}");
-    let acknowledged: u32 = callers.join_all().await.into_iter().sum();
     assert_eq!(stage.database.rows().await, i64::from(acknowledged));
 }
 
