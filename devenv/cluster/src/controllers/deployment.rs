@@ -115,6 +115,12 @@ impl Deployments {
                     "Scaled {direction} replica set {name} from {from} to {to}"
                 ));
             }
+            Action::SetMinReady { name, seconds } => {
+                self.store.update(&kinds::REPLICA_SET, ns, name, |set| {
+                    set["spec"]["minReadySeconds"] = json!(seconds);
+                    Ok(())
+                })?;
+            }
             Action::Delete { name } => match self.store.delete(&kinds::REPLICA_SET, ns, name) {
                 Ok(_) | Err(StoreError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -265,13 +271,17 @@ fn desired(object: &Object, spec: &DeploymentSpec) -> Result<Desired, ReconcileE
         strategy,
         paused: spec.paused.unwrap_or(false),
         history_limit: spec.revision_history_limit.unwrap_or(10),
+        min_ready: spec.min_ready_seconds.unwrap_or(0).into(),
         hash: template_hash(&object.value()["spec"]["template"]),
     })
 }
 
-/// The hash of a pod template, without the label that carries it.
+/// The hash of a pod template, without the label that carries it and with its defaults: a
+/// template that was stored by an older devenv may lack one.
 fn template_hash(template: &Value) -> String {
-    let mut template = template.clone();
+    let mut owner = json!({"spec": {"template": template}});
+    api::defaults::apply(&kinds::REPLICA_SET, &mut owner);
+    let mut template = owner["spec"]["template"].take();
     if let Some(meta) = template["metadata"].as_object_mut() {
         meta.remove("creationTimestamp");
         if let Some(labels) = meta.get_mut("labels").and_then(Value::as_object_mut) {
@@ -293,6 +303,7 @@ fn observe_set(set: &Object, pods: usize) -> Set {
             .and_then(|r| r.parse().ok())
             .unwrap_or(0),
         wanted: count(&value["spec"]["replicas"]),
+        min_ready: value["spec"]["minReadySeconds"].as_i64().unwrap_or(0),
         replicas: count(&status["replicas"]),
         ready: count(&status["readyReplicas"]),
         available: count(&status["availableReplicas"]),
@@ -349,4 +360,28 @@ fn annotate(object: &mut Value, key: &str, text: &str) {
         object["metadata"]["annotations"] = json!({});
     }
     object["metadata"]["annotations"][key] = json!(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_ignores_defaults_and_its_own_label_and_nothing_else() {
+        let template = |labels: Value, more: Value| {
+            let mut container = json!({"name": "c", "image": "web"});
+            for (key, value) in more.as_object().into_iter().flatten() {
+                container[key] = value.clone();
+            }
+            json!({"metadata": {"labels": labels}, "spec": {"containers": [container]}})
+        };
+        let hash = template_hash(&template(json!({"app": "web"}), json!({})));
+        let labelled = template(json!({"app": "web", HASH_LABEL: "x"}), json!({}));
+        assert_eq!(template_hash(&labelled), hash);
+        let mut whole = json!({"spec": {"template": labelled}});
+        api::defaults::apply(&kinds::DEPLOYMENT, &mut whole);
+        assert_eq!(template_hash(&whole["spec"]["template"]), hash);
+        let other = template(json!({"app": "web"}), json!({"tty": true}));
+        assert_ne!(template_hash(&other), hash);
+    }
 }

@@ -61,6 +61,16 @@ fn main() {
             rollouts::rolling("slow")
         }),
         trial("a_recreate_loses_nothing", rollouts::recreate),
+        trial(
+            "a_version_that_never_gets_ready_serves_nobody",
+            rollouts::never_ready,
+        ),
+        trial("the_newest_of_two_roll_outs_wins", rollouts::overtaken),
+        trial(
+            "requests_are_held_only_for_what_comes",
+            rollouts::held_or_not,
+        ),
+        trial("kubectl_rolls_out", rollouts::kubectl),
         trial("revisions_lose_nothing", rollouts::knative),
         trial("a_service_without_endpoints_refuses", traffic::refuses),
         trial("a_host_listener_leads_to_a_service", traffic::forwarded),

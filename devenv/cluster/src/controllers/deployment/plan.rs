@@ -31,6 +31,8 @@ pub struct Desired {
     pub paused: bool,
     /// How many emptied ReplicaSets are kept for a roll-back.
     pub history_limit: i32,
+    /// `minReadySeconds`.
+    pub min_ready: i64,
     /// Hash of the template.
     pub hash: String,
 }
@@ -46,6 +48,8 @@ pub struct Set {
     pub revision: i64,
     /// `spec.replicas`.
     pub wanted: i32,
+    /// `spec.minReadySeconds`.
+    pub min_ready: i64,
     /// `status.replicas`.
     pub replicas: i32,
     /// `status.readyReplicas`.
@@ -88,6 +92,13 @@ pub enum Action {
         /// To how many.
         to: i32,
     },
+    /// `minReadySeconds` changed, which is no change of the template.
+    SetMinReady {
+        /// The ReplicaSet's name.
+        name: String,
+        /// Its new `spec.minReadySeconds`.
+        seconds: i64,
+    },
     /// Remove an emptied ReplicaSet that is beyond the history limit.
     Delete {
         /// Its name.
@@ -103,10 +114,17 @@ pub fn plan(desired: &Desired, sets: &[Set]) -> Vec<Action> {
         .iter()
         .filter(|s| Some(s.name.as_str()) != new.map(|n| n.name.as_str()))
         .collect();
-    if desired.paused {
-        return scale_paused(desired, sets, new);
-    }
     let mut actions = Vec::new();
+    if let Some(new) = new.filter(|new| new.min_ready != desired.min_ready) {
+        actions.push(Action::SetMinReady {
+            name: new.name.clone(),
+            seconds: desired.min_ready,
+        });
+    }
+    if desired.paused {
+        actions.extend(scale_paused(desired, sets, new));
+        return actions;
+    }
     if let Some(new) = new
         && (new.revision < newest || new.revision == 0)
     {
@@ -330,6 +348,7 @@ mod tests {
             strategy,
             paused: false,
             history_limit: 1,
+            min_ready: 0,
             hash: "new".into(),
         }
     }
@@ -346,6 +365,7 @@ mod tests {
             hash: hash.into(),
             revision,
             wanted,
+            min_ready: 0,
             replicas: wanted,
             ready: available,
             available,
@@ -402,6 +422,36 @@ mod tests {
         let mut new = set("new", 2, 1, 1);
         new.observed = false;
         assert_eq!(plan(&desired(2, ROLLING), &[set("a", 1, 2, 2), new]), []);
+    }
+
+    #[test]
+    fn another_min_ready_is_no_roll_out() {
+        let mut desired = desired(2, ROLLING);
+        desired.min_ready = 5;
+        let settled = [set("new", 1, 2, 2)];
+        let expected = Action::SetMinReady {
+            name: "web-new".into(),
+            seconds: 5,
+        };
+        assert_eq!(plan(&desired, &settled), [expected]);
+    }
+
+    /// Amid a roll-out comes another: its pods come instead of those of the middle one, which
+    /// serve nobody yet.
+    #[test]
+    fn the_newest_template_wins() {
+        let one = desired(1, ROLLING);
+        let begun = [set("a", 1, 1, 1), set("b", 2, 1, 0)];
+        assert_eq!(plan(&one, &begun), [made(0, 3)]);
+        let [a, b] = begun.clone();
+        let with = |b: Set, new: Set| plan(&one, &[a.clone(), b, new]);
+        assert_eq!(with(b, set("new", 3, 0, 0)), [scaled("b", 1, 0)]);
+        let ended = set("b", 2, 0, 0);
+        assert_eq!(
+            with(ended.clone(), set("new", 3, 0, 0)),
+            [scaled("new", 0, 1)]
+        );
+        assert_eq!(with(ended, set("new", 3, 1, 1)), [scaled("a", 1, 0)]);
     }
 
     #[test]
@@ -489,7 +539,7 @@ mod tests {
                         set.replicas = to;
                         set.available = set.available.min(to);
                     }
-                    Action::Revise { .. } | Action::Delete { .. } => {}
+                    Action::Revise { .. } | Action::SetMinReady { .. } | Action::Delete { .. } => {}
                 }
                 let wanted: i32 = sets.iter().map(|s| s.wanted).sum();
                 let available: i32 = sets.iter().map(|s| s.available).sum();

@@ -10,6 +10,12 @@ use serde_json::{Value, json};
 use super::plan::{Desired, Set, Strategy, current, is_complete};
 use crate::time::{between, format};
 
+/// Reasons of the condition Progressing that something is decided by.
+const AVAILABLE: &str = "NewReplicaSetAvailable";
+const TIMED_OUT: &str = "ProgressDeadlineExceeded";
+const PAUSED: &str = "DeploymentPaused";
+const RESUMED: &str = "DeploymentResumed";
+
 /// What the status is computed from, beside the plan's inputs.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -80,6 +86,7 @@ pub fn status(desired: &Desired, sets: &[Set], context: &Context) -> (Value, Opt
     (status, again)
 }
 
+/// The condition that `kubectl rollout status` and the progress deadline go by.
 fn progressing(
     desired: &Desired,
     sets: &[Set],
@@ -90,59 +97,75 @@ fn progressing(
     let Some(deadline) = context.deadline else {
         return (None, None);
     };
-    let before = previous(&context.previous, "Progressing");
-    let Some(new) = new else {
-        let message = format!("Waiting for the old pods of {:?} to end.", desired.name);
-        let condition = wanted("Progressing", true, "ReplicaSetUpdated", &message);
-        return (
-            Some(carry(&context.previous, condition, context.now, false)),
-            None,
-        );
+    let was = &context.previous;
+    let before = previous(was, "Progressing");
+    let is = |reason: &str| before.is_some_and(|c| c["reason"] == reason);
+    let tell = |is: &str, reason: &str, message: String, again: Option<Duration>| {
+        let condition =
+            json!({"type": "Progressing", "status": is, "reason": reason, "message": message});
+        (Some(carry(was, condition, context.now, true)), again)
     };
-    if is_complete(desired, new, sets) {
-        let message = format!("ReplicaSet {:?} has successfully progressed.", new.name);
-        let condition = wanted("Progressing", true, "NewReplicaSetAvailable", &message);
-        let touched = before.is_none_or(|c| c["reason"] != "NewReplicaSetAvailable");
-        return (
-            Some(carry(&context.previous, condition, context.now, touched)),
-            None,
-        );
+    if desired.paused {
+        if is(PAUSED) || is(TIMED_OUT) {
+            return (before.cloned(), None);
+        }
+        return tell("Unknown", PAUSED, "Deployment is paused".to_owned(), None);
     }
+    if is(PAUSED) {
+        let message = "Deployment is resumed".to_owned();
+        return tell("Unknown", RESUMED, message, Some(deadline));
+    }
+    let subject = match new {
+        Some(new) => format!("ReplicaSet {:?}", new.name),
+        // A Recreate whose old pods have not ended.
+        None => format!("Deployment {:?}", desired.name),
+    };
+    let name = format!("{:?}", new.map_or(&desired.name, |n| &n.name));
+    let named = before.is_some_and(|c| c["message"].as_str().is_some_and(|m| m.contains(&name)));
     let count = |s: &Value, field: &str| s[field].as_i64().unwrap_or(0);
     let old_of = |s: &Value| count(s, "replicas") - count(s, "updatedReplicas");
-    let was = &context.previous;
+    if named && is(AVAILABLE) && old_of(status) == 0 {
+        // A roll-out that is over has no deadline, whatever becomes of its pods.
+        return (before.cloned(), None);
+    }
+    if new.is_some_and(|new| is_complete(desired, new, sets)) {
+        let message = format!("{subject} has successfully progressed.");
+        return tell("True", AVAILABLE, message, None);
+    }
+    if let Some(new) = new.filter(|_| !named && !is(RESUMED)) {
+        let (reason, message) = if sets.iter().any(|s| s.created > new.created) {
+            (
+                "FoundNewReplicaSet",
+                format!("Found new replica set {name}"),
+            )
+        } else {
+            (
+                "NewReplicaSetCreated",
+                format!("Created new replica set {name}"),
+            )
+        };
+        return tell("True", reason, message, Some(deadline));
+    }
     let moved = count(status, "updatedReplicas") > count(was, "updatedReplicas")
         || old_of(status) < old_of(was)
         || count(status, "readyReplicas") > count(was, "readyReplicas")
         || count(status, "availableReplicas") > count(was, "availableReplicas");
-    let message = format!("ReplicaSet {:?} is progressing.", new.name);
-    let condition = wanted("Progressing", true, "ReplicaSetUpdated", &message);
+    if moved || !(named || is(RESUMED)) {
+        let message = format!("{subject} is progressing.");
+        return tell("True", "ReplicaSetUpdated", message, Some(deadline));
+    }
+    let before = before.filter(|_| !is(TIMED_OUT) && !is(AVAILABLE));
     let Some(before) = before else {
-        return (
-            Some(carry(was, condition, context.now, true)),
-            Some(deadline),
-        );
+        return (previous(was, "Progressing").cloned(), None);
     };
-    let restarted = before["reason"] == "NewReplicaSetAvailable"
-        || before["message"] != condition["message"] && before["status"] == "True";
-    if moved || restarted {
-        return (
-            Some(carry(was, condition, context.now, true)),
-            Some(deadline),
-        );
-    }
-    if before["reason"] == "ProgressDeadlineExceeded" {
-        return (Some(before.clone()), None);
-    }
     let since = before["lastUpdateTime"]
         .as_str()
         .and_then(|t| t.parse().ok())
         .unwrap_or(context.now);
     let waited = between(since, context.now);
     if waited >= deadline {
-        let message = format!("ReplicaSet {:?} has timed out progressing.", new.name);
-        let condition = wanted("Progressing", false, "ProgressDeadlineExceeded", &message);
-        return (Some(carry(was, condition, context.now, true)), None);
+        let message = format!("{subject} has timed out progressing.");
+        return tell("False", TIMED_OUT, message, None);
     }
     // A condition's time has whole seconds: a second later is surely after the deadline.
     (
@@ -194,6 +217,7 @@ mod tests {
             },
             paused: false,
             history_limit: 10,
+            min_ready: 0,
             hash: "new".into(),
         }
     }
@@ -204,6 +228,7 @@ mod tests {
             hash: "new".into(),
             revision: 1,
             wanted: 2,
+            min_ready: 0,
             replicas: 2,
             ready: available,
             available,
@@ -243,7 +268,7 @@ mod tests {
             condition(&first, "Available").1,
             "MinimumReplicasUnavailable"
         );
-        assert_eq!(condition(&first, "Progressing").1, "ReplicaSetUpdated");
+        assert_eq!(condition(&first, "Progressing").1, "NewReplicaSetCreated");
         let (second, again) = run(first, 2, 20);
         assert_eq!(again, None);
         assert_eq!(
@@ -296,5 +321,141 @@ mod tests {
         assert_eq!(fifth, fourth);
         let (sixth, _) = run(fifth, 2, 3000);
         assert_eq!(condition(&sixth, "Progressing").1, "NewReplicaSetAvailable");
+    }
+
+    /// Follows the status through a history of sets; returns the reasons of Progressing.
+    fn reasons(history: &[(Desired, Vec<Set>)]) -> Vec<String> {
+        let mut previous_status = Value::Null;
+        let mut reasons = Vec::new();
+        for (second, (desired, sets)) in history.iter().enumerate() {
+            let context = Context {
+                generation: 1,
+                previous: previous_status,
+                deadline: Some(Duration::from_secs(2)),
+                now: at(i64::try_from(second).expect("small")),
+            };
+            previous_status = status(desired, sets, &context).0;
+            reasons.push(condition(&previous_status, "Progressing").1);
+        }
+        reasons
+    }
+
+    fn old(wanted: i32) -> Set {
+        Set {
+            name: "web-old".into(),
+            hash: "old".into(),
+            wanted,
+            replicas: wanted,
+            ready: wanted,
+            available: wanted,
+            pods: usize::try_from(wanted).expect("not negative"),
+            ..set(0)
+        }
+    }
+
+    #[test]
+    fn a_newer_template_gets_a_deadline_of_its_own() {
+        let of = |hash: &str| Desired {
+            hash: hash.into(),
+            ..desired()
+        };
+        let newer = Set {
+            created: at(5),
+            ..set(0)
+        };
+        let stuck = vec![old(2), newer.clone()];
+        let newest = Set {
+            name: "web-newest".into(),
+            hash: "newest".into(),
+            created: at(9),
+            ..set(0)
+        };
+        let told = reasons(&[
+            (of("old"), vec![old(2)]),
+            (of("new"), stuck.clone()),
+            (of("new"), stuck.clone()),
+            (of("new"), stuck.clone()),
+            (of("new"), stuck.clone()),
+            (of("newest"), vec![old(2), newer, newest]),
+            (of("old"), stuck),
+        ]);
+        let expected = [
+            AVAILABLE,
+            "NewReplicaSetCreated",
+            "NewReplicaSetCreated",
+            TIMED_OUT,
+            TIMED_OUT,
+            "NewReplicaSetCreated",
+            "FoundNewReplicaSet",
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn what_was_complete_has_no_deadline() {
+        let crashed = vec![set(0)];
+        let told = reasons(&[
+            (desired(), vec![set(2)]),
+            (desired(), crashed.clone()),
+            (desired(), crashed.clone()),
+            (desired(), crashed.clone()),
+            (desired(), crashed),
+        ]);
+        assert_eq!(told, [AVAILABLE; 5]);
+    }
+
+    #[test]
+    fn a_pause_stops_the_clock() {
+        let paused = Desired {
+            paused: true,
+            ..desired()
+        };
+        let stuck = vec![old(2), set(1)];
+        let told = reasons(&[
+            (desired(), stuck.clone()),
+            (paused.clone(), stuck.clone()),
+            (paused.clone(), stuck.clone()),
+            (paused.clone(), stuck.clone()),
+            (paused, stuck.clone()),
+            (desired(), stuck.clone()),
+            (desired(), stuck.clone()),
+            (desired(), stuck),
+        ]);
+        let expected = [
+            "NewReplicaSetCreated",
+            PAUSED,
+            PAUSED,
+            PAUSED,
+            PAUSED,
+            RESUMED,
+            RESUMED,
+            TIMED_OUT,
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_recreate_that_waits_for_its_old_pods_has_a_deadline() {
+        let recreate = |hash: &str| Desired {
+            strategy: Strategy::Recreate,
+            hash: hash.into(),
+            ..desired()
+        };
+        let ending = Set { pods: 2, ..old(0) };
+        let told = reasons(&[
+            (recreate("old"), vec![old(2)]),
+            (recreate("new"), vec![ending.clone()]),
+            (recreate("new"), vec![ending.clone()]),
+            (recreate("new"), vec![ending.clone()]),
+            (recreate("new"), vec![ending, set(0)]),
+        ]);
+        let expected = [
+            AVAILABLE,
+            "ReplicaSetUpdated",
+            "ReplicaSetUpdated",
+            TIMED_OUT,
+            "NewReplicaSetCreated",
+        ];
+        assert_eq!(told, expected);
     }
 }
