@@ -6,6 +6,7 @@
 //! network and the store.
 
 mod fresh;
+mod limits;
 mod options;
 mod tasks;
 
@@ -117,6 +118,7 @@ impl Cluster {
             }),
         );
         let (ground, store) = (Arc::new(ground?), store?);
+        limits::raise_open_files();
 
         let (failed_tx, failed_rx) = mpsc::channel(8);
         let (deciding, running, carrying) = (
