@@ -32,7 +32,7 @@ mod tests {
         limit.current = limit
             .maximum
             .map_or(Some(1_024), |most| Some(most.min(1_024)));
-        setrlimit(Resource::Nofile, limit.clone()).expect("lowered");
+        setrlimit(Resource::Nofile, limit).expect("lowered");
         raise_open_files();
         let raised = getrlimit(Resource::Nofile);
         assert_eq!(

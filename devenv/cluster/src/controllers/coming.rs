@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -19,6 +20,10 @@ use super::endpointslice::SERVICE_LABEL;
 use super::owner::{controller_of, selects};
 use crate::kinds::{self, KindRef};
 use crate::store::{Object, Store};
+use crate::time::between;
+
+/// Two times of a status that are this close may be one.
+const SAME_TIME: Duration = Duration::from_secs(1);
 
 type Labels = BTreeMap<String, String>;
 
@@ -112,17 +117,18 @@ impl There {
         let selected = |labels: &Labels| {
             !selector.is_empty() && selector.iter().all(|(k, v)| labels.get(k) == Some(v))
         };
-        let listed: HashSet<&str> = self
+        let serving: HashSet<&str> = self
             .slices
             .iter()
             .filter(|s| s.value()["metadata"]["labels"][SERVICE_LABEL] == service.name())
             .flat_map(|s| s.value()["endpoints"].as_array().into_iter().flatten())
+            .filter(|endpoint| endpoint["conditions"]["ready"] != false)
             .filter_map(|endpoint| endpoint["targetRef"]["name"].as_str())
             .collect();
         let comes = |pod: &Pod| match pod.outlook {
             Outlook::Starting => true,
             // The endpoints follow the pods by a moment.
-            Outlook::Ready => !listed.contains(pod.name.as_str()),
+            Outlook::Ready => !serving.contains(pod.name.as_str()),
             Outlook::NotReady => false,
         };
         let by_workload = self
@@ -207,12 +213,11 @@ fn outlook(status: &Value) -> Outlook {
     let started = main()
         .filter_map(|c| time(&c["state"]["running"]["startedAt"]))
         .max();
-    // Times have whole seconds: what became unready in the second of its start
-    // is taken for starting.
-    if since > started {
-        Outlook::NotReady
-    } else {
-        Outlook::Starting
+    // Who has never been ready is so since before its start, or, after a restart that nobody
+    // saw happen, since the moment after it; times have whole seconds.
+    match (since, started) {
+        (Some(since), Some(started)) if between(started, since) > SAME_TIME => Outlook::NotReady,
+        _ => Outlook::Starting,
     }
 }
 

@@ -122,6 +122,11 @@ pub struct Load {
 
 impl Load {
     pub fn start(addr: SocketAddr, clients: usize) -> Load {
+        Load::of(addr, clients, &["GET", "POST"])
+    }
+
+    /// With these methods in turn.
+    pub fn of(addr: SocketAddr, clients: usize, methods: &'static [&'static str]) -> Load {
         let seen = Arc::new(Seen::default());
         seen.newest.store(1, Ordering::SeqCst);
         let clients = (0..clients)
@@ -134,7 +139,7 @@ impl Load {
                         if seen.stop.load(Ordering::SeqCst) {
                             break;
                         }
-                        let method = if turn % 2 == 0 { "GET" } else { "POST" };
+                        let method = methods[turn % methods.len()];
                         let oldest = seen.newest.load(Ordering::SeqCst).saturating_sub(1);
                         let begin = Instant::now();
                         let reply = one(addr, method, &mut kept).await;

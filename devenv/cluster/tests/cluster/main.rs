@@ -70,6 +70,8 @@ fn main() {
             "requests_are_held_only_for_what_comes",
             rollouts::held_or_not,
         ),
+        trial("roll_outs_stay_within_their_bounds", rollouts::bounds),
+        trial("a_killed_program_costs_no_get", rollouts::killed),
         trial("kubectl_rolls_out", rollouts::kubectl),
         trial("revisions_lose_nothing", rollouts::knative),
         trial("a_service_without_endpoints_refuses", traffic::refuses),

@@ -287,6 +287,20 @@ impl Rig {
             .collect()
     }
 
+    /// Kills the program of a pod's container: PID 1 there is the pod's own.
+    pub fn kill(&self, pod: &str) {
+        let pid = std::fs::read_dir("/proc")
+            .expect("there")
+            .filter_map(|e| e.ok()?.file_name().into_string().ok()?.parse::<i32>().ok())
+            .find(|pid| {
+                let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                String::from_utf8_lossy(&environ).contains(&format!("HOSTNAME={pod}\0"))
+            })
+            .expect("the container's process");
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("killed");
+    }
+
     pub fn events(&self) -> Vec<String> {
         let (events, _) = self.cluster.store().list(&kinds::EVENT, None);
         events

@@ -428,3 +428,90 @@ pub async fn kubectl() {
     load.stop().await.check("kubectl rollout", 2, BOUND);
     rig.stop().await;
 }
+
+/// Counts and percentages, `minReadySeconds`: at no moment more pods than allowed are wanted, or
+/// fewer available.
+pub async fn bounds() {
+    let rig = Rig::start().await;
+    rig.app("exit", 3, json!({})).await;
+    let load = Load::start(rig.ingress, 4);
+    let rolling = |surge: Value, unavailable: Value| json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}});
+    let cases = [
+        (rolling(json!(0), json!(1)), 0, 3, 2),
+        (rolling(json!("50%"), json!(0)), 0, 5, 3),
+        (rolling(json!("100%"), json!("34%")), 0, 6, 2),
+        (rolling(json!(1), json!("67%")), 1, 4, 1),
+    ];
+    let mut version = 1;
+    for (strategy, min_ready, most, least) in cases {
+        version += 1;
+        load.begins(version);
+        let mut watch = rig
+            .cluster
+            .store()
+            .watch(&[&kinds::REPLICA_SET], None)
+            .expect("watched");
+        rig.edit(|spec| {
+            spec["strategy"] = strategy.clone();
+            spec["minReadySeconds"] = json!(min_ready);
+        });
+        rig.set_version(version);
+        let done = async {
+            rig.until_available("web", 3).await;
+            rig.until_progressing("NewReplicaSetAvailable").await;
+        };
+        tokio::pin!(done);
+        loop {
+            tokio::select! {
+                biased;
+                event = watch.next() => { event.expect("open"); }
+                () = &mut done => break,
+            }
+            let (sets, _) = rig
+                .cluster
+                .store()
+                .list(&kinds::REPLICA_SET, Some("default"));
+            let sum = |of: &dyn Fn(&Value) -> i64| sets.iter().map(|s| of(s.value())).sum::<i64>();
+            let wanted = sum(&|s| s["spec"]["replicas"].as_i64().unwrap_or(0));
+            // A set that is told to shrink counts what it keeps.
+            let available = sum(&|s| {
+                let wanted = s["spec"]["replicas"].as_i64().unwrap_or(0);
+                let available = s["status"]["availableReplicas"].as_i64().unwrap_or(0);
+                available.min(wanted)
+            });
+            assert!(wanted <= most, "{strategy}: {wanted} wanted");
+            assert!(available >= least, "{strategy}: {available} available");
+        }
+        load.is_alone(version).await;
+    }
+    load.stop().await.check("bounds", version, BOUND);
+    rig.stop().await;
+}
+
+/// The only pod is killed again and again: what may be repeated waits for its next start.
+pub async fn killed() {
+    let rig = Rig::start().await;
+    rig.app("exit", 1, json!({})).await;
+    let load = Load::of(rig.ingress, 4, &["GET"]);
+    load.replies(16).await;
+    for round in 1..=rounds() / 6 {
+        rig.set_version(round + 1);
+        load.begins(round + 1);
+        rig.until_available("web", 1).await;
+        load.is_alone(round + 1).await;
+        let pods = rig.pods("web");
+        let pod = pods.iter().find(|p| !p.is_deleting()).expect("there");
+        rig.kill(pod.name());
+        rig.until(&kinds::POD, pod.name(), "restarted and ready", |p| {
+            p.is_some_and(|p| {
+                let container = &p["status"]["containerStatuses"][0];
+                container["restartCount"] == 1 && container["ready"] == true
+            })
+        })
+        .await;
+        load.replies(16).await;
+    }
+    assert!(rig.held() > 0);
+    load.stop().await.check("killed", 1 + rounds() / 6, BOUND);
+    rig.stop().await;
+}

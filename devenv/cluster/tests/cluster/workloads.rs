@@ -17,21 +17,8 @@ pub async fn killed() {
     );
     rig.until_available("web", 1).await;
     let pod = rig.pods("web").remove(0);
-    // Kill the container's process from inside its pod: PID 1 there is the pod's own.
-    let pid = std::fs::read_dir("/proc")
-        .expect("there")
-        .filter_map(|e| e.ok()?.file_name().into_string().ok()?.parse::<i32>().ok())
-        .find(|pid| {
-            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            String::from_utf8_lossy(&environ).contains(&format!("HOSTNAME={}\0", pod.name()))
-        })
-        .expect("the container's process");
     let begin = Instant::now();
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(pid),
-        nix::sys::signal::Signal::SIGKILL,
-    )
-    .expect("killed");
+    rig.kill(pod.name());
     rig.until(&kinds::POD, pod.name(), "restarted and ready", |p| {
         p.is_some_and(|p| {
             let status = &p["status"];

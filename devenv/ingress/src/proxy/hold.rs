@@ -23,7 +23,7 @@ use crate::table::UpstreamId;
 /// How long a request whose endpoints all failed waits for a new table when
 /// nothing says that one is coming: whoever removes a pod that has just died
 /// needs a moment to notice.
-const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Bounds of holding requests for services whose endpoints are on the way
 /// ([`Upstream::coming`](crate::Upstream::coming)). Past any of them a request

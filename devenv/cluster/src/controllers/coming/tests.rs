@@ -30,8 +30,9 @@ fn merge(object: &mut Value, change: &Value) {
 }
 
 fn slice() -> Value {
+    let endpoint = |pod: &str, ready: bool| json!({"addresses": ["10.0.0.1"], "conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "name": pod}});
     json!({"metadata": {"name": "web-1", "namespace": "default", "labels": {SERVICE_LABEL: "web"}},
-        "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "name": "serving"}}]})
+        "addressType": "IPv4", "endpoints": [endpoint("serving", true), endpoint("behind", false)]})
 }
 
 /// A pod as the kubelet tells of it: when its container started, if it runs, and since when it
@@ -50,8 +51,12 @@ fn pod_of(app: &str, state: Value, ready: &str, since: u32) -> Value {
 
 /// A ready pod that is among the endpoints, see [`slice`].
 fn serving() -> Value {
+    ready("serving")
+}
+
+fn ready(name: &str) -> Value {
     let mut pod = pod_of("web", running(1), "True", 2);
-    pod["metadata"]["name"] = json!("serving");
+    pod["metadata"]["name"] = json!(name);
     pod
 }
 
@@ -91,12 +96,14 @@ fn coming(objects: Vec<(KindRef, Value)>) -> bool {
 #[case::paused_with_one_starting(Some(json!({"spec": {"paused": true}})), vec![pod_of("web", waiting("ContainerCreating"), "False", 1)], true)]
 #[case::ready(Some(json!({})), vec![serving()], false)]
 #[case::one_of_two(Some(json!({"spec": {"replicas": 2}})), vec![serving()], true)]
+#[case::ready_but_its_endpoint_not_yet(Some(json!({})), vec![ready("behind")], true)]
 #[case::ready_but_not_among_the_endpoints_yet(Some(json!({})), vec![pod_of("web", running(1), "True", 2)], true)]
 #[case::no_status_yet(Some(json!({})), vec![json!({"metadata": {"generateName": "p-", "namespace": "default", "labels": {"app": "web"}}})], true)]
 #[case::image_is_being_built(Some(json!({})), vec![pod_of("web", waiting("ErrImageNeverPull"), "False", 1)], true)]
 #[case::probe_not_passed_yet(Some(json!({})), vec![pod_of("web", running(5), "False", 1)], true)]
 #[case::restarted_in_the_same_second(Some(json!({})), vec![pod_of("web", running(5), "False", 5)], true)]
-#[case::says_that_it_is_not_ready(Some(json!({})), vec![pod_of("web", running(5), "False", 6)], false)]
+#[case::restarted_and_told_in_the_next(Some(json!({})), vec![pod_of("web", running(5), "False", 6)], true)]
+#[case::says_that_it_is_not_ready(Some(json!({})), vec![pod_of("web", running(5), "False", 7)], false)]
 #[case::crash_loop(Some(json!({})), vec![pod_of("web", waiting("CrashLoopBackOff"), "False", 1)], false)]
 #[case::crash_loop_beside_a_new_one(Some(json!({})),
     vec![pod_of("web", waiting("CrashLoopBackOff"), "False", 1), pod_of("web", running(5), "False", 1)], true)]
