@@ -9,6 +9,10 @@
 //! are TOML (`toml_tree`) or YAML (`yaml`). kustomize works on those trees, so that a
 //! message about a patched value points into the patch. One deserializer (`de`) checks
 //! trees against Rust types and collects all mismatches.
+//!
+//! A profile is laid over the tree of `devenv.toml` (`profile`). What an image's section
+//! leaves out is inferred (`infer`) from its Dockerfile (`dockerfile`) and from the files
+//! of package managers.
 
 #![warn(missing_docs)]
 

@@ -348,6 +348,43 @@ fn from_files(#[case] files: Files<'_>, #[case] want: &[&str]) {
       "build = mvn -q -B -DskipTests package  # s/pom.xml is there",
       "run = java -Xmx64m -jar target/a-1.jar --x  # s/pom.xml is there; s/Dockerfile:7 ENTRYPOINT"],
 )]
+#[case::java_with_options_of_the_shell(
+    "FROM maven:3\nCOPY . .\nENTRYPOINT [\"sh\", \"-c\", \"exec java $JAVA_OPTS -jar /app.jar --x\"]\n",
+    &[("s/pom.xml", "<project><artifactId>a</artifactId><version>1</version></project>")],
+    &["build = mvn -q -B -DskipTests package  # s/pom.xml is there",
+      "run = exec java $JAVA_OPTS -jar target/a-1.jar --x  # s/pom.xml is there; s/Dockerfile:3 ENTRYPOINT"],
+)]
+#[case::gradle_with_options(
+    "FROM gradle:8\nCOPY . .\nCMD java -Xmx64m -Da=b -jar app.jar\n",
+    &[("s/build.gradle", "")],
+    &["build = gradle -q --console=plain assemble  # s/build.gradle is there",
+      "run = exec java -Xmx64m -Da=b -jar \"$(ls -t build/libs/*.jar | grep -Ev -- '-(plain|sources|javadoc)[.]jar$' | head -n 1)\"  # s/build.gradle is there"],
+)]
+#[case::a_shell_in_the_list(
+    "FROM golang:1\nWORKDIR /app\nCOPY . .\nRUN go build -o server\nCMD [\"sh\", \"-c\", \"./server --port $PORT\"]\n",
+    &[("s/go.mod", ""), ("s/main.go", "package main\n")],
+    &["image_workdir = /app  # s/Dockerfile:2 WORKDIR",
+      "build = go build -o bin/api .  # s/Dockerfile:4 RUN go build",
+      "ignore = /bin/api  # the build writes it",
+      "run = bin/api --port $PORT  # s/Dockerfile:4 RUN go build; s/Dockerfile:5 CMD"],
+)]
+#[case::a_script_that_a_runner_takes(
+    "FROM python:3\nWORKDIR /app\nCOPY . .\nCMD [\"uv\", \"run\", \"main.py\", \"--a=b\"]\n",
+    &[("s/main.py", "")],
+    &["image_workdir = /app  # s/Dockerfile:2 WORKDIR",
+      "run = python3 ./main.py --a=b  # s/Dockerfile:4 CMD"],
+)]
+#[case::django_does_not_reload_itself(
+    "FROM python:3\nWORKDIR /app\nCOPY . .\nCMD python manage.py runserver 0.0.0.0:8000\n",
+    &[("s/manage.py", "")],
+    &["image_workdir = /app  # s/Dockerfile:2 WORKDIR",
+      "run = python3 manage.py runserver 0.0.0.0:8000 --noreload  # s/Dockerfile:4 CMD with --noreload, as devenv reloads it"],
+)]
+#[case::variables_before_the_program(
+    "FROM node:20\nWORKDIR /app\nCOPY . .\nCMD A=1 node a.js\n",
+    &[("s/package.json", "{}"), ("s/a.js", "")],
+    &["image_workdir = /app  # s/Dockerfile:2 WORKDIR", "run = A=1 node a.js  # s/Dockerfile:4 CMD"],
+)]
 #[case::the_base_image_tells_the_language(
     "FROM node:20\nWORKDIR /app\nCOPY . .\nCMD [\"node\", \"a.js\"]\n",
     &[("s/package.json", "{}"), ("s/requirements.txt", "x\n"), ("s/a.js", "")],
@@ -380,6 +417,10 @@ fn from_dockerfiles(#[case] dockerfile: &str, #[case] files: Files<'_>, #[case] 
 #[case::a_missing_script(
     "", &[("s/Dockerfile", "FROM python:3\nWORKDIR /app\nCOPY . .\nCMD [\"./start.sh\"]\n"), ("s/lib.py", "")],
     "s/Dockerfile:4 CMD runs ./start.sh, which is not in the source",
+)]
+#[case::an_empty_program(
+    "", &[("s/Dockerfile", "FROM x\nCMD [\"\"]\n")],
+    "s/Dockerfile:2 CMD names no program",
 )]
 #[case::no_command(
     "", &[("s/Dockerfile", "FROM nginx\nCOPY . /usr/share/nginx/html\n")],

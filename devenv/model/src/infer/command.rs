@@ -45,8 +45,12 @@ pub(super) struct Made {
 #[derive(Debug)]
 enum After {
     Words(Vec<String>),
-    /// The rest of a line for this shell.
-    Line(Vec<String>, String),
+    /// In a line for this shell, with what stands before and after it.
+    Line {
+        shell: Vec<String>,
+        before: String,
+        after: String,
+    },
 }
 
 impl Made {
@@ -58,9 +62,13 @@ impl Made {
                 let words = self.before.iter().cloned().chain(made);
                 Command::Argv(words.chain(after.iter().cloned()).collect())
             }
-            After::Line(shell, rest) => {
+            After::Line {
+                shell,
+                before,
+                after,
+            } => {
                 let made = Command::Argv(made.iter().map(|w| (*w).to_owned()).collect());
-                in_shell(shell, &format!("{made}{rest}"))
+                in_shell(shell, &format!("{before}{made}{after}"))
             }
         }
     }
@@ -72,13 +80,20 @@ impl Made {
                 Some(self.entrypoint - 1 + words)
             }
             After::Words(_) => Some(self.entrypoint),
-            After::Line(..) => None,
+            After::Line { .. } => None,
         }
     }
 
-    /// Words before the program, such as a virtual machine and its options.
-    pub(super) fn before(&self) -> &[String] {
-        &self.before
+    /// What starts it, such as a virtual machine with its options.
+    pub(super) fn starter(&self) -> Option<String> {
+        match &self.after {
+            After::Words(_) if self.before.is_empty() => None,
+            After::Words(_) => Some(Command::Argv(self.before.clone()).to_string()),
+            After::Line { before, .. } => {
+                let before = before.strip_prefix("exec ").unwrap_or(before).trim();
+                (!before.is_empty()).then(|| before.to_owned())
+            }
+        }
     }
 
     pub(super) fn reason(&self) -> String {
@@ -135,9 +150,10 @@ fn line_of(
         Some(rest) => ("exec ", rest.trim_start()),
         None => ("", line),
     };
+    let argv: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
+    let assigns = argv.first().is_some_and(|word| word.contains('='));
     // A plain list of words needs no shell, and is ended by signals without one.
-    if !line.contains(SPECIAL) && is_usual(shell) {
-        let argv: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
+    if !line.contains(SPECIAL) && !assigns && is_usual(shell) {
         let entrypoint = if instruction == Instruction::Entrypoint {
             argv.len()
         } else {
@@ -145,11 +161,13 @@ fn line_of(
         };
         return words.exec(argv, entrypoint);
     }
-    let argv: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
     let rest = after_words(rest, unwrapped(&argv));
+    if let Some(made) = words.java_line(shell, exec, rest) {
+        return Program::Made(made);
+    }
     let first = &rest[..rest.find(char::is_whitespace).unwrap_or(rest.len())];
     let after = &rest[first.len()..];
-    let found = if first.contains(SPECIAL) {
+    let found = if first.contains(SPECIAL) || first.contains('=') {
         Found::Word(vec![first.to_owned()])
     } else {
         words.program(first)
@@ -174,7 +192,11 @@ fn line_of(
         Found::Made(copied) => Program::Made(Made {
             program: first.to_owned(),
             before: Vec::new(),
-            after: After::Line(shell.to_vec(), after.to_owned()),
+            after: After::Line {
+                shell: shell.to_vec(),
+                before: exec.to_owned(),
+                after: after.to_owned(),
+            },
             entrypoint: 0,
             why: words.why.clone(),
             copied,
@@ -209,7 +231,7 @@ impl Instruction {
 /// Characters that mean something to a shell.
 const SPECIAL: &[char] = &[
     '|', '&', ';', '<', '>', '(', ')', '$', '`', '\\', '"', '\'', '*', '?', '[', ']', '#', '~',
-    '=', '%', '{', '}', '!', '\n',
+    '{', '}', '\n',
 ];
 
 fn is_usual(shell: &[String]) -> bool {
@@ -247,24 +269,30 @@ fn unwrapped(argv: &[String]) -> usize {
             ("tini" | "tini-static" | "docker-init", _) => options(at + 1, &["-p", "-e"]),
             ("dumb-init", _) => options(at + 1, &["-r", "--rewrite"]),
             ("gosu" | "su-exec", _) => at + 2,
-            ("uv", Some("run")) => options(
-                at + 2,
-                &[
-                    "--python",
-                    "-p",
-                    "--project",
-                    "--directory",
-                    "--extra",
-                    "--group",
-                    "--env-file",
-                ],
-            ),
+            // With `-m` the word after it is no program.
+            ("uv", Some("run")) if !argv.iter().any(|w| w == "-m" || w == "--module") => {
+                options(at + 2, OF_UV)
+            }
             ("poetry" | "pipenv" | "rye" | "pdm", Some("run")) => at + 2,
             _ => return at,
         };
     }
     at
 }
+
+/// Options of `uv run` that take a value.
+const OF_UV: &[&str] = &[
+    "--python",
+    "-p",
+    "--project",
+    "--directory",
+    "--extra",
+    "--group",
+    "--env-file",
+    "--package",
+    "--with",
+    "--with-requirements",
+];
 
 fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
@@ -311,6 +339,18 @@ impl Words<'_, '_> {
         let Some((first, rest)) = words.split_first() else {
             return Program::No(format!("{} names no program", self.why));
         };
+        if first.is_empty() {
+            return Program::No(format!("{} names no program", self.why));
+        }
+        if let [shell, flag, line] = words
+            && let Some(shell) = shell_of(shell, flag)
+        {
+            let instruction = match entrypoint {
+                0 => Instruction::Cmd,
+                _ => Instruction::Entrypoint,
+            };
+            return line_of(self, &shell, line, instruction);
+        }
         if base(first) == "java" {
             return self.java(first, rest, entrypoint);
         }
@@ -366,6 +406,31 @@ impl Words<'_, '_> {
         })
     }
 
+    /// `java $OPTIONS -jar app.jar` for a shell.
+    fn java_line(&self, shell: &[String], exec: &str, line: &str) -> Option<Made> {
+        const JAR: &str = " -jar ";
+        let options = line.strip_prefix("java ").map(|_| line.find(JAR))??;
+        let (before, rest) = line.split_at(options + JAR.len());
+        let rest = rest.trim_start();
+        let (jar, after) = rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
+        let copied = match self.place(jar) {
+            Place::Made { from, span } => Some(self.copy(span, &from)),
+            _ => None,
+        };
+        Some(Made {
+            program: jar.to_owned(),
+            before: Vec::new(),
+            after: After::Line {
+                shell: shell.to_vec(),
+                before: format!("{exec}{before}"),
+                after: after.to_owned(),
+            },
+            entrypoint: 0,
+            why: self.why.clone(),
+            copied,
+        })
+    }
+
     fn copy(&self, span: Span, from: &str) -> String {
         self.docker.why(span, &format!("COPY --from={from}"))
     }
@@ -389,7 +454,7 @@ impl Words<'_, '_> {
             return self.named(word);
         }
         match self.place(word) {
-            Place::Here(path) => Found::Word(self.script(&path)),
+            Place::Here(path) if path.is_file() => Found::Word(self.script(&path)),
             Place::Made { from, span } if self.is_compiled() || self.language.is_none() => {
                 Found::Made(Some(self.copy(span, &from)))
             }
@@ -411,6 +476,11 @@ impl Words<'_, '_> {
                 Place::Here(path) => return Found::Word(self.script(&path)),
                 _ => {}
             }
+        }
+        // Runners such as `uv run` take scripts as they are.
+        let path = self.look.path(word);
+        if starter_of(&path).is_some() && path.is_file() {
+            return Found::Word(self.script(&path));
         }
         // `npm install` puts the programs of packages here, and PATH doesn't name it.
         if self.language == Some(Language::Node) && !is_of_node(word) {
@@ -497,7 +567,11 @@ impl Words<'_, '_> {
             "python",
             "python3",
         ];
-        if server.contains(&program.as_str()) {
+        let django = argv.iter().any(|word| word == "runserver");
+        if django && !argv.iter().any(|word| word == "--noreload") {
+            argv.push("--noreload".into());
+            why.push_str(" with --noreload, as devenv reloads it");
+        } else if server.contains(&program.as_str()) {
             let before = argv.len();
             argv.retain(|word| word != "--reload");
             if argv.len() < before {
@@ -522,7 +596,31 @@ fn is_of_node(word: &str) -> bool {
     .contains(&word)
 }
 
-/// What runs a script that isn't executable: the words of its first line.
+/// The shell that `sh -c` and the like name, and its option.
+fn shell_of(program: &str, flag: &str) -> Option<Vec<String>> {
+    if !["-c", "-ec", "-lc"].contains(&flag) {
+        return None;
+    }
+    match base(program) {
+        "sh" if flag == "-c" => Some(vec!["/bin/sh".into(), "-c".into()]),
+        shell @ ("sh" | "bash" | "ash" | "dash") => Some(vec![shell.into(), flag.into()]),
+        _ => None,
+    }
+}
+
+/// What runs a script of this name.
+fn starter_of(path: &Path) -> Option<&'static str> {
+    match path.extension()?.to_str()? {
+        "py" => Some("python"),
+        "js" | "mjs" | "cjs" => Some("node"),
+        "rb" => Some("ruby"),
+        "sh" => Some("sh"),
+        _ => None,
+    }
+}
+
+/// What runs a script that isn't executable: the words of its first line, or what its
+/// name tells.
 fn interpreter(path: &Path) -> Option<Vec<String>> {
     use std::io::Read;
     use std::os::unix::fs::PermissionsExt;
@@ -534,7 +632,11 @@ fn interpreter(path: &Path) -> Option<Vec<String>> {
     let mut file = std::fs::File::open(path).ok()?;
     let len = file.read(&mut start).ok()?;
     let text = String::from_utf8_lossy(&start[..len]).into_owned();
-    let line = text.strip_prefix("#!")?.lines().next()?;
-    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-    (!words.is_empty()).then_some(words)
+    let line = text.strip_prefix("#!").and_then(|rest| rest.lines().next());
+    let words = line.unwrap_or("").split_whitespace();
+    let words: Vec<String> = words.map(str::to_owned).collect();
+    if words.is_empty() {
+        return Some(vec![starter_of(path)?.to_owned()]);
+    }
+    Some(words)
 }

@@ -85,7 +85,7 @@ fn run(look: &mut Look<'_>, program: &Program, build: Command, jar: &str, why: &
     look.build(build, why.to_owned());
     match program {
         // Its own options stay before the archive.
-        Program::Made(made) if !made.before().is_empty() => look.run_made(program, &[jar], why),
+        Program::Made(made) if made.starter().is_some() => look.run_made(program, &[jar], why),
         _ => look.run_made(program, &["java", "-jar", jar], why),
     }
 }
@@ -99,11 +99,10 @@ fn any_jar(look: &mut Look<'_>, program: &Program, build: Command, folder: &str,
     }
     let folder = Command::Argv(vec![folder.to_owned()]);
     let options = match program {
-        Program::Made(made) if !made.before().is_empty() => {
-            Command::Argv(made.before().to_vec()).to_string()
-        }
-        _ => "java -jar".into(),
+        Program::Made(made) => made.starter(),
+        _ => None,
     };
+    let options = options.unwrap_or_else(|| "java -jar".into());
     let line = format!(
         "exec {options} \"$(ls -t {folder}/*.jar | grep -Ev -- '-(plain|sources|javadoc)[.]jar$' | head -n 1)\""
     );
