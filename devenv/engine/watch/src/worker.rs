@@ -144,6 +144,8 @@ impl Worker {
 
     /// Handles all that has come.
     fn turn(&mut self) {
+        // What came together is told of together, however long it takes to sort out.
+        self.shared.inbox.hold(true);
         // First what happened under the old inputs, then the new ones.
         self.read(&LeftOut::default());
         while let Ok(order) = self.orders.try_recv() {

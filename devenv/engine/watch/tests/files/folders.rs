@@ -103,7 +103,7 @@ async fn inputs_may_come_later_wherever_they_are() {
         input("far", far.to_str().unwrap()),
     ];
     let mut watched = Watched::new(|_| {}, inputs, options()).await;
-    for round in 0..ROUNDS {
+    for round in 0..60 {
         fs::create_dir_all(watched.path("deep/er")).unwrap();
         fs::create_dir_all(watched.path("deep/src/lib")).unwrap();
         fs::create_dir_all(far.parent().unwrap()).unwrap();

@@ -102,18 +102,39 @@ fn snapshot(dir: &Path) -> (BTreeMap<String, String>, BTreeSet<String>) {
 #[rstest]
 #[tokio::test]
 async fn nothing_is_missed(#[values(1, 2, 3, 4, 5, 6, 7, 8)] seed: u64) {
+    play(seed, 60, options()).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn polling_misses_nothing_either(#[values(1, 2, 3)] seed: u64) {
+    play(seed, 8, polling::polling()).await;
+}
+
+/// What is told of what has happened until now. One round of polling may look at the
+/// witness last and at all else before it changed.
+async fn all_told(watched: &mut Watched, polling: bool) -> BTreeSet<String> {
+    let mut told = BTreeSet::new();
+    for _ in 0..=usize::from(polling) {
+        let heard = watched.heard().await;
+        assert!(!heard.rescan);
+        told.extend(heard.of("all").into_iter().map(str::to_owned));
+    }
+    told
+}
+
+async fn play(seed: u64, rounds: usize, options: Options) {
+    let polling = options.always_poll;
     let mut rng = StdRng::seed_from_u64(seed);
     let outside = tempfile::tempdir().unwrap();
-    let mut watched = Watched::new(|_| {}, vec![input("all", ".")], options()).await;
+    let mut watched = Watched::new(|_| {}, vec![input("all", ".")], options).await;
     let (mut before, _) = snapshot(watched.dir.path());
-    for round in 0..60 {
+    for round in 0..rounds {
         let acts: Vec<String> = (0..rng.random_range(1..12))
             .map(|_| act(&mut rng, watched.dir.path(), outside.path(), round))
             .collect();
         let context = format!("seed {seed}, round {round}, {acts:#?}");
-        let heard = watched.heard().await;
-        assert!(!heard.rescan);
-        let told: BTreeSet<&str> = heard.of("all").into_iter().collect();
+        let told = all_told(&mut watched, polling).await;
         let (after, folders) = snapshot(watched.dir.path());
         let rules = told.contains(".gitignore");
         for path in before.keys().chain(after.keys()) {
@@ -135,20 +156,17 @@ async fn nothing_is_missed(#[values(1, 2, 3, 4, 5, 6, 7, 8)] seed: u64) {
         }
         let linked = LINKS.iter().any(|l| watched.path(l).is_symlink());
         fs::write(outside.path().join("probe"), round.to_string()).unwrap();
-        let heard = watched.heard().await;
-        let told = heard.of("all");
+        let told = all_told(&mut watched, polling).await;
         for probe in &probes {
-            let found = told.contains(&probe.as_str());
+            let found = told.contains(probe);
             assert!(found, "{probe} of {told:?}: {context}");
         }
-        let reached = LINKS
-            .iter()
-            .any(|l| told.contains(&format!("{l}/probe").as_str()));
+        let reached = LINKS.iter().any(|l| told.contains(&format!("{l}/probe")));
         assert_eq!(linked, reached, "{told:?}: {context}");
         for probe in &probes {
             fs::remove_file(watched.path(probe)).unwrap();
         }
-        watched.heard().await;
+        all_told(&mut watched, polling).await;
         before = snapshot(watched.dir.path()).0;
     }
 }
