@@ -63,7 +63,7 @@ pub(crate) enum Told {
     },
     /// The folder is gone, and so is its watch.
     Ended { watch: i32 },
-    /// The queue was full: events are missing.
+    /// Not everything was told: the queue was full, or a filesystem is gone.
     Lost,
 }
 
@@ -134,7 +134,8 @@ impl Queue {
 /// `None`: about the folder itself, where its parent tells what matters.
 fn told(event: &inotify::Event<'_>) -> Option<Told> {
     let flags = event.events();
-    if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
+    // What a filesystem that is unmounted has hidden is there instead, unwatched.
+    if flags.intersects(ReadFlags::QUEUE_OVERFLOW | ReadFlags::UNMOUNT) {
         return Some(Told::Lost);
     }
     let watch = event.wd();

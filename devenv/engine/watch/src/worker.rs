@@ -86,6 +86,8 @@ pub(crate) struct Worker {
     orders: mpsc::Receiver<Order>,
     bell: Orders,
     forced: bool,
+    /// What the mode was told by; nothing yet.
+    reasons: Option<(bool, usize)>,
     /// Something that the tree was built on has changed.
     stale: bool,
     /// Events were lost.
@@ -125,6 +127,7 @@ impl Worker {
             orders,
             bell,
             forced,
+            reasons: None,
             stale: false,
             lost: false,
             rested: Instant::now(),
@@ -162,6 +165,7 @@ impl Worker {
         if (self.stale || self.lost) && Instant::now() >= self.rested {
             self.rebuild();
         }
+        self.tell_mode();
         self.shared.inbox.hold(self.stale || self.lost);
         self.shared.inbox.announce();
     }
@@ -220,7 +224,6 @@ impl Worker {
         }
         (self.stale, self.lost) = (false, false);
         self.leave(LeftOut { folders, scopes });
-        self.tell_mode();
         let took = start.elapsed().max(Duration::from_millis(1));
         self.rested = Instant::now() + took * 4;
     }
@@ -232,7 +235,12 @@ impl Worker {
         self.tree.end(left_out.folders);
     }
 
-    fn tell_mode(&self) {
+    fn tell_mode(&mut self) {
+        let reasons = Some(self.tree.reasons());
+        if self.reasons == reasons {
+            return;
+        }
+        self.reasons = reasons;
         let mode = match self.tree.why_polling(self.forced) {
             Some(why) => Mode::Polling { why },
             None => Mode::Events,

@@ -12,6 +12,11 @@ impl Tree {
     pub(crate) fn why_polling(&self, forced: bool) -> Option<String> {
         why(forced, self.no_queue, self.full, &self.silent, limit)
     }
+
+    /// Changes when [`Tree::why_polling`] may.
+    pub(crate) fn reasons(&self) -> (bool, usize) {
+        (self.full, self.silent.len())
+    }
 }
 
 /// The machine's limit of this name.

@@ -3,6 +3,7 @@
 //! Whether something is *not* told of is seen without waiting: a last file, the
 //! witness, is written, and everything that is told up to it is collected.
 
+mod confined;
 mod editors;
 mod folders;
 mod ignored;

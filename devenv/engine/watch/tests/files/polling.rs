@@ -64,60 +64,7 @@ async fn folders_that_move_are_polled_where_they_are() {
     }
 }
 
-/// What remains of the inner test below, which runs where hardly anything can be watched.
-#[test]
-fn past_the_limit_of_watches_it_polls_and_says_so() {
-    let own = std::env::current_exe().unwrap();
-    let inside = |script: &str| {
-        let mut command = std::process::Command::new("unshare");
-        command.args(["--user", "--map-root-user", "sh", "-c", script]);
-        command.arg(&own).output()
-    };
-    // A user namespace has a limit of its own, for what happens in it.
-    let limit = "echo 6 > /proc/sys/user/max_inotify_watches";
-    if !inside(limit).is_ok_and(|o| o.status.success()) {
-        eprintln!("not tested: there are no user namespaces here");
-        return;
-    }
-    let run = format!("{limit} && exec \"$0\" --ignored --exact polling::with_six_watches");
-    let output = inside(&run).unwrap();
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{stdout}");
-    assert!(stdout.contains("1 passed"), "{stdout}");
-}
-
-#[tokio::test]
-#[ignore = "run by another test, where the limit is six watches"]
-async fn with_six_watches() {
-    let prepare = |dir: &Path| {
-        for i in 0..20 {
-            fs::create_dir_all(dir.join(format!("{i}/deep"))).unwrap();
-        }
-    };
-    let options = Options {
-        always_poll: false,
-        ..polling()
-    };
-    let mut watched = Watched::new(prepare, vec![input("all", ".")], options).await;
-    let Mode::Polling { why } = watched.watcher.mode() else {
-        panic!("there are too many folders");
-    };
-    assert!(
-        why.contains("sudo sysctl fs.inotify.max_user_watches="),
-        "{why}"
-    );
-    for i in 0..20 {
-        watched.write(&format!("{i}/deep/a"), "1");
-        until(&mut watched, "all", &format!("{i}/deep/a")).await;
-        fs::create_dir(watched.path(&format!("{i}/new"))).unwrap();
-        watched.write(&format!("{i}/new/a"), "1");
-        until(&mut watched, "all", &format!("{i}/new/a")).await;
-        watched.write(&format!("{i}/new/a"), "22");
-        until(&mut watched, "all", &format!("{i}/new/a")).await;
-    }
-}
-
-async fn until(watched: &mut Watched, owner: &str, path: &str) {
+pub async fn until(watched: &mut Watched, owner: &str, path: &str) {
     loop {
         let burst = watched.burst().await;
         let paths = burst.owners.get(owner).into_iter().flatten();
