@@ -15,10 +15,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::{inotify::What, tree::Key};
 
-/// A round takes no more than this share of one processor's time…
-const CPU_SHARE: u32 = 100;
-/// …and waits for the filesystem no more than this share of the time.
-const WAIT_SHARE: u32 = 10;
+/// The pause after a round is so many times the processor time that the round took…
+const PER_CPU_TIME: u32 = 100;
+/// …and so many times what it took on the clock: a server is to have its rest too.
+const PER_TIME: u32 = 3;
 
 /// What a round found out about one name.
 #[derive(Debug)]
@@ -162,8 +162,8 @@ impl Polls {
                 if !found.is_empty() {
                     tell(found);
                 }
-                let cpu = cpu_time().saturating_sub(cpu) * CPU_SHARE;
-                pause = polls.interval.max(cpu).max(wall.elapsed() * WAIT_SHARE);
+                let cpu = cpu_time().saturating_sub(cpu) * PER_CPU_TIME;
+                pause = polls.interval.max(cpu).max(wall.elapsed() * PER_TIME);
             }
         })?;
         Ok(())

@@ -9,19 +9,27 @@ use super::{
 };
 use devenv_watch::Mode;
 
+/// Set for a test that runs inside.
+const INSIDE: &str = "DEVENV_WATCH_TEST_INSIDE";
+
 fn in_a_namespace(script: &str) -> std::io::Result<Output> {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
-    command.arg(std::env::current_exe()?).output()
+    command.arg(std::env::current_exe()?);
+    command.env(INSIDE, "1").output()
 }
 
-/// Runs one of the ignored tests of this file there.
-fn run(setup: &str, test: &str) {
+/// Runs `test`, which is called `name` here, in a namespace that `setup` prepares.
+fn confined(setup: &str, name: &str, test: impl Future<Output = ()>) {
+    if std::env::var_os(INSIDE).is_some() {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        return { runtime }.enable_all().build().unwrap().block_on(test);
+    }
     if !in_a_namespace(setup).is_ok_and(|o| o.status.success()) {
-        eprintln!("not tested: there are no user namespaces here");
+        println!("SKIP: no user namespaces here");
         return;
     }
-    let run = format!("{setup} && exec \"$0\" --ignored --exact confined::{test}");
+    let run = format!("{setup} && exec \"$0\" --exact confined::{name}");
     let output = in_a_namespace(&run).unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{stdout}");
@@ -30,23 +38,31 @@ fn run(setup: &str, test: &str) {
 
 #[test]
 fn past_the_limit_of_watches_it_polls_and_says_so() {
-    let limit = "echo 6 > /proc/sys/user/max_inotify_watches";
-    run(limit, "with_six_watches");
+    confined(
+        "echo 6 > /proc/sys/user/max_inotify_watches",
+        "past_the_limit_of_watches_it_polls_and_says_so",
+        with_six_watches(),
+    );
 }
 
 #[test]
 fn without_an_inotify_instance_it_polls_and_says_so() {
-    let limit = "echo 0 > /proc/sys/user/max_inotify_instances";
-    run(limit, "without_an_instance");
+    confined(
+        "echo 0 > /proc/sys/user/max_inotify_instances",
+        "without_an_inotify_instance_it_polls_and_says_so",
+        without_an_instance(),
+    );
 }
 
 #[test]
 fn what_was_hidden_by_a_mount_is_watched_once_it_is_seen() {
-    run("mount -t tmpfs none /mnt", "a_mount_that_goes");
+    confined(
+        "mount -t tmpfs none /mnt",
+        "what_was_hidden_by_a_mount_is_watched_once_it_is_seen",
+        a_mount_that_goes(),
+    );
 }
 
-#[tokio::test]
-#[ignore = "run by another test, where the limit is six watches"]
 async fn with_six_watches() {
     let prepare = |dir: &Path| fs::create_dir(dir.join("0")).unwrap();
     let options = Options {
@@ -63,8 +79,6 @@ async fn with_six_watches() {
     assert!(why.contains(mends), "{why}");
 }
 
-#[tokio::test]
-#[ignore = "run by another test, where there are no inotify instances"]
 async fn without_an_instance() {
     let options = Options {
         always_poll: false,
@@ -77,8 +91,6 @@ async fn without_an_instance() {
     write_and_change(&mut watched, "a/b").await;
 }
 
-#[tokio::test]
-#[ignore = "run by another test, where it may mount"]
 async fn a_mount_that_goes() {
     let mount = |args: &[&str], dir: &Path| {
         let done = Command::new(args[0]).args(&args[1..]).arg(dir).status();
