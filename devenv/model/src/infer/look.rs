@@ -25,10 +25,15 @@ impl Look<'_> {
         normal(&self.known.source.join(name))
     }
 
-    /// Whether the source has a file of this name.
+    /// Whether the source has a file of this name. Programs are watched as sources: to
+    /// save one is no reason to load the project again.
     pub(super) fn has(&mut self, name: &str) -> bool {
         let path = self.path(name);
-        self.reading.asked(&path).is_file()
+        let program = path.extension().is_some_and(|e| e == "py" || e == "rb");
+        if !program || name == "setup.py" {
+            self.reading.asked(&path);
+        }
+        path.is_file()
     }
 
     /// The first of several names that the source has.
