@@ -7,7 +7,8 @@ use tracing::warn;
 ///
 /// A pod takes about ten (its log, its pipes, its sandbox) and a request one or two, while the
 /// soft limit is 1,024 on most systems, for the sake of programs that use select(2). To be called
-/// after netd was started: pods and builds come from there and keep the limit of the user.
+/// after netd (or its stand-in without namespaces) was started: pods and builds come from there
+/// and keep the limit of the user.
 pub(super) fn raise_open_files() {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {

@@ -65,6 +65,23 @@ impl Holding {
             body_bytes: AtomicUsize::new(0),
         }
     }
+
+    /// Whether there is room for one more request, which is then counted.
+    fn enter(&self, body_bytes: usize) -> bool {
+        let requests = self.requests.fetch_add(1, Ordering::AcqRel);
+        let bytes = self.body_bytes.fetch_add(body_bytes, Ordering::AcqRel);
+        let fits = requests < self.limits.requests
+            && (body_bytes == 0 || bytes.saturating_add(body_bytes) <= self.limits.body_bytes);
+        if !fits {
+            self.leave(body_bytes);
+        }
+        fits
+    }
+
+    fn leave(&self, body_bytes: usize) {
+        self.requests.fetch_sub(1, Ordering::AcqRel);
+        self.body_bytes.fetch_sub(body_bytes, Ordering::AcqRel);
+    }
 }
 
 /// A held request, counted until this is dropped.
@@ -83,31 +100,23 @@ impl Place {
         chosen: &Chosen,
         body_bytes: usize,
     ) -> Option<Self> {
-        let holding = &worker.shared.holding;
-        let requests = holding.requests.fetch_add(1, Ordering::AcqRel);
-        let bytes = holding.body_bytes.fetch_add(body_bytes, Ordering::AcqRel);
+        if !worker.shared.holding.enter(body_bytes) {
+            return None;
+        }
         client.hold(true);
         chosen.live.counters(chosen.id).hold(worker.index);
-        let place = Self {
+        Some(Self {
             worker: worker.clone(),
             client: client.clone(),
             service: (chosen.live.clone(), chosen.id),
             body_bytes,
-        };
-        let limits = &holding.limits;
-        let fits = requests < limits.requests
-            && (body_bytes == 0 || bytes.saturating_add(body_bytes) <= limits.body_bytes);
-        fits.then_some(place)
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let holding = &self.worker.shared.holding;
-        holding.requests.fetch_sub(1, Ordering::AcqRel);
-        holding
-            .body_bytes
-            .fetch_sub(self.body_bytes, Ordering::AcqRel);
+        self.worker.shared.holding.leave(self.body_bytes);
         self.client.hold(false);
         let (live, id) = &self.service;
         live.counters(*id).release(self.worker.index);
