@@ -27,6 +27,7 @@ use crate::{
     inotify::Told,
     poll::Found,
     scope::{Id, Scopes},
+    scratch::is_scratch,
     tree::{Folders, Key, Tree},
 };
 
@@ -214,8 +215,10 @@ impl Worker {
         let start = Instant::now();
         let (shared, scopes) = (&self.shared, self.scopes.clone());
         let mut seen = |path: PathBuf, ids: &Arc<[Id]>| {
-            let touch = look(&path, Kind::Changed, Writing::IfEmpty);
-            shared.inbox.touch(&path, &scopes.owners(ids), touch);
+            if !path.file_name().is_some_and(is_scratch) {
+                let touch = look(&path, Kind::Changed, Writing::No);
+                shared.inbox.touch(&path, &scopes.owners(ids), touch);
+            }
         };
         let folders = self.tree.rebuild(&scopes, &mut seen);
         // Told of only now: who looks at everything from here on misses nothing.

@@ -95,7 +95,7 @@ impl Worker {
                 above: folder.rules.clone(),
                 linked: folder.linked || !is_dir,
             };
-            self.enter(start, new);
+            self.enter(start, new, closes);
         }
         // A folder that moves takes with it what is in it, and nothing else tells.
         let moved = is_dir && what == (What::Gone { moved: true });
@@ -120,7 +120,7 @@ impl Worker {
                 }
                 if let What::Came { new } = what {
                     let start = self.tree.start(&self.scopes, &top);
-                    self.enter(start, new);
+                    self.enter(start, new, closes);
                 }
                 // By what it was, not by what is there by now.
                 if !is_dir || what == (What::Gone { moved: true }) {
@@ -131,16 +131,20 @@ impl Worker {
     }
 
     /// Watches what has appeared, and tells of the files in it.
-    fn enter(&mut self, start: Start, new: bool) {
+    fn enter(&mut self, start: Start, new: bool, closes: bool) {
         let kind = if new { Kind::Born } else { Kind::Changed };
+        // In a new folder a file may have been made before there was a watch, and be
+        // written to after.
+        let writing = if new && closes {
+            Writing::IfEmpty
+        } else {
+            Writing::No
+        };
         let (shared, scopes) = (&self.shared, &self.scopes);
         let mut seen = |path: PathBuf, ids: &Arc<[Id]>| {
             if !path.file_name().is_some_and(is_scratch) {
-                // It may have been made before there was a watch, and be written after.
-                let owners = scopes.owners(ids);
-                shared
-                    .inbox
-                    .touch(&path, &owners, look(&path, kind, Writing::IfEmpty));
+                let touch = look(&path, kind, writing);
+                shared.inbox.touch(&path, &scopes.owners(ids), touch);
             }
         };
         self.tree.walk(scopes, vec![start], &mut seen);

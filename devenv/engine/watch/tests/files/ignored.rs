@@ -51,6 +51,7 @@ async fn rules_that_change_hold_at_once() {
     let mut watched = Watched::all(|dir| {
         fs::create_dir_all(dir.join("out/deep")).unwrap();
         fs::write(dir.join("out/deep/old"), "1").unwrap();
+        fs::write(dir.join("out/deep/old~"), "1").unwrap();
         fs::write(dir.join(".gitignore"), "out\n").unwrap();
     })
     .await;
