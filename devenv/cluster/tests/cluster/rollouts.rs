@@ -152,9 +152,11 @@ pub async fn knative() {
         &kinds::KNATIVE_SERVICE,
         json!({"metadata": metadata, "spec": service(1)}),
     );
-    // From the first moment on: whoever asks waits for the first instance.
-    rig.until(&kinds::SERVICE, "web", "made", |s| s.is_some())
-        .await;
+    // Once it has its address, whoever asks waits for the first instance.
+    rig.until(&kinds::KNATIVE_SERVICE, "web", "given its address", |k| {
+        k.is_some_and(|k| k["status"]["url"].is_string())
+    })
+    .await;
     let load = Load::start(rig.cluster.knative_addrs()[0], 8);
     load.replies(16).await;
     for version in 2..=rounds() + 1 {
