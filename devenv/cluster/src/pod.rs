@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod configs;
 mod connections;
 pub mod env;
+mod hooks;
 pub mod instance;
 pub mod ip;
 pub mod kubelet;

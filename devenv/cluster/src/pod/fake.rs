@@ -116,6 +116,10 @@ impl FakeRuntime {
             .expect("not poisoned")
             .push(of.into());
     }
+    /// When it was made: the log counts from there.
+    pub(crate) fn begin(&self) -> Instant {
+        self.state.begin
+    }
     pub(crate) fn log(&self) -> Vec<(u128, String)> {
         self.state.log.lock().expect("not poisoned").clone()
     }
@@ -298,11 +302,17 @@ impl PodSandbox for FakeSandbox {
 #[derive(Debug, Default)]
 pub(crate) struct FakeProber {
     pub(crate) bad: std::sync::atomic::AtomicBool,
+    /// How long a command takes.
+    pub(crate) takes: Mutex<Duration>,
 }
 
 #[async_trait]
 impl Prober for FakeProber {
-    async fn check(&self, _: &Action, _: &Target) -> Result<(), String> {
+    async fn check(&self, action: &Action, _: &Target) -> Result<(), String> {
+        if matches!(action, Action::Exec(_)) {
+            let time = *self.takes.lock().expect("not poisoned");
+            tokio::time::sleep(time).await;
+        }
         if self.bad.load(std::sync::atomic::Ordering::Relaxed) {
             Err("no".into())
         } else {

@@ -11,6 +11,7 @@ mod ending;
 mod probing;
 mod slot;
 mod start;
+mod stopping;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +43,7 @@ use crate::kinds;
 use crate::net::routed::Routed;
 use crate::store::{Object, Store, StoreError};
 use slot::{Phase, Slot};
+use stopping::{HookDone, LEAST_GRACE};
 
 /// How long a pod waits at most for the routers to leave it, and for the requests that it has, before
 /// its SIGTERM. Connections that last (WebSockets, a database's clients) outlive it.
@@ -96,8 +98,8 @@ enum Life {
     Alive,
     /// It ends: the routers are to leave it first, and its requests to be answered.
     Unrouting { until: Instant, grace: Duration },
-    /// It was asked to end.
-    Ending { kill_at: Instant },
+    /// It was asked to end. `last` says that there is no more time after that.
+    Ending { kill_at: Instant, last: bool },
     /// It was killed.
     Killed { until: Instant },
     /// Nothing of it is left.
@@ -108,6 +110,7 @@ enum Input {
     Control(Option<Control>),
     Event(SandboxEvent),
     Report(Report),
+    Hook(HookDone),
     Unrouted,
     Look,
 }
@@ -131,6 +134,9 @@ pub struct Instance {
     control_rx: mpsc::Receiver<Control>,
     report_tx: mpsc::Sender<Report>,
     report_rx: mpsc::Receiver<Report>,
+    /// From the tasks of preStop hooks.
+    hook_tx: mpsc::Sender<HookDone>,
+    hook_rx: mpsc::Receiver<HookDone>,
 }
 
 impl std::fmt::Debug for Instance {
@@ -184,6 +190,7 @@ impl Instance {
             )
             .collect();
         let (report_tx, report_rx) = mpsc::channel(32);
+        let (hook_tx, hook_rx) = mpsc::channel(32);
         let published = object.value()["status"].clone();
         Ok(Instance {
             uid: object.uid().to_owned(),
@@ -201,6 +208,8 @@ impl Instance {
             control_rx,
             report_tx,
             report_rx,
+            hook_tx,
+            hook_rx,
         })
     }
 
@@ -221,6 +230,7 @@ impl Instance {
                 control = self.control_rx.recv() => Input::Control(control),
                 event = next_event(self.sandbox.as_ref()) => Input::Event(event),
                 Some(report) = self.report_rx.recv() => Input::Report(report),
+                Some(done) = self.hook_rx.recv() => Input::Hook(done),
                 () = unrouted(&self.shared.routed, self.ip.as_ref(), self.sandbox.as_deref()), if unrouting => Input::Unrouted,
                 Ok(()) = images_rx.changed() => Input::Look,
                 () = sleep_until(deadline) => Input::Look,
@@ -234,19 +244,17 @@ impl Instance {
         match input {
             Input::Control(Some(Control::Wake)) => self.look_at_object(),
             Input::Control(Some(Control::Stop(limit))) => {
-                let own = self
-                    .pod
-                    .spec
-                    .as_ref()
-                    .and_then(|spec| spec.termination_grace_period_seconds)
-                    .and_then(|seconds| u64::try_from(seconds).ok())
-                    .map_or(limit, Duration::from_secs);
+                // Where the pod says nothing, the limit.
+                let says = self.pod.spec.as_ref();
+                let says = says.and_then(|s| s.termination_grace_period_seconds);
+                let own = says.map_or(limit, |_| self.grace());
                 self.begin_end(own.min(limit), Duration::ZERO);
             }
             // The kubelet is gone: nobody will ever ask for this pod again.
             Input::Control(None) => self.begin_end(Duration::ZERO, Duration::ZERO),
             Input::Event(event) => self.take_event(event),
-            Input::Report(report) => self.take_report(report).await,
+            Input::Report(report) => self.take_report(report),
+            Input::Hook(done) => self.take_hook(done),
             Input::Unrouted => {
                 if let Life::Unrouting { until, .. } = &mut self.life {
                     *until = Instant::now();
@@ -289,15 +297,19 @@ impl Instance {
                 if !self.slots.iter().any(Slot::is_running) {
                     self.kill();
                 } else if now >= until {
-                    self.ask_to_end().await;
                     self.life = Life::Ending {
                         kill_at: now + grace,
+                        last: false,
                     };
+                    self.ask_those_due().await;
                 }
             }
-            Life::Ending { kill_at } => {
-                if now >= kill_at || !self.slots.iter().any(Slot::is_running) {
+            Life::Ending { kill_at, last } => {
+                let over = last || !self.some_get_more_time(kill_at, now).await;
+                if !self.slots.iter().any(Slot::is_running) || now >= kill_at && over {
                     self.kill();
+                } else {
+                    self.ask_those_due().await;
                 }
             }
             Life::Killed { until } => {
@@ -323,18 +335,21 @@ impl Instance {
             } = self.slots[index].phase
                 && at <= now
             {
-                self.signal(index, Signal::SIGKILL).await;
+                let more = self.time_is_up(index).await;
                 if let Phase::Running { kill_at, .. } = &mut self.slots[index].phase {
-                    *kill_at = None;
+                    *kill_at = more.then_some(now + LEAST_GRACE);
                 }
             }
         }
         if self.is_complete() {
-            if let Some(sandbox) = self.sandbox.take() {
+            if self.wind_up(now).await
+                && let Some(sandbox) = self.sandbox.take()
+            {
                 sandbox.kill();
             }
             return;
         }
+        self.ask_those_due().await;
         if self.sandbox.is_none() && !self.make_sandbox(now).await {
             return;
         }
@@ -420,7 +435,8 @@ impl Instance {
     /// A container's run ended, or could not begin.
     fn ended(&mut self, index: usize, ended: Ended, reason: Option<&str>, message: Option<String>) {
         let alive = matches!(self.life, Life::Alive);
-        let restart = alive && self.restarts(&self.slots[index], ended);
+        // When the pod's work is done, its sidecars are not started again.
+        let restart = alive && !self.is_complete() && self.restarts(&self.slots[index], ended);
         let described = self.described();
         let slot = &mut self.slots[index];
         debug!(
@@ -467,7 +483,7 @@ impl Instance {
                 .filter(|_| self.sandbox.is_none())
                 .map(|(at, _)| at),
             Life::Unrouting { until, .. } | Life::Killed { until } => Some(until),
-            Life::Ending { kill_at } => Some(kill_at),
+            Life::Ending { kill_at, .. } => Some(kill_at),
             Life::Over => None,
         };
         let alive = matches!(self.life, Life::Alive) && self.sandbox.is_some();

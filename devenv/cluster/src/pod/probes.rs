@@ -11,7 +11,7 @@ pub use check::{NetProber, Prober};
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Probe};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -144,38 +144,7 @@ fn plan(kind: Kind, probe: &Probe, container: &Container, env: &[(String, String
 
 fn action(probe: &Probe, container: &Container, env: &[(String, String)]) -> Action {
     if let Some(http) = &probe.http_get {
-        if http
-            .scheme
-            .as_deref()
-            .is_some_and(|s| s.eq_ignore_ascii_case("https"))
-        {
-            return Action::Unsupported(
-                "httpGet with scheme HTTPS is not supported here: use HTTP or tcpSocket".to_owned(),
-            );
-        }
-        return match port(&http.port, container) {
-            Ok(port) => Action::Http {
-                host: http.host.clone().filter(|h| !h.is_empty()),
-                port,
-                path: http.path.clone().filter(|p| !p.is_empty()).map_or_else(
-                    || "/".to_owned(),
-                    |p| {
-                        if p.starts_with('/') {
-                            p
-                        } else {
-                            format!("/{p}")
-                        }
-                    },
-                ),
-                headers: http
-                    .http_headers
-                    .iter()
-                    .flatten()
-                    .map(|h| (h.name.clone(), h.value.clone()))
-                    .collect(),
-            },
-            Err(why) => Action::Unsupported(why),
-        };
+        return http_action(http, container);
     }
     if let Some(tcp) = &probe.tcp_socket {
         return match port(&tcp.port, container) {
@@ -209,6 +178,42 @@ fn action(probe: &Probe, container: &Container, env: &[(String, String)]) -> Act
     Action::Unsupported(format!(
         "{what} not supported here: use httpGet, tcpSocket or exec"
     ))
+}
+
+/// A GET, of a probe or of a hook.
+pub(super) fn http_action(http: &HTTPGetAction, container: &Container) -> Action {
+    if http
+        .scheme
+        .as_deref()
+        .is_some_and(|s| s.eq_ignore_ascii_case("https"))
+    {
+        return Action::Unsupported(
+            "httpGet with scheme HTTPS is not supported here: use HTTP or tcpSocket".to_owned(),
+        );
+    }
+    match port(&http.port, container) {
+        Ok(port) => Action::Http {
+            host: http.host.clone().filter(|h| !h.is_empty()),
+            port,
+            path: http.path.clone().filter(|p| !p.is_empty()).map_or_else(
+                || "/".to_owned(),
+                |p| {
+                    if p.starts_with('/') {
+                        p
+                    } else {
+                        format!("/{p}")
+                    }
+                },
+            ),
+            headers: http
+                .http_headers
+                .iter()
+                .flatten()
+                .map(|h| (h.name.clone(), h.value.clone()))
+                .collect(),
+        },
+        Err(why) => Action::Unsupported(why),
+    }
 }
 
 fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {

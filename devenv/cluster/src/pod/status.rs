@@ -127,8 +127,9 @@ pub fn phase(view: &PodView<'_>) -> &'static str {
         .unwrap_or("Always");
     for init in view.containers.iter().filter(|c| c.init) {
         match &init.state {
-            State::Exited(exit) if exit.code() == 0 => {}
-            State::Exited(_) if policy == "Never" && !init.sidecar => return "Failed",
+            // A sidecar ends when the pod's work is done, or with the pod.
+            State::Exited(exit) if exit.code() == 0 || init.sidecar => {}
+            State::Exited(_) if policy == "Never" => return "Failed",
             _ if init.sidecar && init.started => {}
             _ => return "Pending",
         }
@@ -152,7 +153,7 @@ fn conditions(view: &PodView<'_>, phase: &str, previous: &Value, now: Timestamp)
     let ended = matches!(phase, "Succeeded" | "Failed");
     let of = |init: bool| view.containers.iter().filter(move |c| c.init == init);
     let initialized = of(true).all(|c| match &c.state {
-        State::Exited(exit) => exit.code() == 0,
+        State::Exited(exit) => exit.code() == 0 || c.sidecar,
         _ => c.sidecar && c.started,
     });
     let unready: Vec<&str> = view

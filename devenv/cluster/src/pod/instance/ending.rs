@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{EventType, Instance, KILL_LIMIT, Life};
+use super::stopping::Stop;
+use super::{Instance, KILL_LIMIT, LEAST_GRACE, Life, Slot};
 use crate::kinds;
 use crate::store::StoreError;
 
@@ -21,12 +21,15 @@ impl Instance {
             Life::Alive => {
                 let until = Instant::now() + unroute.min(grace);
                 self.life = Life::Unrouting { until, grace };
-                for slot in &mut self.slots {
-                    slot.stop_lethal_probes();
+                for index in 0..self.slots.len() {
+                    self.slots[index].stop_lethal_probes();
+                    let why = format!("Stopping container {}", self.slots[index].name());
+                    // When all of devenv ends, there is nobody to wait for.
+                    self.stop(index, &why, !unroute.is_zero());
                 }
             }
             Life::Unrouting { grace: present, .. } => *present = grace.min(*present),
-            Life::Ending { kill_at } => *kill_at = (*kill_at).min(Instant::now() + grace),
+            Life::Ending { kill_at, .. } => *kill_at = (*kill_at).min(Instant::now() + grace),
             Life::Killed { .. } | Life::Over => {}
         }
     }
@@ -47,15 +50,23 @@ impl Instance {
         };
     }
 
-    /// SIGTERM to everything that runs.
-    pub(super) async fn ask_to_end(&mut self) {
+    /// When the grace period is over: SIGKILL to what had its SIGTERM, and SIGTERM to what waited for
+    /// its hook or its turn until now; true when there is such a container.
+    pub(super) async fn some_get_more_time(&mut self, kill_at: Instant, now: Instant) -> bool {
+        let unasked = |slot: &Slot| slot.is_running() && !matches!(slot.stop, Stop::Asked);
+        if now < kill_at || !self.slots.iter().any(unasked) {
+            return false;
+        }
         for index in 0..self.slots.len() {
             if self.slots[index].is_running() {
-                let message = format!("Stopping container {}", self.slots[index].name());
-                self.tell(EventType::Normal, "Killing", &message);
-                self.signal(index, Signal::SIGTERM).await;
+                self.time_is_up(index).await;
             }
         }
+        self.life = Life::Ending {
+            kill_at: now + LEAST_GRACE,
+            last: true,
+        };
+        true
     }
 
     /// Nothing runs any more: gives everything back.

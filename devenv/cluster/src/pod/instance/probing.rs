@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
 use super::slot::Phase;
@@ -41,7 +40,7 @@ impl Instance {
         }
     }
 
-    pub(super) async fn take_report(&mut self, report: Report) {
+    pub(super) fn take_report(&mut self, report: Report) {
         let Some(index) = self
             .slots
             .iter()
@@ -63,7 +62,7 @@ impl Instance {
             }
             (kind, News::Failed(why)) => {
                 self.unhealthy(kind, &why);
-                self.restart(index, kind).await;
+                self.restart(index, kind);
             }
         }
     }
@@ -77,27 +76,20 @@ impl Instance {
     }
 
     /// Ends a container whose probe failed; it is started again when it has ended.
-    async fn restart(&mut self, index: usize, kind: Kind) {
+    fn restart(&mut self, index: usize, kind: Kind) {
         if !matches!(self.life, Life::Alive) {
             return;
         }
-        let of_pod = self
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|s| s.termination_grace_period_seconds);
+        let of_pod = self.grace();
         let slot = &mut self.slots[index];
         let of_probe = slot
             .plans
             .iter()
             .find(|p| p.kind == kind)
             .and_then(|p| p.grace);
-        let grace = Duration::from_secs(
-            of_probe
-                .or(of_pod)
-                .and_then(|g| u64::try_from(g).ok())
-                .unwrap_or(30),
-        );
+        let grace = of_probe
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map_or(of_pod, Duration::from_secs);
         let message = format!(
             "Container {} failed {} probe, will be restarted",
             slot.name(),
@@ -108,7 +100,6 @@ impl Instance {
         if let Phase::Running { kill_at, .. } = &mut slot.phase {
             *kill_at = Some(Instant::now() + grace);
         }
-        self.tell(EventType::Normal, "Killing", &message);
-        self.signal(index, Signal::SIGTERM).await;
+        self.stop(index, &message, true);
     }
 }

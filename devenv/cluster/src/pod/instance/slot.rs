@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Container;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::stopping::Stop;
 use crate::pod::backoff::Backoff;
 use crate::pod::probes::{Kind, Plan};
 use crate::pod::runtime::{Ended, StartSpec};
@@ -46,6 +47,7 @@ pub(super) struct Slot {
     pub(super) plans: Vec<Plan>,
     /// How it was started, for commands beside it.
     pub(super) spec: Option<StartSpec>,
+    pub(super) stop: Stop,
     backoff: Backoff,
     probes: Vec<(Kind, AbortHandle)>,
     ever_ran: bool,
@@ -79,6 +81,7 @@ impl Slot {
             last: None,
             plans: Vec::new(),
             spec: None,
+            stop: Stop::No,
             backoff: Backoff::new(backoff),
             probes: Vec::new(),
             ever_ran: false,
@@ -162,6 +165,7 @@ impl Slot {
             _ => (Timestamp::now(), Duration::ZERO),
         };
         self.stop_probes();
+        self.stop = Stop::No;
         self.ready = false;
         self.started = false;
         let reason = reason

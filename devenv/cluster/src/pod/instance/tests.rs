@@ -1,5 +1,6 @@
 //! Pods on the fake runtime and paused time, through the kubelet.
 
+mod endings;
 mod limits;
 
 use std::collections::HashSet;

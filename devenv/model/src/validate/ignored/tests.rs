@@ -6,9 +6,9 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet, Replica
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMap, Container, ContainerPort, DownwardAPIProjection,
     DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    HTTPGetAction, Lifecycle, Namespace, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ProjectedVolumeSource, ResourceRequirements, Secret, SecurityContext, Service, ServicePort,
-    ServiceSpec, Volume, VolumeMount, VolumeProjection,
+    HTTPGetAction, Lifecycle, LifecycleHandler, Namespace, Pod, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, Secret, SecurityContext,
+    Service, ServicePort, ServiceSpec, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass, IngressClassSpec, IngressSpec};
@@ -170,6 +170,11 @@ fn every_field_of_every_kind_is_decided_once() {
         of(container("env"), fields::<EnvVar>()),
         of(container("env.valueFrom"), fields::<EnvVarSource>()),
         of(container("lifecycle"), fields::<Lifecycle>()),
+        of(container("lifecycle.preStop"), fields::<LifecycleHandler>()),
+        of(
+            container("lifecycle.preStop.httpGet"),
+            fields::<HTTPGetAction>(),
+        ),
         of(container("livenessProbe"), fields::<Probe>()),
         of(
             container("livenessProbe.httpGet"),
@@ -250,8 +255,10 @@ fn warned(manifest: &str) -> Vec<String> {
 
 #[rstest]
 #[case("lifecycle: {postStart: {exec: {command: [x]}}}", &["lifecycle.postStart"])]
-#[case("lifecycle: {preStop: {httpGet: {port: 80}}}", &["lifecycle.preStop"])]
-#[case("lifecycle: {preStop: {exec: {command: [sh, -c, sleep 5; x]}}}", &["lifecycle.preStop"])]
+#[case("lifecycle: {preStop: {httpGet: {port: 80}}}", &[])]
+#[case("lifecycle: {preStop: {httpGet: {port: 80, scheme: HTTPS}}}", &["lifecycle.preStop.httpGet.scheme"])]
+#[case("lifecycle: {preStop: {exec: {command: [sh, -c, sleep 5; x]}}}", &[])]
+#[case("lifecycle: {preStop: {tcpSocket: {port: 80}}}", &["lifecycle.preStop.tcpSocket"])]
 #[case("lifecycle: {preStop: {exec: {command: [/bin/sleep, '5']}}}", &[])]
 #[case("lifecycle: {preStop: {sleep: {seconds: 5}}}", &[])]
 #[case("lifecycle: {stopSignal: SIGQUIT}", &["lifecycle.stopSignal"])]

@@ -100,18 +100,13 @@ static ENV_SOURCE: Part = Part {
 
 static LIFECYCLE: Part = Part {
     honoured: &[],
-    within: &[],
+    within: &[("preStop", &PRE_STOP)],
     quiet: &[],
     lost: &[
         Lost {
             field: "postStart",
             when: When::Set,
             loss: "the hook is not run",
-        },
-        Lost {
-            field: "preStop",
-            when: When::If(does_more_than_wait),
-            loss: "the hook is not run: the program gets its SIGTERM when no route leads to the pod any more",
         },
         Lost {
             field: "stopSignal",
@@ -121,31 +116,29 @@ static LIFECYCLE: Part = Part {
     ],
 };
 
-/// A hook that only sleeps waits until no proxy sends requests any more. That is done here
-/// for every pod, so nothing is missed.
-fn does_more_than_wait(case: &Case<'_>) -> bool {
-    let command: Vec<&str> = case
-        .value
-        .get("exec")
-        .map(|exec| exec.items_at("command"))
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|word| word.node.as_str())
-        .collect();
-    case.value.get("sleep").is_none() && !is_sleep(&command)
-}
+const NOT_RUN: &str = "the hook is not run: the program gets its SIGTERM without it";
 
-fn is_sleep(command: &[&str]) -> bool {
-    let name = |path: &str| path.rsplit('/').next() == Some("sleep");
-    let time = |t: &str| t.trim_end_matches(['s', 'm']).parse::<f64>().is_ok();
-    match command {
-        [shell, "-c", script] if shell.ends_with("sh") => {
-            is_sleep(&script.split_whitespace().collect::<Vec<_>>())
-        }
-        [program, seconds] => name(program) && time(seconds),
-        _ => false,
-    }
-}
+static PRE_STOP: Part = Part {
+    honoured: &["exec", "sleep"],
+    within: &[("httpGet", &HOOK_GET)],
+    quiet: &[],
+    lost: &[Lost {
+        field: "tcpSocket",
+        when: When::Set,
+        loss: NOT_RUN,
+    }],
+};
+
+static HOOK_GET: Part = Part {
+    honoured: &["host", "httpHeaders", "path", "port"],
+    within: &[],
+    quiet: &[],
+    lost: &[Lost {
+        field: "scheme",
+        when: When::Is(&["HTTPS"]),
+        loss: NOT_RUN,
+    }],
+};
 
 const NOT_ASKED: &str = "the probe is not asked, so as readiness or startup probe it never passes and the container never gets ready: use httpGet with HTTP, or tcpSocket, in a local overlay";
 
@@ -208,7 +201,10 @@ fn chooses_http2(case: &Case<'_>) -> bool {
 static RESOURCES: Part = Part {
     honoured: &[],
     within: &[],
-    quiet: &[(&["requests"], "nothing competes for the one node")],
+    quiet: &[(
+        &["requests"],
+        "that of CPU is the pod's weight where the machine allows it; nothing competes for the node's memory",
+    )],
     lost: &[
         Lost {
             field: "claims",
@@ -217,7 +213,8 @@ static RESOURCES: Part = Part {
         },
         Lost {
             field: "limits",
-            // Those of CPU, memory and disk are quiet: see LIMITS.
+            // Those of CPU and memory are enforced where the machine allows it, which the
+            // node says if not; that of disk is quiet: see LIMITS.
             when: When::If(|case| case.value.node.entries().iter().any(|e| is_device(&e.key))),
             loss: DEVICES,
         },
@@ -325,23 +322,3 @@ static MOUNT: Part = Part {
         loss: "what is mounted below it later stays on its own side",
     }],
 };
-
-#[cfg(test)]
-mod tests {
-    use super::is_sleep;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case(&["sleep", "5"], true)]
-    #[case(&["/bin/sleep", "0.5s"], true)]
-    #[case(&["sh", "-c", "sleep 10"], true)]
-    #[case(&["/bin/bash", "-c", " sleep 10 "], true)]
-    #[case(&["sh", "-c", "sleep 10 && nginx -s quit"], false)]
-    #[case(&["nginx", "-s", "quit"], false)]
-    #[case(&["sleep", "$WAIT"], false)]
-    #[case(&["sleep"], false)]
-    #[case(&[], false)]
-    fn hooks_that_only_wait(#[case] command: &[&str], #[case] want: bool) {
-        assert_eq!(is_sleep(command), want);
-    }
-}
