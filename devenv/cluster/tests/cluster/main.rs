@@ -5,12 +5,14 @@ mod lifecycle;
 mod load;
 mod network;
 mod plain;
+mod pods;
 mod rig;
 mod rollouts;
 mod traffic;
 mod workloads;
 
 use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -23,6 +25,30 @@ fn trial<F: Future<Output = ()>>(name: &str, run: impl FnOnce() -> F + Send + 's
             .map_err(Failed::from)?;
         runtime.block_on(run());
         Ok(())
+    })
+}
+
+/// A numeric user without an account, so that the machine's user database stays as it is.
+const USER: &str = "54321";
+
+/// Runs one test in a process of an ordinary user, from a copy of this program that it can read.
+fn as_user(name: &'static str) -> Trial {
+    Trial::test(format!("{name}::user"), move || {
+        let dir = tempfile::tempdir()?;
+        let program = dir.path().join("cluster-test");
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
+        std::fs::copy(std::env::current_exe()?, &program)?;
+        let output = std::process::Command::new("setpriv")
+            .args(["--reuid", USER, "--regid", USER, "--clear-groups", "--"])
+            .arg(&program)
+            .args(["--exact", name, "--nocapture"])
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        if output.status.success() && said.contains("1 passed") {
+            return Ok(());
+        }
+        Err(format!("as user {USER}: {}\n{said}", output.status).into())
     })
 }
 
@@ -42,7 +68,7 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // Each has its own cluster and looks at the clock: side by side they would only slow each other.
     arguments.test_threads = Some(1);
-    let trials = vec![
+    let mut trials = vec![
         trial(
             "a_deployment_is_reached_by_name_and_through_the_ingress",
             traffic::reached,
@@ -96,6 +122,9 @@ fn main() {
             workloads::knative,
         ),
         trial("deleting_takes_everything_along", workloads::deleted),
+        trial("a_memory_kill_is_told_as_one", pods::out_of_memory),
+        trial("programs_write_beside_their_code", pods::overlaid),
+        trial("containers_end_in_order", pods::ends_in_order),
         trial("a_cluster_goes_on_after_a_shutdown", lifecycle::goes_on),
         trial("the_database_ends_last", lifecycle::ends_in_order),
         trial("plain::pods_are_reached_by_name", plain::reached),
@@ -109,5 +138,15 @@ fn main() {
         trial("plain::it_is_fallen_back_to", plain::falls_back),
         trial("plain::forbidden", plain::forbidden),
     ];
+    if rustix::process::geteuid().is_root() {
+        trials.extend(
+            [
+                "a_memory_kill_is_told_as_one",
+                "programs_write_beside_their_code",
+                "containers_end_in_order",
+            ]
+            .map(as_user),
+        );
+    }
     libtest_mimic::run(&arguments, trials).exit();
 }
