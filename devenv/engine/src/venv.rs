@@ -274,10 +274,27 @@ impl<'e> Tools<'e> {
     }
 
     fn python(&self, version: Option<&str>) -> Option<PathBuf> {
-        let exact = version.and_then(|v| self.find(&format!("python{v}")));
+        let exact = version.and_then(|v| self.itself(&format!("python{v}")));
         exact
             .or_else(|| self.find("python3"))
             .or_else(|| self.find("python"))
+    }
+
+    /// The interpreter of this name. A version manager's stand-in fails unless that version
+    /// is the chosen one, so what it stands for is looked for where pyenv and asdf keep it.
+    fn itself(&self, program: &str) -> Option<PathBuf> {
+        let found = self.find(program)?;
+        let Some(shims) = found.parent().filter(|dir| dir.ends_with("shims")) else {
+            return Some(found);
+        };
+        let root = shims.parent()?;
+        ["versions", "installs/python"]
+            .into_iter()
+            .flat_map(|kept| fs::read_dir(root.join(kept)).into_iter().flatten())
+            .flatten()
+            .map(|version| version.path().join("bin").join(program))
+            .filter(|path| path.is_file())
+            .max()
     }
 
     /// What changes when another interpreter answers to the same name: the file it is. A

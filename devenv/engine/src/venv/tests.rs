@@ -237,6 +237,36 @@ fn a_version_managers_stand_in_is_told_apart_by_what_it_reads() {
     assert_eq!(all.len(), 3);
 }
 
+#[rstest]
+#[case::pyenv("pyenv/versions")]
+#[case::asdf("asdf/installs/python")]
+fn what_a_stand_in_stands_for_is_taken_itself(#[case] kept: &str) {
+    let (dir, mut image) = project(&[("requirements.txt", "x\n")]);
+    image.python.as_mut().unwrap().version = Some("3.12".to_owned());
+    let manager = dir.path().join(kept.split_once('/').unwrap().0);
+    let shims = manager.join("shims");
+    fs::create_dir_all(&shims).unwrap();
+    for program in ["python3", "python3.12"] {
+        fs::write(shims.join(program), "").unwrap();
+        fs::set_permissions(shims.join(program), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let env = vec![("PATH".to_owned(), shims.display().to_string())];
+    let interpreter = |venv: &Venv| format!("{:?}", venv.steps()[1]);
+    // It stands for nothing: the version is not there any more.
+    let fallback = plan(dir.path(), &image, &env);
+    let other = shims.join("python3").display().to_string();
+    assert!(
+        interpreter(&fallback).contains(&format!("{other}\"")),
+        "{fallback:?}"
+    );
+    let bin = dir.path().join(kept).join("3.12.1/bin");
+    fs::create_dir_all(&bin).unwrap();
+    fs::write(bin.join("python3.12"), "").unwrap();
+    let itself = plan(dir.path(), &image, &env);
+    let wanted = bin.join("python3.12").display().to_string();
+    assert!(interpreter(&itself).contains(&wanted), "{itself:?}");
+}
+
 #[test]
 fn what_can_not_be_planned() {
     let (dir, image) = project(&[("requirements.txt", "x\n")]);
