@@ -5,7 +5,7 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
-use crate::kinds;
+use crate::kinds::{self, KindRef};
 use crate::store::Store;
 
 /// Key and value of a ConfigMap or a Secret.
@@ -17,6 +17,10 @@ pub trait Configs: fmt::Debug {
     fn config_map(&self, name: &str) -> Option<Data>;
     /// The decoded data of a Secret, if it is there.
     fn secret(&self, name: &str) -> Option<Data>;
+    /// Whether a ConfigMap is there and will never hold anything else.
+    fn config_map_is_immutable(&self, name: &str) -> bool;
+    /// The same of a Secret.
+    fn secret_is_immutable(&self, name: &str) -> bool;
 }
 
 /// Those of a namespace in the store.
@@ -52,6 +56,21 @@ impl Configs for StoredConfigs<'_> {
             .flatten()
             .map(|(k, v)| (k, v.into_bytes()));
         Some(data.chain(text).collect())
+    }
+
+    fn config_map_is_immutable(&self, name: &str) -> bool {
+        self.is_immutable(&kinds::CONFIG_MAP, name)
+    }
+
+    fn secret_is_immutable(&self, name: &str) -> bool {
+        self.is_immutable(&kinds::SECRET, name)
+    }
+}
+
+impl StoredConfigs<'_> {
+    fn is_immutable(&self, kind: KindRef, name: &str) -> bool {
+        let object = self.store.get(kind, self.namespace, name);
+        object.is_some_and(|o| o.value()["immutable"] == true)
     }
 }
 
@@ -91,6 +110,12 @@ pub(crate) mod tests {
         }
         fn secret(&self, name: &str) -> Option<Data> {
             self.secrets.get(name).cloned()
+        }
+        fn config_map_is_immutable(&self, name: &str) -> bool {
+            name.starts_with("fixed-")
+        }
+        fn secret_is_immutable(&self, name: &str) -> bool {
+            name.starts_with("fixed-")
         }
     }
 

@@ -36,6 +36,7 @@ use super::probes::{Prober, Report};
 use super::runtime::{Ended, PodRuntime, PodSandbox, SandboxEvent};
 use super::spec::Surroundings;
 use super::status::{PodView, status};
+use super::volumes::Fixed;
 use crate::controllers::events::{EventType, Recorder};
 use crate::controllers::node;
 use crate::image::ImageTable;
@@ -127,6 +128,8 @@ pub struct Instance {
     ip: Option<PodIp>,
     /// When to try again to make the sandbox, and how long to wait after that.
     sandbox_retry: Option<(Instant, Duration)>,
+    /// Volumes whose objects are immutable.
+    fixed: Fixed,
     /// Whether the object is to be removed at the end.
     remove: bool,
     published: Value,
@@ -202,6 +205,7 @@ impl Instance {
             sandbox: None,
             ip: None,
             sandbox_retry: None,
+            fixed: Fixed::new(),
             remove: false,
             published,
             taken: Timestamp::now(),
@@ -285,6 +289,7 @@ impl Instance {
             self.begin_end(Duration::from_secs(seconds), UNROUTE_LIMIT);
         } else if let Ok(pod) = self.object.typed() {
             self.pod = pod;
+            self.refresh_volumes();
         }
     }
 

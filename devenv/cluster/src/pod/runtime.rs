@@ -41,8 +41,6 @@ pub struct StartSpec {
     pub cwd: PathBuf,
     /// Host paths that it sees.
     pub binds: Vec<Bind>,
-    /// Files that are made in it.
-    pub files: Vec<File>,
     /// User and group; the owner of the checkout when not given.
     pub run_as: Option<(u32, u32)>,
     /// Host folders that it finds empty, unless they are bound themselves.

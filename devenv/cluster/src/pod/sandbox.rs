@@ -93,7 +93,8 @@ fn container(spec: StartSpec, within: Option<String>) -> ContainerSpec {
         env: spec.env,
         cwd: spec.cwd,
         binds: spec.binds,
-        files: files(spec.files),
+        // What objects hold is bound; only what all containers of the pod share is made.
+        files: Vec::new(),
         run_as: spec.run_as,
         hidden: spec.hidden,
         within,

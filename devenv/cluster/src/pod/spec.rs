@@ -10,7 +10,7 @@ use super::configs::Configs;
 use super::env::{Facts, command_line, environment};
 use super::limits;
 use super::runtime::StartSpec;
-use super::volumes::{HostPolicy, mounts};
+use super::volumes::{HostPolicy, Source, mounts};
 use crate::image::{Image, RunSpec};
 
 /// `PATH` where this process has none.
@@ -79,8 +79,15 @@ pub(crate) fn start_spec(
 ) -> Result<StartSpec, ConfigError> {
     let mut own = environment(pod, container, configs, facts).map_err(|e| ConfigError::new(e.0))?;
     prepare(&mut own);
-    let mounts =
-        mounts(pod, container, configs, facts, policy, &own).map_err(|e| ConfigError::new(e.0))?;
+    let run_as = run_as(pod, container, around)?;
+    let source = Source {
+        pod,
+        configs,
+        facts,
+        policy,
+        user: run_as.unwrap_or(around.owner),
+    };
+    let mounted = mounts(&source, container, &own).map_err(|e| ConfigError::new(e.0))?;
     let argv = command_line(container, image, &own);
     if argv.is_empty() {
         return Err(ConfigError::new(format!(
@@ -89,10 +96,9 @@ pub(crate) fn start_spec(
             container.image.as_deref().unwrap_or_default()
         )));
     }
-    let run_as = run_as(pod, container, around)?;
     let run = &image.run;
     let mut binds = image_binds(run);
-    binds.extend(mounts.binds);
+    binds.extend(mounted);
     binds.retain(|bind| bind.source.as_os_str() != "/" && !bind.source.as_os_str().is_empty());
     let cwd = container
         .working_dir
@@ -112,7 +118,6 @@ pub(crate) fn start_spec(
         env: whole_environment(pod, image, own, run_as.unwrap_or(around.owner).0, around),
         cwd,
         binds,
-        files: mounts.files,
         run_as,
         hidden: around.hidden.clone(),
         limits: limits::of_container(container),
@@ -166,7 +171,11 @@ fn whole_environment(
     all
 }
 
-fn run_as(
+/// User and group of a container; `None` for the owner of the checkout.
+///
+/// # Errors
+/// An id that is none, or root where that is ruled out.
+pub(crate) fn run_as(
     pod: &Pod,
     container: &Container,
     around: &Surroundings,

@@ -1,20 +1,21 @@
-//! A container's volume mounts: files that are put into it and host paths that are bound.
+//! A container's volume mounts: host paths that are bound into it.
 //!
-//! ConfigMaps and Secrets become files in the pod's private memory file system,
-//! so a Secret never touches the disk. They hold what the objects said when the
-//! container started. Source: kubelet's `volume` packages.
+//! What objects say ([`payload`]) becomes files in the pod's folder, under the
+//! project's private state as the objects themselves are, and is kept up to date
+//! while the container runs ([`refresh`]). Source: kubelet's `volume` packages.
 
-use std::collections::BTreeMap;
+mod atomic;
+mod payload;
+
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use devenv_sandbox::{Access, Bind, Tmpfs};
-use k8s_openapi::api::core::v1::{
-    Container, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, Volume, VolumeMount,
-};
+use k8s_openapi::api::core::v1::{Container, HostPathVolumeSource, Pod, Volume, VolumeMount};
 
-use super::configs::{Configs, Data};
-use super::env::{Facts, expand, field};
+use super::configs::Configs;
+use super::env::{Facts, expand};
 use super::limits;
 
 /// A file that is made in the container.
@@ -41,19 +42,10 @@ impl std::fmt::Debug for File {
     }
 }
 
-/// What a container's mounts come to.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Mounts {
-    /// Files to make.
-    pub files: Vec<File>,
-    /// Host paths to bind.
-    pub binds: Vec<Bind>,
-}
-
 /// Where volumes may live on the host.
 #[derive(Debug, Clone)]
 pub struct HostPolicy {
-    /// Folder of this pod's emptyDirs; made when needed, removed with the pod.
+    /// Folder of this pod's volumes; made when needed, removed with the pod.
     pub volumes_dir: PathBuf,
     /// hostPath volumes must lie in one of these.
     pub allowed: Vec<PathBuf>,
@@ -66,36 +58,203 @@ pub struct HostPolicy {
 #[error("{0}")]
 pub struct VolumeError(pub String);
 
-/// Resolves the mounts of one container. Makes directories for emptyDir and `DirectoryOrCreate`.
+/// Whose volumes they are, and where what is in them comes from.
+pub struct Source<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The ConfigMaps and Secrets of its namespace.
+    pub configs: &'a dyn Configs,
+    /// What `fieldRef` may ask for.
+    pub facts: &'a Facts,
+    /// Where volumes may live.
+    pub policy: &'a HostPolicy,
+    /// User and group of the container: the files of its objects are theirs.
+    pub user: (u32, u32),
+}
+
+/// The mounts of one container, in the order in which they are to be made. Makes directories for
+/// emptyDir and `DirectoryOrCreate`, and the files that objects hold; `env` is for `subPathExpr`.
 ///
 /// # Errors
 /// An object or key that is missing, a kind of volume that is not supported, a forbidden hostPath,
 /// or a directory that cannot be made.
 pub fn mounts(
-    pod: &Pod,
+    source: &Source<'_>,
     container: &Container,
-    configs: &dyn Configs,
-    facts: &Facts,
-    policy: &HostPolicy,
     env: &[(String, String)],
-) -> Result<Mounts, VolumeError> {
-    let volumes: BTreeMap<&str, &Volume> = pod
-        .spec
-        .iter()
-        .flat_map(|s| s.volumes.iter().flatten())
-        .map(|v| (v.name.as_str(), v))
-        .collect();
-    let mut out = Mounts::default();
+) -> Result<Vec<Bind>, VolumeError> {
+    let mut binds = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
-        let volume = volumes.get(mount.name.as_str()).ok_or_else(|| {
+        let volume = source.volume(&mount.name).ok_or_else(|| {
             VolumeError(format!(
                 "volumeMount {:?}: the pod has no volume of that name",
                 mount.name
             ))
         })?;
-        add(pod, volume, mount, configs, facts, policy, env, &mut out)?;
+        binds.push(source.bind(container, volume, mount, env)?);
     }
-    Ok(out)
+    // One in another comes after it, as container runtimes have it.
+    binds.sort_by_key(|bind| bind.target.components().count());
+    Ok(binds)
+}
+
+/// Volumes that stay as they are from now on, by container and volume.
+pub type Fixed = BTreeSet<(String, String)>;
+
+/// Brings the files of a running container's objects up to date, except in volumes whose objects are
+/// immutable: those are noted in `fixed` and never looked at again. Returns what could not be
+/// brought up to date and why; that stays as it is.
+pub fn refresh(
+    source: &Source<'_>,
+    container: &Container,
+    fixed: &mut Fixed,
+) -> Vec<(String, VolumeError)> {
+    let mut failed = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let key = (container.name.clone(), mount.name.clone());
+        let Some(volume) = source.volume(&mount.name).filter(|_| !fixed.contains(&key)) else {
+            continue;
+        };
+        match source.payload(container, volume) {
+            Ok(Some((_, true))) => drop(fixed.insert(key)),
+            Ok(_) => {}
+            Err(error) => failed.push((volume.name.clone(), error)),
+        }
+    }
+    failed
+}
+
+/// What a container's volumes were asked to hold and can't, in sentences.
+pub fn absent(pod: &Pod, container: &Container) -> Vec<String> {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let mounted = |volume: &&Volume| {
+        let mut mounts = container.volume_mounts.iter().flatten();
+        mounts.any(|m| m.name == volume.name)
+    };
+    volumes.filter(mounted).flat_map(payload::absent).collect()
+}
+
+impl Source<'_> {
+    fn volume(&self, name: &str) -> Option<&Volume> {
+        let mut volumes = self
+            .pod
+            .spec
+            .iter()
+            .flat_map(|s| s.volumes.iter().flatten());
+        volumes.find(|v| v.name == name)
+    }
+
+    /// Writes what the objects of a volume say; `None` for a volume that is not made of objects.
+    /// Returns its directory and whether the objects are immutable.
+    fn payload(
+        &self,
+        container: &Container,
+        volume: &Volume,
+    ) -> Result<Option<(PathBuf, bool)>, VolumeError> {
+        let Some(payload) = payload::of(self.pod, volume, self.configs, self.facts)? else {
+            return Ok(None);
+        };
+        // Each container has its own, since the files belong to its user.
+        let dir = self
+            .policy
+            .volumes_dir
+            .join(format!("{}~{}", volume.name, container.name));
+        let owner = rustix::process::geteuid().is_root().then_some(self.user);
+        atomic::write(&dir, &payload.files, owner).map_err(|error| {
+            VolumeError(format!(
+                "cannot write the files of volume {:?}: {error}",
+                volume.name
+            ))
+        })?;
+        Ok(Some((dir, payload.immutable)))
+    }
+
+    fn bind(
+        &self,
+        container: &Container,
+        volume: &Volume,
+        mount: &VolumeMount,
+        env: &[(String, String)],
+    ) -> Result<Bind, VolumeError> {
+        let target = PathBuf::from(&mount.mount_path);
+        let sub_path = sub_path(volume, mount, env)?;
+        if let Some((dir, _)) = self.payload(container, volume)? {
+            let source = match sub_path {
+                None => dir,
+                // The file itself: what the objects say later is not seen there, as in Kubernetes.
+                Some(sub) => {
+                    let path = dir.join(atomic::DATA).join(&sub);
+                    path.canonicalize().map_err(|_| {
+                        VolumeError(format!(
+                            "subPath {sub:?} is not among the files of volume {:?}",
+                            volume.name
+                        ))
+                    })?
+                }
+            };
+            return Ok(Bind {
+                source,
+                target,
+                access: Access::ReadOnly,
+            });
+        }
+        let policy = self.policy;
+        let mut source = if volume.empty_dir.is_some() {
+            let path = policy.volumes_dir.join(&volume.name);
+            make_dir(&path, 0o777, policy.owner)?;
+            path
+        } else if let Some(host) = &volume.host_path {
+            host_path(&volume.name, host, policy)?
+        } else {
+            return Err(VolumeError(format!(
+                "volume {:?} is of a kind that is not supported here: use configMap, secret, emptyDir, downwardAPI, projected, or a hostPath inside the project",
+                volume.name
+            )));
+        };
+        if let Some(path) = sub_path {
+            source.push(path);
+            if !source.exists() {
+                make_dir(&source, 0o777, policy.owner)?;
+            }
+        }
+        let access = if mount.read_only.unwrap_or(false) {
+            Access::ReadOnly
+        } else {
+            Access::ReadWrite
+        };
+        Ok(Bind {
+            source,
+            target,
+            access,
+        })
+    }
+}
+
+fn sub_path(
+    volume: &Volume,
+    mount: &VolumeMount,
+    env: &[(String, String)],
+) -> Result<Option<String>, VolumeError> {
+    let path = match (&mount.sub_path, &mount.sub_path_expr) {
+        (Some(path), _) if !path.is_empty() => path.clone(),
+        (_, Some(expression)) => {
+            let find = |name: &str| {
+                env.iter()
+                    .rev()
+                    .find(|(k, _)| k == name)
+                    .map(|(_, v)| v.clone())
+            };
+            expand(expression, &find)
+        }
+        _ => return Ok(None),
+    };
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err(VolumeError(format!(
+            "subPath {path:?} of volume {:?} must be relative, without `..`",
+            volume.name
+        )));
+    }
+    Ok(Some(path))
 }
 
 /// The emptyDirs of medium Memory, whose places are made. Without a `sizeLimit` one may hold half of
@@ -117,288 +276,6 @@ pub fn memory_volumes(pod: &Pod, policy: &HostPolicy) -> Result<Vec<Tmpfs>, Volu
             Ok(Tmpfs { path, size })
         })
         .collect()
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "private; the inputs of `mounts` passed on"
-)]
-fn add(
-    pod: &Pod,
-    volume: &Volume,
-    mount: &VolumeMount,
-    configs: &dyn Configs,
-    facts: &Facts,
-    policy: &HostPolicy,
-    env: &[(String, String)],
-    out: &mut Mounts,
-) -> Result<(), VolumeError> {
-    let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
-        (Some(path), _) if !path.is_empty() => Some(path.clone()),
-        (_, Some(expression)) => {
-            let find = |name: &str| {
-                env.iter()
-                    .rev()
-                    .find(|(k, _)| k == name)
-                    .map(|(_, v)| v.clone())
-            };
-            Some(expand(expression, &find))
-        }
-        _ => None,
-    };
-    if let Some(path) = &sub_path
-        && (path.starts_with('/') || path.split('/').any(|part| part == ".."))
-    {
-        return Err(VolumeError(format!(
-            "subPath {path:?} of volume {:?} must be relative, without `..`",
-            volume.name
-        )));
-    }
-    let target = PathBuf::from(&mount.mount_path);
-    let access = if mount.read_only.unwrap_or(false) {
-        Access::ReadOnly
-    } else {
-        Access::ReadWrite
-    };
-    if let Some(files) = files_of(pod, volume, configs, facts)? {
-        return place(volume, files, sub_path.as_deref(), &target, policy, out);
-    }
-    let mut source = if volume.empty_dir.is_some() {
-        let path = policy.volumes_dir.join(&volume.name);
-        make_dir(&path, 0o777, policy.owner)?;
-        path
-    } else if let Some(host) = &volume.host_path {
-        host_path(&volume.name, host, policy)?
-    } else {
-        return Err(VolumeError(format!(
-            "volume {:?} is of a kind that is not supported here: use configMap, secret, emptyDir, downwardAPI, projected, or a hostPath inside the project",
-            volume.name
-        )));
-    };
-    if let Some(path) = sub_path {
-        source.push(path);
-        if !source.exists() {
-            make_dir(&source, 0o777, policy.owner)?;
-        }
-    }
-    out.binds.push(Bind {
-        source,
-        target,
-        access,
-    });
-    Ok(())
-}
-
-/// The files of a volume that is made of objects; `None` for volumes that live on the host.
-fn files_of(
-    pod: &Pod,
-    volume: &Volume,
-    configs: &dyn Configs,
-    facts: &Facts,
-) -> Result<Option<Vec<File>>, VolumeError> {
-    let ns = pod.metadata.namespace.as_deref().unwrap_or_default();
-    if let Some(source) = &volume.config_map {
-        let mode = source.default_mode;
-        let data = require(
-            "configmap",
-            ns,
-            &source.name,
-            source.optional,
-            configs.config_map(&source.name),
-        )?;
-        return select(
-            &source.name,
-            data,
-            source.items.as_deref(),
-            mode,
-            source.optional,
-        )
-        .map(Some);
-    }
-    if let Some(source) = &volume.secret {
-        let name = source.secret_name.as_deref().unwrap_or_default();
-        let data = require("secret", ns, name, source.optional, configs.secret(name))?;
-        return select(
-            name,
-            data,
-            source.items.as_deref(),
-            source.default_mode,
-            source.optional,
-        )
-        .map(Some);
-    }
-    if let Some(source) = &volume.downward_api {
-        return downward(
-            pod,
-            source.items.as_deref().unwrap_or_default(),
-            source.default_mode,
-            facts,
-        )
-        .map(Some);
-    }
-    let Some(projected) = &volume.projected else {
-        return Ok(None);
-    };
-    let mut files = Vec::new();
-    for source in projected.sources.iter().flatten() {
-        let mode = projected.default_mode;
-        files.extend(if let Some(s) = &source.config_map {
-            let data = require(
-                "configmap",
-                ns,
-                &s.name,
-                s.optional,
-                configs.config_map(&s.name),
-            )?;
-            select(&s.name, data, s.items.as_deref(), mode, s.optional)?
-        } else if let Some(s) = &source.secret {
-            let data = require("secret", ns, &s.name, s.optional, configs.secret(&s.name))?;
-            select(&s.name, data, s.items.as_deref(), mode, s.optional)?
-        } else if let Some(s) = &source.downward_api {
-            downward(pod, s.items.as_deref().unwrap_or_default(), mode, facts)?
-        } else {
-            return Err(VolumeError(format!(
-                "projected volume {:?}: only configMap, secret and downwardAPI are supported here",
-                volume.name
-            )));
-        });
-    }
-    Ok(Some(files))
-}
-
-fn require(
-    what: &str,
-    ns: &str,
-    name: &str,
-    optional: Option<bool>,
-    data: Option<Data>,
-) -> Result<Data, VolumeError> {
-    match data {
-        Some(data) => Ok(data),
-        None if optional.unwrap_or(false) => Ok(Data::new()),
-        None => Err(VolumeError(format!(
-            "{what} {name:?} not found in namespace {ns:?}"
-        ))),
-    }
-}
-
-fn select(
-    name: &str,
-    mut data: Data,
-    items: Option<&[KeyToPath]>,
-    default_mode: Option<i32>,
-    optional: Option<bool>,
-) -> Result<Vec<File>, VolumeError> {
-    let mode = mode_of(default_mode);
-    let Some(items) = items.filter(|items| !items.is_empty()) else {
-        return Ok(data
-            .into_iter()
-            .map(|(key, contents)| File {
-                path: key.into(),
-                contents,
-                mode,
-            })
-            .collect());
-    };
-    let mut files = Vec::new();
-    for item in items {
-        match data.remove(&item.key) {
-            Some(contents) => files.push(File {
-                path: relative(&item.path)?,
-                contents,
-                mode: item.mode.map_or(mode, |m| mode_of(Some(m))),
-            }),
-            None if optional.unwrap_or(false) => {}
-            None => {
-                return Err(VolumeError(format!(
-                    "references non-existent key {:?} of {name:?}",
-                    item.key
-                )));
-            }
-        }
-    }
-    Ok(files)
-}
-
-fn downward(
-    pod: &Pod,
-    items: &[DownwardAPIVolumeFile],
-    mode: Option<i32>,
-    facts: &Facts,
-) -> Result<Vec<File>, VolumeError> {
-    items
-        .iter()
-        .map(|item| {
-            let selector = item.field_ref.as_ref().ok_or_else(|| {
-                VolumeError(format!(
-                    "downwardAPI file {:?}: only fieldRef is supported here",
-                    item.path
-                ))
-            })?;
-            let text = field(pod, selector, facts).map_err(|error| VolumeError(error.0))?;
-            Ok(File {
-                path: relative(&item.path)?,
-                contents: text.into_bytes(),
-                mode: mode_of(item.mode.or(mode)),
-            })
-        })
-        .collect()
-}
-
-/// 0644 unless said otherwise, as in Kubernetes.
-fn mode_of(mode: Option<i32>) -> u32 {
-    mode.and_then(|m| u32::try_from(m).ok()).unwrap_or(0o644) & 0o777
-}
-
-fn relative(path: &str) -> Result<PathBuf, VolumeError> {
-    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
-        return Err(VolumeError(format!(
-            "path {path:?} of a volume's item must be relative, without `..`"
-        )));
-    }
-    Ok(PathBuf::from(path))
-}
-
-fn place(
-    volume: &Volume,
-    files: Vec<File>,
-    sub_path: Option<&str>,
-    target: &Path,
-    policy: &HostPolicy,
-    out: &mut Mounts,
-) -> Result<(), VolumeError> {
-    if files.is_empty() && sub_path.is_none() {
-        // An empty volume is still a directory.
-        let source = policy.volumes_dir.join(&volume.name);
-        make_dir(&source, 0o755, policy.owner)?;
-        out.binds.push(Bind {
-            source,
-            target: target.to_owned(),
-            access: Access::ReadOnly,
-        });
-        return Ok(());
-    }
-    let before = out.files.len();
-    for file in files {
-        let path = match sub_path {
-            None => target.join(&file.path),
-            Some(sub) => match file.path.strip_prefix(sub) {
-                Ok(rest) if rest.as_os_str().is_empty() => target.to_owned(),
-                Ok(rest) => target.join(rest),
-                Err(_) => continue,
-            },
-        };
-        out.files.push(File { path, ..file });
-    }
-    if let Some(sub) = sub_path
-        && out.files.len() == before
-    {
-        return Err(VolumeError(format!(
-            "subPath {sub:?} is not among the files of volume {:?}",
-            volume.name
-        )));
-    }
-    Ok(())
 }
 
 fn host_path(

@@ -64,7 +64,7 @@ pub async fn configured() {
                 ],
                 "envFrom": [{"configMapRef": {"name": "cm"}}],
                 "command": ["sh", "-c"],
-                "args": ["echo $PW $URL $KEY; cat /etc/cm/file.txt /s/PASSWORD; echo; stat -c %a /s/PASSWORD; cat /cache/note; \
+                "args": ["echo $PW $URL $KEY; cat /etc/cm/file.txt /s/PASSWORD; echo; stat -Lc %a /s/PASSWORD; cat /cache/note; \
                     hostname; echo kept > /data/kept; grep -c nameserver /etc/resolv.conf; touch /etc/cm/x 2>&1 | head -c0; pwd"],
                 "volumeMounts": [
                     {"name": "cm", "mountPath": "/etc/cm"}, {"name": "secret", "mountPath": "/s"},
@@ -88,6 +88,86 @@ pub async fn configured() {
     assert_eq!(
         std::fs::read_to_string(host.join("kept")).expect("written"),
         "kept\n"
+    );
+    rig.stop().await;
+}
+
+/// Follows a file of a volume as programs do that reload their configuration: prints what it holds
+/// whenever the directory's `..data` is renamed, until it holds `end`.
+const FOLLOW: &str = "import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+fd = libc.inotify_init(); assert fd >= 0
+IN_MOVED_TO = 0x80
+assert libc.inotify_add_watch(fd, b'/etc/cm', IN_MOVED_TO) >= 0
+def show():
+    text = open('/etc/cm/file.txt').read(); print(text, flush=True); return text
+text = show()
+while text != 'end':
+    events = os.read(fd, 4096)
+    name = events[16:16 + struct.unpack('iIII', events[:16])[3]].rstrip(b'\\0').decode()
+    print(name, flush=True); text = show()
+print(open('/one/file.txt').read(), open('/info/labels').read(), os.path.exists('/token/token'))
+try: open('/etc/cm/file.txt', 'w')
+except OSError as e: print(e.strerror)
+try: open('/one/file.txt', 'w')
+except OSError as e: print(e.strerror)";
+
+pub async fn live() {
+    let rig = Rig::start().await;
+    rig.create(
+        &kinds::CONFIG_MAP,
+        json!({"metadata": {"name": "cm", "namespace": "default"}, "data": {"file.txt": "begin"}}),
+    );
+    rig.create(
+        &kinds::POD,
+        json!({"metadata": {"name": "live", "namespace": "default", "labels": {"app": "live"}}, "spec": {
+            "restartPolicy": "Never",
+            "volumes": [
+                {"name": "cm", "configMap": {"name": "cm"}},
+                {"name": "info", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+                {"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}},
+            ],
+            "containers": [{"name": "c", "image": "web", "command": ["python3", "-c", FOLLOW], "volumeMounts": [
+                {"name": "cm", "mountPath": "/etc/cm"},
+                {"name": "cm", "mountPath": "/one/file.txt", "subPath": "file.txt"},
+                {"name": "info", "mountPath": "/info"},
+                {"name": "token", "mountPath": "/token"},
+            ]}],
+        }}),
+    );
+    rig.until(&kinds::POD, "live", "running", |p| {
+        p.is_some_and(|p| p["status"]["phase"] == "Running")
+    })
+    .await;
+    let store = rig.cluster.store();
+    let label = |pod: &mut serde_json::Value| {
+        pod["metadata"]["labels"]["app"] = json!("changed");
+        Ok::<_, devenv_cluster::store::StoreError>(())
+    };
+    rig.until_logged("live", "begin\n").await;
+    store
+        .update(&kinds::POD, "default", "live", label)
+        .expect("updated");
+    let mut expected = String::from("begin\n");
+    for text in ["middle", "end"] {
+        store
+            .update(&kinds::CONFIG_MAP, "default", "cm", |cm| {
+                cm["data"]["file.txt"] = json!(text);
+                Ok::<_, devenv_cluster::store::StoreError>(())
+            })
+            .expect("updated");
+        expected.push_str(&format!("..data\n{text}\n"));
+        if text == "middle" {
+            rig.until_logged("live", &expected).await;
+        }
+    }
+    expected
+        .push_str("begin app=\"changed\" False\nRead-only file system\nRead-only file system\n");
+    assert_eq!(rig.until_ended("live").await, expected);
+    let told = rig.events().join("\n");
+    assert!(
+        told.contains("tokens of service accounts are not made here"),
+        "{told}"
     );
     rig.stop().await;
 }

@@ -11,8 +11,8 @@ use crate::pod::configs::StoredConfigs;
 use crate::pod::limits;
 use crate::pod::probes::plans;
 use crate::pod::runtime::{Ended, RuntimeError, SandboxSpec};
-use crate::pod::spec::start_spec;
-use crate::pod::volumes::{HostPolicy, memory_volumes};
+use crate::pod::spec::{run_as, start_spec};
+use crate::pod::volumes::{HostPolicy, Source, absent, memory_volumes, refresh};
 
 /// Exit code of a container that could not be started, as containerd gives it.
 const START_ERROR: i32 = 128;
@@ -185,10 +185,43 @@ impl Instance {
         let plans = plans(&container, &spec.env);
         self.slots[index].began(spec, plans);
         self.start_probes(index);
+        for missing in absent(&self.pod, &container) {
+            self.tell(EventType::Warning, "FailedMount", &missing);
+        }
+        // What changed while it started is not missed.
+        self.refresh_volumes();
         self.tell(
             EventType::Normal,
             "Started",
             &format!("Started container {}", container.name),
         );
+    }
+
+    /// What ConfigMaps, Secrets and the pod's own labels say now appears in the running containers.
+    pub(super) fn refresh_volumes(&mut self) {
+        let configs = StoredConfigs {
+            store: &self.shared.store,
+            namespace: self.object.namespace(),
+        };
+        let (facts, policy, around) = (self.facts(), self.host_policy(), &self.shared.around);
+        let mut failed = Vec::new();
+        for slot in self.slots.iter().filter(|slot| slot.is_running()) {
+            // It was answered already when the container started.
+            let Ok(user) = run_as(&self.pod, &slot.container, around) else {
+                continue;
+            };
+            let source = Source {
+                pod: &self.pod,
+                configs: &configs,
+                facts: &facts,
+                policy: &policy,
+                user: user.unwrap_or(around.owner),
+            };
+            failed.extend(refresh(&source, &slot.container, &mut self.fixed));
+        }
+        for (volume, error) in failed {
+            let message = format!("MountVolume.SetUp failed for volume {volume:?} : {error}");
+            self.tell(EventType::Warning, "FailedMount", &message);
+        }
     }
 }

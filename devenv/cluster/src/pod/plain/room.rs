@@ -1,11 +1,9 @@
-//! A pod's folder: the files of its mounts, and its temporary files.
+//! A pod's folder: its containers' temporary files.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
-use std::path::{Component, Path, PathBuf};
-
-use crate::pod::volumes::File;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 
 /// Removed when dropped.
 #[derive(Debug)]
@@ -20,42 +18,6 @@ impl Room {
         let room = Room { dir, owner };
         room.clear();
         room
-    }
-
-    /// Makes a container's files anew, for `user`, and returns where its `/` is.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub(super) fn put(
-        &self,
-        container: &str,
-        files: &[File],
-        user: (u32, u32),
-    ) -> io::Result<PathBuf> {
-        let root = self.files(container);
-        remove(&root)?;
-        self.make_dir(&root, user)?;
-        for file in files {
-            let path = below(&root, &file.path);
-            if let Some(parent) = path.parent() {
-                self.make_dir(parent, user)?;
-            }
-            let mut made = fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&path)?;
-            made.write_all(&file.contents)?;
-            made.set_permissions(fs::Permissions::from_mode(file.mode))?;
-            give(&path, user)?;
-        }
-        Ok(root)
-    }
-
-    /// Where the `/` of a container's files is.
-    pub(super) fn files(&self, container: &str) -> PathBuf {
-        self.dir.join(container).join("files")
     }
 
     /// An empty folder for a container's temporary files.
@@ -98,15 +60,6 @@ impl Drop for Room {
     }
 }
 
-/// A path of the container as one below `root`.
-pub(super) fn below(root: &Path, path: &Path) -> PathBuf {
-    let normal = path.components().filter_map(|part| match part {
-        Component::Normal(name) => Some(name),
-        _ => None,
-    });
-    normal.fold(root.to_owned(), |path, name| path.join(name))
-}
-
 fn remove(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -126,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_private_made_anew_and_go_with_the_room() {
+    fn temporary_files_are_private_and_go_with_the_room() {
         let dir = tempfile::tempdir().expect("a folder");
         let me = (
             rustix::process::getuid().as_raw(),
@@ -134,20 +87,9 @@ mod tests {
         );
         let path = dir.path().join("plain/10.244.0.2");
         let room = Room::new(path.clone(), me);
-        let file = |path: &str, mode| File {
-            path: path.into(),
-            contents: b"x".to_vec(),
-            mode,
-        };
-        let both = [file("/etc/cm/a", 0o444), file("/etc/../../b", 0o400)];
-        let root = room.put("c", &both, me).expect("made");
-        let mode = |p: &Path| fs::metadata(p).expect("there").permissions().mode() & 0o777;
-        assert_eq!(mode(&root.join("etc/cm/a")), 0o444);
-        assert_eq!(mode(&root.join("etc/b")), 0o400);
-        assert_eq!(mode(&root), 0o700);
-        let again = room.put("c", &both[..1], me).expect("made again");
-        assert!(again == root && !root.join("etc/b").exists());
         let temporary = room.temporary("c", me).expect("made");
+        let mode = fs::metadata(&temporary).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700);
         fs::write(temporary.join("x"), "x").expect("written");
         assert!(!room.temporary("c", me).expect("made").join("x").exists());
         drop(room);

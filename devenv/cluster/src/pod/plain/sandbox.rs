@@ -22,7 +22,7 @@ use super::hosts::Hosts;
 use super::listen::Listen;
 use super::paths::{self, Moved};
 use super::rewrite;
-use super::room::{Room, below};
+use super::room::Room;
 use crate::net::loopback::is_free;
 use crate::pod::connections::inbound_at;
 use crate::pod::runtime::{
@@ -244,7 +244,6 @@ impl PlainPod {
     fn process(
         &self,
         spec: StartSpec,
-        files: &Path,
         beside: bool,
     ) -> Result<HostProcess, RuntimeError> {
         let StartSpec {
@@ -253,7 +252,6 @@ impl PlainPod {
             mut env,
             mut cwd,
             binds,
-            files: made,
             run_as,
             ..
         } = spec;
@@ -273,15 +271,6 @@ impl PlainPod {
                 to: bind.source,
             })
             .collect();
-        for mount in mounts {
-            if made.iter().any(|file| file.path.starts_with(&mount)) {
-                moved.push(Moved {
-                    to: below(files, &mount),
-                    from: mount,
-                    optional: beside,
-                });
-            }
-        }
         if let Some(scratch) = moved.iter().find(|m| is_scratch(&m.from)) {
             let place = scratch.to.to_string_lossy();
             for (_, value) in env.iter_mut().filter(|(name, _)| name == TEMPORARY) {
@@ -340,8 +329,7 @@ impl PlainPod {
             let place = temporary.to_string_lossy().into_owned();
             spec.env.push((TEMPORARY.to_owned(), place));
         }
-        let files = self.room.put(&name, &spec.files, user)?;
-        let process = self.process(spec, &files, false)?;
+        let process = self.process(spec, false)?;
         let run = Run {
             holder: Arc::new(self.shared.plain.hold(process.run_as)?),
             execs: Arc::default(),
@@ -467,8 +455,7 @@ impl PodSandbox for PlainSandbox {
         let started = blocking({
             let (run, name) = (run.clone(), name.clone());
             move || {
-                let files = pod.room.files(&spec.name);
-                let process = pod.process(spec, &files, true)?;
+                let process = pod.process(spec, true)?;
                 Ok::<_, RuntimeError>(run.holder.exec(&name, &process)?)
             }
         })
