@@ -17,6 +17,7 @@ mod kubeconfig;
 mod list;
 mod logs;
 mod managed;
+mod nodeport;
 mod openapi;
 mod patch;
 mod protobuf;

@@ -27,6 +27,7 @@ use tracing::warn;
 
 use crate::api::{ApiOptions, ApiServer, ApiService};
 use crate::controllers::deployment::Deployments;
+use crate::controllers::endpoints::EndpointsMirror;
 use crate::controllers::endpointslice::EndpointSlices;
 use crate::controllers::events::Recorder;
 use crate::controllers::gc::GarbageCollector;
@@ -43,6 +44,7 @@ use crate::net::connect::Sockets;
 use crate::net::dial::{Dialer, ServicePort};
 use crate::net::dns::{Dns, upstream::Upstream};
 use crate::net::front::Carrier;
+use crate::net::hostports::HostPorts;
 use crate::net::routed::Routed;
 use crate::net::well_known::{API_IN_CLUSTER, DNS};
 use crate::net::{egress, endpoints, forward};
@@ -171,6 +173,11 @@ impl Cluster {
         )
         .await?;
 
+        let ingress_at = options
+            .ingress
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect();
         let proxy_options = ProxyOptions {
             connector: Arc::new(dialer.clone()),
             ..ProxyOptions::new(options.ingress)
@@ -216,6 +223,12 @@ impl Cluster {
             "endpointslice controller",
             EndpointSlices::new(store.clone()),
         );
+        control(
+            &deciding,
+            &store,
+            "endpoints controller",
+            EndpointsMirror::new(store.clone()),
+        );
         let ingresses = Ingresses::new(
             store.clone(),
             recorder.clone(),
@@ -229,16 +242,25 @@ impl Cluster {
             store.clone(),
             recorder.clone(),
             ground.clone(),
-            carrier,
+            carrier.clone(),
             routed.clone(),
         );
         control(&carrying, &store, "ClusterIPs", cluster_ips);
+        let host_ports = HostPorts::new(
+            store.clone(),
+            recorder.clone(),
+            carrier,
+            routed.clone(),
+            options.address,
+            ingress_at,
+        );
+        control(&carrying, &store, "node ports", host_ports);
 
         let runtime: Arc<dyn PodRuntime> = match &*ground {
             Ground::Sandbox(netd) => Arc::new(ProcessRuntime::new(netd.clone())),
             Ground::Ports(ports) => {
                 ports
-                    .give_way(&[&options.state_dir, &run_dir], options.owner)
+                    .give_way(&[&options.state_dir, &run_dir, &pods_dir], options.owner)
                     .map_err(ClusterError::io("give the state folder to its owner"))?;
                 Arc::new(ports.runtime(store.clone(), run_dir.join("plain"), options.owner))
             }

@@ -6,6 +6,7 @@
 
 pub mod coming;
 pub mod deployment;
+pub mod endpoints;
 pub mod endpointslice;
 pub mod events;
 pub mod gc;

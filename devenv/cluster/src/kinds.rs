@@ -161,6 +161,15 @@ pub static SECRET: Kind = Kind {
     ..PLAIN
 };
 
+/// `v1` Endpoints.
+pub static ENDPOINTS: Kind = Kind {
+    kind: "Endpoints",
+    plural: "endpoints",
+    singular: "endpoints",
+    short: &["ep"],
+    ..PLAIN
+};
+
 /// `v1` Event.
 pub static EVENT: Kind = Kind {
     kind: "Event",
@@ -245,8 +254,9 @@ pub static KNATIVE_SERVICE: Kind = Kind {
 };
 
 /// Every served kind, in the order in which discovery lists them.
-pub static ALL: [KindRef; 13] = [
+pub static ALL: [KindRef; 14] = [
     &CONFIG_MAP,
+    &ENDPOINTS,
     &EVENT,
     &NAMESPACE,
     &NODE,

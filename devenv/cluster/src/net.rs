@@ -10,6 +10,7 @@ pub mod egress;
 pub mod endpoints;
 pub mod forward;
 pub mod front;
+pub mod hostports;
 pub mod loopback;
 pub mod resolv;
 pub mod routed;

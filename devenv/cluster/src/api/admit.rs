@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    clusterip, defaults,
+    clusterip, defaults, nodeport,
     status::{Cause, Failure},
     typed, validate,
 };
@@ -119,13 +119,12 @@ pub(super) fn store_new(
     }
     let _one_at_a_time = store.allocation();
     let (services, _) = store.list(kind, None);
-    clusterip::assign(&services, &mut value).map_err(|cause| {
-        let name = value["metadata"]["name"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        Failure::invalid(kind, &name, &[cause])
-    })?;
+    clusterip::assign(&services, &mut value)
+        .and_then(|()| nodeport::assign(&services, &mut value))
+        .map_err(|cause| {
+            let name = value["metadata"]["name"].as_str().unwrap_or_default();
+            Failure::invalid(kind, name, &[cause])
+        })?;
     Ok(store.create(kind, value)?)
 }
 
@@ -176,12 +175,15 @@ pub(super) fn prepare_update(
     defaults::apply(kind, new);
     if kind == &kinds::SERVICE {
         clusterip::keep(old, new);
+        nodeport::keep(old, new);
+        let refused = |cause| {
+            let name = old["metadata"]["name"].as_str().unwrap_or_default();
+            Failure::invalid(kind, name, &[cause])
+        };
         if new["spec"]["clusterIP"].is_null() || new["spec"]["type"] == "ExternalName" {
-            clusterip::assign(services, new).map_err(|cause| {
-                let name = old["metadata"]["name"].as_str().unwrap_or_default();
-                Failure::invalid(kind, name, &[cause])
-            })?;
+            clusterip::assign(services, new).map_err(refused)?;
         }
+        nodeport::assign(services, new).map_err(refused)?;
     }
     refuse(kind, new, Some(old))
 }

@@ -22,6 +22,13 @@ pub fn apply(kind: KindRef, object: &mut Value) {
             default(spec, "replicas", json!(1));
             template(spec);
         }
+        ("", "Endpoints") => {
+            for subset in items(object, "subsets") {
+                for port in items(subset, "ports") {
+                    default(port, "protocol", json!("TCP"));
+                }
+            }
+        }
         ("discovery.k8s.io", "EndpointSlice") => {
             for port in items(object, "ports") {
                 default(port, "name", json!(""));

@@ -24,6 +24,7 @@ fn layout(kind: KindRef) -> Layout {
     match (kind.group, kind.kind) {
         ("", "Pod") => (pod::COLUMNS, pod::cells),
         ("", "Service") => (network::SERVICE, network::service),
+        ("", "Endpoints") => (network::ENDPOINTS, network::endpoints),
         ("", "ConfigMap") => (other::CONFIG_MAP, other::config_map),
         ("", "Secret") => (other::SECRET, other::secret),
         ("", "Namespace") => (other::NAMESPACE, other::namespace),

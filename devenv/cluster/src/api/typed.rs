@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, Service},
+    core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, Secret, Service},
     discovery::v1::EndpointSlice,
     networking::v1::{Ingress, IngressClass},
 };
@@ -26,6 +26,7 @@ pub(super) fn normalize(
     value["kind"] = kind.kind.into();
     let encoded = match kinds::index(kind) {
         i if i == kinds::index(&kinds::CONFIG_MAP) => round_trip::<ConfigMap>(value)?,
+        i if i == kinds::index(&kinds::ENDPOINTS) => round_trip::<Endpoints>(value)?,
         i if i == kinds::index(&kinds::EVENT) => round_trip::<Event>(value)?,
         i if i == kinds::index(&kinds::NAMESPACE) => round_trip::<Namespace>(value)?,
         i if i == kinds::index(&kinds::NODE) => round_trip::<Node>(value)?,

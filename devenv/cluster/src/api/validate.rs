@@ -25,6 +25,7 @@ pub fn validate(kind: KindRef, new: &Value, old: Option<&Value>) -> Vec<Cause> {
             }
         }
         ("", "Service") => service(new, old, &mut causes),
+        ("", "Endpoints") => endpoints(new, &mut causes),
         ("", "ConfigMap" | "Secret") => data(kind, new, old, &mut causes),
         ("apps", "Deployment") => {
             strategy(&new["spec"]["strategy"], &mut causes);
@@ -183,8 +184,28 @@ fn service(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     if !TYPES.contains(&kind) {
         causes.push(Cause::not_supported("spec.type", kind, &TYPES));
     }
+    let affinity = text(&spec["sessionAffinity"]);
+    if !matches!(affinity, "" | "ClientIP" | "None") {
+        let field = "spec.sessionAffinity";
+        causes.push(Cause::not_supported(field, affinity, &["ClientIP", "None"]));
+    }
+    let timeout = &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
+    if let Some(seconds) = timeout.as_i64()
+        && !(1..=86_400).contains(&seconds)
+    {
+        let detail = "must be greater than 0 and less than 86400";
+        causes.push(Cause::invalid(
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            &seconds.to_string(),
+            detail,
+        ));
+    }
     let ports = list(&spec["ports"]);
     let headless = text(&spec["clusterIP"]) == "None";
+    if headless && matches!(kind, "NodePort" | "LoadBalancer") {
+        let detail = format!("may not be set to 'None' for {kind} services");
+        causes.push(Cause::invalid("spec.clusterIPs[0]", "\"None\"", &detail));
+    }
     if ports.is_empty() && !headless && kind != "ExternalName" {
         causes.push(Cause::required("spec.ports", ""));
     }
@@ -237,6 +258,14 @@ fn service(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
                 format!("{field}.targetPort"),
                 &format!("{name:?}"),
                 &wrong,
+            ));
+        }
+        if port["nodePort"].as_i64().is_some_and(|n| n != 0)
+            && !matches!(kind, "NodePort" | "LoadBalancer")
+        {
+            causes.push(Cause::forbidden(
+                format!("{field}.nodePort"),
+                &format!("may not be used when `type` is '{kind}'"),
             ));
         }
         let key = (&port["port"], &port["protocol"]);
@@ -417,6 +446,38 @@ fn backend(backend: &Value, field: &str, causes: &mut Vec<Cause>) {
                 &port.to_string(),
                 detail,
             ));
+        }
+    }
+}
+
+fn endpoints(new: &Value, causes: &mut Vec<Cause>) {
+    for (i, subset) in list(&new["subsets"]).iter().enumerate() {
+        let field = format!("subsets[{i}]");
+        let lists = ["addresses", "notReadyAddresses"];
+        if lists.iter().all(|name| list(&subset[*name]).is_empty()) {
+            let detail = "must specify `addresses` or `notReadyAddresses`";
+            causes.push(Cause::required(&field, detail));
+        }
+        for name in lists {
+            for (j, address) in list(&subset[name]).iter().enumerate() {
+                let ip = text(&address["ip"]);
+                let field = format!("{field}.{name}[{j}].ip");
+                let why = match ip.parse::<std::net::IpAddr>() {
+                    Err(_) => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+                    Ok(ip) if ip.is_loopback() => "may not be in the loopback range",
+                    Ok(ip) if ip.is_unspecified() => "may not be unspecified",
+                    Ok(_) => continue,
+                };
+                causes.push(Cause::invalid(field, &format!("{ip:?}"), why));
+            }
+        }
+        let ports = list(&subset["ports"]);
+        for (j, port) in ports.iter().enumerate() {
+            let field = format!("{field}.ports[{j}]");
+            if text(&port["name"]).is_empty() && ports.len() > 1 {
+                causes.push(Cause::required(format!("{field}.name"), ""));
+            }
+            port_number(&port["port"], &format!("{field}.port"), causes);
         }
     }
 }

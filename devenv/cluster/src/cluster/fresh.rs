@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::controllers::endpoints::SKIP_MIRROR;
 use crate::controllers::endpointslice::{SERVICE_LABEL, is_ours};
 use crate::controllers::node;
 use crate::kinds;
@@ -86,7 +87,22 @@ fn ensure_master(store: &Store) -> Result<(), StoreError> {
         }],
         "ports": [{"name": "https", "port": API_IN_CLUSTER.port(), "protocol": "TCP"}],
     });
-    for (kind, object) in [(&kinds::SERVICE, service), (&kinds::ENDPOINT_SLICE, slice)] {
+    let endpoints = json!({
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {SKIP_MIRROR: "true"},
+        },
+        "subsets": [{
+            "addresses": [{"ip": API_IN_CLUSTER.ip().to_string()}],
+            "ports": [{"name": "https", "port": API_IN_CLUSTER.port(), "protocol": "TCP"}],
+        }],
+    });
+    for (kind, object) in [
+        (&kinds::ENDPOINTS, endpoints),
+        (&kinds::SERVICE, service),
+        (&kinds::ENDPOINT_SLICE, slice),
+    ] {
         match store.create(kind, object) {
             Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
             Err(error) => return Err(error),

@@ -33,6 +33,8 @@ pub struct ClusterOptions {
     pub owner: (u32, u32),
     /// The Ingress' listeners, bound by the caller.
     pub ingress: Vec<std::net::TcpListener>,
+    /// The project's own address, of loopback: NodePorts and LoadBalancers listen there.
+    pub address: Ipv4Addr,
     /// Addresses that Ingress objects show.
     pub ingress_addresses: Vec<IpAddr>,
     /// Addresses outside the cluster at which pods reach a Service instead: those of production

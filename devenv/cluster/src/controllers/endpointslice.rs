@@ -18,7 +18,7 @@ use crate::store::{Object, Store, StoreError, WatchEvent};
 
 /// Label that says whose endpoints a slice holds.
 pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 
 /// The controller of EndpointSlices.

@@ -4,6 +4,7 @@ mod http;
 mod lifecycle;
 mod load;
 mod network;
+mod outside;
 mod plain;
 mod pods;
 mod rig;
@@ -110,12 +111,23 @@ fn main() {
         trial("a_built_in_address_leads_to_a_service", traffic::also_at),
         trial("datagrams_reach_a_service_and_come_back", network::udp),
         trial("services_with_many_faces", network::ports),
+        trial("a_node_port_is_reached_from_both_sides", outside::node_port),
+        trial(
+            "a_load_balancer_has_the_projects_address",
+            outside::load_balancer,
+        ),
+        trial("ports_that_are_taken_are_told", outside::taken),
+        trial(
+            "endpoints_that_a_person_wrote_carry_traffic",
+            outside::endpoints,
+        ),
         trial("a_client_keeps_its_endpoint", network::affinity),
         trial("names_as_programs_ask_for_them", network::names),
         trial("pods_are_told_where_services_are", network::service_links),
         trial("pods_reach_the_api_by_its_name", network::api),
         trial("a_killed_container_comes_back", workloads::killed),
         trial("configuration_reaches_the_container", workloads::configured),
+        trial("configuration_changes_in_a_running_pod", workloads::live),
         trial("probes_ask_the_real_thing", workloads::probed),
         trial(
             "a_cloud_run_service_listens_on_the_host",

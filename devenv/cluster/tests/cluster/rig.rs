@@ -1,6 +1,6 @@
 //! A cluster in a temporary folder, and what all tests do with it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Rig {
     pub cluster: Cluster,
     pub ingress: SocketAddr,
+    /// The project's own address,
+    pub address: Ipv4Addr,
+    /// and the Ingress' port there.
+    pub ingress_own: u16,
     pub dir: Arc<Folder>,
 }
 
@@ -53,6 +57,12 @@ impl Folder {
     }
 }
 
+/// An address of loopback that is this process's own.
+fn address() -> Ipv4Addr {
+    let [_, _, a, b] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 201, a, b.max(1))
+}
+
 fn listener() -> std::net::TcpListener {
     std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")
 }
@@ -83,6 +93,9 @@ impl Rig {
         let state_dir = dir.path().join(".devenv");
         std::fs::create_dir_all(&state_dir).expect("made");
         let ingress = listener();
+        let address = address();
+        let own = std::net::TcpListener::bind((address, 0)).expect("a free port");
+        let ingress_own = own.local_addr().expect("an address").port();
         let addr = ingress.local_addr().expect("an address");
         let owner = (
             rustix::process::getuid().as_raw(),
@@ -96,7 +109,8 @@ impl Rig {
             api_listen: ([127, 0, 0, 1], 0).into(),
             namespace: "default".into(),
             owner,
-            ingress: vec![ingress],
+            ingress: vec![ingress, own],
+            address,
             ingress_addresses: vec![[127, 9, 9, 9].into()],
             also_at: [(
                 "34.66.1.2:3306".parse().expect("an address"),
@@ -111,6 +125,8 @@ impl Rig {
         let rig = Rig {
             cluster,
             ingress: addr,
+            address,
+            ingress_own,
             dir,
         };
         rig.image("web", &["python3", "-m", "http.server", "5000"]);
@@ -278,6 +294,29 @@ impl Rig {
             .expect("a body")
             .to_bytes();
         String::from_utf8_lossy(&body).into_owned()
+    }
+
+    /// Waits until a running pod has printed exactly this.
+    pub async fn until_logged(&self, pod: &str, text: &str) {
+        let path = format!("/api/v1/namespaces/default/pods/{pod}/log?container=c");
+        let printed = async {
+            loop {
+                let request = http::Request::get(&path)
+                    .body(Empty::<Bytes>::new())
+                    .expect("a request");
+                let mut api = self.cluster.api_service();
+                let response = api.call(request).await.expect("infallible");
+                let body = response.into_body().collect().await.expect("a body");
+                if body.to_bytes() == text.as_bytes() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, printed).await.is_err() {
+            let events = self.events();
+            panic!("{pod} never printed {text:?}\nevents: {events:#?}");
+        }
     }
 
     pub fn pods(&self, app: &str) -> Vec<Arc<Object>> {

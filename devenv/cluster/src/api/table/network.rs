@@ -63,6 +63,28 @@ fn balancer(status: &Value) -> Vec<&str> {
         .collect()
 }
 
+pub const ENDPOINTS: &[Column] = &[NAME, ("Endpoints", "string", "", 0), AGE];
+
+pub fn endpoints(endpoints: &Value, now: Timestamp) -> Vec<Value> {
+    let mut all = Vec::new();
+    for subset in list(&endpoints["subsets"]) {
+        let addresses = list(&subset["addresses"]);
+        let ports = list(&subset["ports"]);
+        if ports.is_empty() {
+            all.extend(addresses.iter().map(|a| str_of(&a["ip"]).to_owned()));
+        }
+        for port in ports {
+            let with = |a: &Value| format!("{}:{}", str_of(&a["ip"]), port["port"]);
+            all.extend(addresses.iter().map(with));
+        }
+    }
+    vec![
+        name(endpoints),
+        json!(or(&first_few(&all, 3, "..."), NONE)),
+        age(endpoints, now),
+    ]
+}
+
 pub const ENDPOINT_SLICE: &[Column] = &[
     NAME,
     ("AddressType", "string", "", 0),

@@ -88,7 +88,11 @@ mod tests {
         let path = dir.path().join("plain/10.244.0.2");
         let room = Room::new(path.clone(), me);
         let temporary = room.temporary("c", me).expect("made");
-        let mode = fs::metadata(&temporary).expect("there").permissions().mode() & 0o777;
+        let mode = fs::metadata(&temporary)
+            .expect("there")
+            .permissions()
+            .mode()
+            & 0o777;
         assert_eq!(mode, 0o700);
         fs::write(temporary.join("x"), "x").expect("written");
         assert!(!room.temporary("c", me).expect("made").join("x").exists());

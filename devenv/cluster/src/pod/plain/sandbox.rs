@@ -241,11 +241,7 @@ impl PlainPod {
     }
 
     /// The process that a container is, or a command beside it: with real addresses and paths.
-    fn process(
-        &self,
-        spec: StartSpec,
-        beside: bool,
-    ) -> Result<HostProcess, RuntimeError> {
+    fn process(&self, spec: StartSpec, beside: bool) -> Result<HostProcess, RuntimeError> {
         let StartSpec {
             name,
             mut argv,
