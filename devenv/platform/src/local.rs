@@ -179,7 +179,6 @@ impl LocalTarget {
             namespace: options.namespace.clone(),
             owner,
             ingress: vec![http.listener, own_http.listener],
-            address: own,
             ingress_addresses: vec![IpAddr::V4(own)],
             also_at,
             knative,

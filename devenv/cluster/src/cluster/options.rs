@@ -23,7 +23,7 @@ pub struct ClusterOptions {
     pub state_dir: PathBuf,
     /// How pods are kept apart.
     pub isolation: Isolation,
-    /// The project's own loopback address.
+    /// The project's own loopback address: node ports and load balancers listen there.
     pub address: Ipv4Addr,
     /// Where the API listens.
     pub api_listen: SocketAddr,
@@ -33,8 +33,6 @@ pub struct ClusterOptions {
     pub owner: (u32, u32),
     /// The Ingress' listeners, bound by the caller.
     pub ingress: Vec<std::net::TcpListener>,
-    /// The project's own address, of loopback: NodePorts and LoadBalancers listen there.
-    pub address: Ipv4Addr,
     /// Addresses that Ingress objects show.
     pub ingress_addresses: Vec<IpAddr>,
     /// Addresses outside the cluster at which pods reach a Service instead: those of production

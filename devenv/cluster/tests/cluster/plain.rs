@@ -210,7 +210,7 @@ pub async fn configured() {
         {"name": "cm", "mountPath": "/etc/cm"}, {"name": "secret", "mountPath": "/s"},
         {"name": "cache", "mountPath": "/tmp"},
     ]);
-    let script = "cat $CONFIG; echo; cat /s/PASSWORD; echo; stat -c %a /s/PASSWORD; echo x > $TMPDIR/note; cat /tmp/note; pwd; echo $PORT $HOST";
+    let script = "cat $CONFIG; echo; cat /s/PASSWORD; echo; stat -Lc %a /s/PASSWORD; echo x > $TMPDIR/note; cat /tmp/note; pwd; echo $PORT $HOST";
     let container = json!({
         "name": "c", "image": "web", "command": ["sh", "-c", script], "volumeMounts": mounts,
         "env": [

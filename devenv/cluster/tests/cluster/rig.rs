@@ -105,7 +105,6 @@ impl Rig {
             project: "test".into(),
             state_dir,
             isolation,
-            address: [127, 100, 7, 9].into(),
             api_listen: ([127, 0, 0, 1], 0).into(),
             namespace: "default".into(),
             owner,
