@@ -158,7 +158,7 @@ impl Ports {
     fn note(&self) -> String {
         let why = match &self.by {
             Some(by) => format!("{by} forbids namespaces, so pods run as plain processes"),
-            None => "pods run as plain processes, as asked for".to_owned(),
+            None => "as asked for, pods run as plain processes".to_owned(),
         };
         let remedy = &self.remedy;
         format!(
