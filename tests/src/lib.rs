@@ -10,9 +10,11 @@
 pub mod clients;
 pub mod contract;
 pub mod database;
+pub mod editing;
 pub mod environments;
 pub mod inventory;
 pub mod loader;
+pub mod paced;
 pub mod project;
 pub mod record;
 

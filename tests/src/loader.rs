@@ -204,7 +204,7 @@ async fn post(worker: &Worker, key: &str, number: u64, ledger: &mut Ledger) -> b
 }
 
 /// Reads `{"ids":[…],"api":"…"}`.
-fn acknowledgement(body: &str) -> Option<(Vec<u64>, String)> {
+pub(crate) fn acknowledgement(body: &str) -> Option<(Vec<u64>, String)> {
     let body: Value = serde_json::from_str(body).ok()?;
     let ids = body["ids"]
         .as_array()?

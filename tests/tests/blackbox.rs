@@ -11,5 +11,6 @@ mod blackbox {
     mod fresh;
     mod kubectl;
     mod main_job;
+    mod reload;
     mod socketio;
 }

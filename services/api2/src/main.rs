@@ -3,10 +3,14 @@
 
 use std::process::ExitCode;
 
+/// What answers say of the build they came from.
+const VERSION: &str = "1.0.0";
+
 fn main() -> ExitCode {
     let defaults = telemetry::Defaults {
         api_name: "api2",
         port: 3000,
+        version: VERSION,
     };
     match telemetry::run_write_service(defaults) {
         Ok(()) => ExitCode::SUCCESS,

@@ -65,6 +65,7 @@ pub fn run() -> Result<(), ServiceError> {
     let config = Config::from_env(Defaults {
         api_name: "api3",
         port: 8080,
+        version: env!("CARGO_PKG_VERSION"),
     })?;
     logging::init(&config.log);
     runtime()?.block_on(async {

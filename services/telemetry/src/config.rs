@@ -12,6 +12,8 @@ pub struct Defaults {
     pub api_name: &'static str,
     /// `PORT`.
     pub port: u16,
+    /// What every answer says in `X-Service-Version`: which build it came from.
+    pub version: &'static str,
 }
 
 /// A service's configuration, validated.
@@ -21,6 +23,8 @@ pub struct Config {
     pub database: Database,
     /// TCP port to listen on, all addresses.
     pub port: u16,
+    /// The service's version, for `X-Service-Version`.
+    pub version: &'static str,
     /// What stamps the rows; at most 32 characters (`records.api`).
     pub api_name: String,
     /// Which browsers' pages may call.
@@ -128,6 +132,7 @@ impl Config {
                 )),
             },
             port: env.number("PORT", defaults.port, 1, u16::MAX),
+            version: defaults.version,
             api_name: env.api_name(defaults.api_name),
             cors: env.cors(),
             log: env.log(),
@@ -271,6 +276,7 @@ mod tests {
     const DEFAULTS: Defaults = Defaults {
         api_name: "api1",
         port: 5000,
+        version: "1.0.0",
     };
 
     fn parse(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {

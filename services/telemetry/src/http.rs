@@ -34,6 +34,7 @@ pub struct App(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     api: String,
+    version: &'static str,
     cors: CorsOrigin,
     db: Db,
     metrics: Metrics,
@@ -47,6 +48,7 @@ impl App {
     pub fn new(config: &Config) -> Self {
         Self(Arc::new(Inner {
             api: config.api_name.clone(),
+            version: config.version,
             cors: config.cors.clone(),
             db: Db::new(&config.database),
             metrics: Metrics::default(),
@@ -58,6 +60,11 @@ impl App {
     /// The name that stamps rows and metrics.
     pub fn api(&self) -> &str {
         &self.0.api
+    }
+
+    /// The version of what runs.
+    pub fn version(&self) -> &'static str {
+        self.0.version
     }
 
     /// The database.

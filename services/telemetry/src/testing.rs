@@ -137,6 +137,7 @@ impl TestDatabase {
                 acquire_timeout: Duration::from_secs(2),
             },
             port: 0,
+            version: "test",
             api_name: api_name.into(),
             cors: CorsOrigin::Any,
             log: "info".into(),

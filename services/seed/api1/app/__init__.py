@@ -3,3 +3,6 @@
 The same contract as the Rust api1, behind the same manifests: FastAPI on
 uvicorn, asyncmy for the database. `python -m app` runs it.
 """
+
+VERSION = "1.0.0"
+"""What answers say of the build they came from."""

@@ -4,6 +4,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from . import VERSION
 from .service import Service
 
 METHODS = "GET, HEAD, POST, OPTIONS"
@@ -40,6 +41,7 @@ class Observe:
                 self._service.metrics.request(route, scope["method"], message["status"])
                 answer = MutableHeaders(scope=message)
                 allow(answer, self._service.config.cors_origins, origin, preflight)
+                answer["X-Service-Version"] = VERSION
                 if self._service.draining:
                     answer["Connection"] = "close"
             await send(message)

@@ -4,7 +4,7 @@ import { build } from "./app.js";
 import { run } from "./service/life.js";
 import { pruneForever } from "./write.js";
 
-await run({ apiName: "api2", port: 3000 }, (service, server) => {
+await run({ apiName: "api2", port: 3000, version: "1.0.0" }, (service, server) => {
   build(service, server);
   pruneForever(service.db);
 });

@@ -3,4 +3,4 @@
 import { build } from "./app.js";
 import { run } from "./service/life.js";
 
-await run({ apiName: "api3", port: 8080 }, build);
+await run({ apiName: "api3", port: 8080, version: "1.0.0" }, build);

@@ -15,7 +15,7 @@ async function start(env = {}) {
     // Port 1 on loopback: nobody listens there.
     { DB_USER: "u", DB_PASSWORD: "p", DB_HOST: "127.0.0.1", DB_PORT: "1", DB_ACQUIRE_TIMEOUT_MS: "50", ...env },
   );
-  const service = createService(config);
+  const service = createService(config, "test");
   const server = createServer();
   const { farewell } = build(service, server);
   const connections = watch(server);

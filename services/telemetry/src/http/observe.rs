@@ -5,7 +5,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::App;
 use crate::config::CorsOrigin;
@@ -16,6 +16,7 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
 );
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("Retry-After, Idempotency-Replayed, X-Request-ID");
+const VERSION: HeaderName = HeaderName::from_static("x-service-version");
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// Wraps `router` so that each request is counted and answered with the CORS
@@ -58,6 +59,9 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
         preflight,
         response.headers_mut(),
     );
+    response
+        .headers_mut()
+        .insert(VERSION, HeaderValue::from_static(app.version()));
     if app.drain().is_draining() && status != StatusCode::SWITCHING_PROTOCOLS {
         response
             .headers_mut()

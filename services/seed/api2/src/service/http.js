@@ -27,6 +27,7 @@ export function observe(service, routeOf, request, response) {
     service.metrics.request(route, request.method, status);
     return writeHead.call(response, status, ...more);
   };
+  response.setHeader("X-Service-Version", service.version);
   if (service.draining) response.setHeader("Connection", "close");
   const { origin } = request.headers;
   const preflight =

@@ -24,9 +24,11 @@ const GRACE_MS = 15_000;
 const SILENCE_MS = 620_000;
 
 /** What the handlers of a service share. */
-export function createService(config) {
+export function createService(config, version) {
   return {
     config,
+    /** What answers say of the build they came from. */
+    version,
     db: new Database(config.database),
     metrics: new Metrics(),
     /** True from SIGTERM on. */
@@ -38,14 +40,14 @@ export function createService(config) {
  * Runs a service until SIGTERM, then ends the process: exit code 0 after an
  * orderly end, 1 when it can't start.
  *
- * @param {{apiName: string, port: number}} defaults
+ * @param {{apiName: string, port: number, version: string}} defaults
  * @param {(service: object, server: import("node:http").Server) => {farewell?: () => unknown}} build
  *   puts the application on the server; `farewell` tells long-lived connections to go
  */
 export async function run(defaults, build) {
   const config = configOr1(defaults);
   setLevel(config.logLevel);
-  const service = createService(config);
+  const service = createService(config, defaults.version);
   const server = createServer();
   server.keepAliveTimeout = SILENCE_MS;
   const { farewell } = build(service, server) ?? {};

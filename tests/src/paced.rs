@@ -1,0 +1,277 @@
+//! A client that posts at a steady rate and writes down which version of which API
+//! answered each request.
+
+use crate::loader::{Ledger, acknowledgement};
+use crate::record::record;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// How long one request may take. Longer than the proxy holds one.
+const REQUEST: Duration = Duration::from_secs(60);
+/// Between two bursts.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What is posted, and who is recognised in the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// A telemetry record: the answer names the API and the ids.
+    Record,
+    /// Nothing: a plain GET of a service that answers with its own name.
+    Nothing,
+}
+
+/// One answer, or the lack of one.
+#[derive(Debug, Clone)]
+struct Answer {
+    sent: Instant,
+    received: Instant,
+    api: String,
+    version: Option<u32>,
+    failure: Option<String>,
+}
+
+/// The edits that were saved, as the checker must know them.
+#[derive(Debug, Default)]
+struct Edits {
+    /// By API: when version `n + 1` was saved.
+    saved: BTreeMap<String, Vec<Instant>>,
+}
+
+/// A running load. Dropping it ends it.
+#[derive(Debug)]
+pub struct Paced {
+    stop: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<()>,
+    answers: Arc<Mutex<Vec<Answer>>>,
+    ledger: Arc<Mutex<Ledger>>,
+    edits: Edits,
+}
+
+/// What was seen in the end.
+#[derive(Debug)]
+pub struct Seen {
+    /// Answers in all.
+    pub answers: usize,
+    /// What failed, the first few.
+    pub failures: Vec<String>,
+    /// Versions that answered when they must not, the first few.
+    pub strays: Vec<String>,
+    /// By API, the versions that were seen.
+    pub versions: BTreeMap<String, BTreeSet<u32>>,
+    /// The slowest answer.
+    pub longest: Duration,
+    /// For the database.
+    pub ledger: Ledger,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Paced {
+    /// Sends `rate` requests a second to `url`; idempotency keys begin with `prefix`.
+    pub fn start(url: &str, body: Body, rate: u32, prefix: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answers = Arc::<Mutex<Vec<Answer>>>::default();
+        let ledger = Arc::<Mutex<Ledger>>::default();
+        let client = reqwest::Client::builder()
+            .timeout(REQUEST)
+            .no_proxy()
+            .build()
+            .expect("a client without TLS or proxy needs nothing that can fail");
+        let one = One {
+            client,
+            url: url.to_owned(),
+            body,
+            answers: answers.clone(),
+            ledger: ledger.clone(),
+        };
+        let task = tokio::spawn(send(one, rate, prefix.to_owned(), stop.clone()));
+        Self {
+            stop,
+            task,
+            answers,
+            ledger,
+            edits: Edits::default(),
+        }
+    }
+
+    /// Version `n` of `api`, counted from 1 without a gap, is saved right now: call it
+    /// just before.
+    pub fn saving(&mut self, api: &str, n: u32) {
+        let saved = self.edits.saved.entry(api.to_owned()).or_default();
+        saved.push(Instant::now());
+        assert_eq!(saved.len(), n as usize, "versions are counted from 1");
+    }
+
+    /// Waits until version `n` of `api` has answered.
+    ///
+    /// # Panics
+    /// When it does not within `limit`.
+    pub async fn until_seen(&self, api: &str, n: u32, limit: Duration) {
+        let seen = || async {
+            let answers = lock(&self.answers);
+            let mut newest = answers.iter().rev();
+            newest
+                .any(|a| a.api == api && a.version == Some(n))
+                .then_some(())
+        };
+        let seen = crate::until(limit, Duration::from_millis(5), seen).await;
+        let last = lock(&self.answers).last().cloned();
+        assert!(
+            seen.is_some(),
+            "version {n} of {api} did not answer within {limit:?}; the last answer: {last:?}"
+        );
+    }
+
+    /// Ends it, when the last request is answered.
+    pub async fn stop(mut self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        (&mut self.task).await.expect("the load does not panic");
+        let answers = lock(&self.answers).clone();
+        let mut seen = Seen {
+            answers: answers.len(),
+            failures: Vec::new(),
+            strays: Vec::new(),
+            versions: BTreeMap::new(),
+            longest: Duration::ZERO,
+            ledger: lock(&self.ledger).clone(),
+        };
+        for a in answers {
+            seen.longest = seen.longest.max(a.received - a.sent);
+            if let Some(failure) = a.failure {
+                seen.failures.push(failure);
+                continue;
+            }
+            let saved = self.edits.saved.get(&a.api).map_or(&[][..], Vec::as_slice);
+            let until = |t: Instant| saved.iter().filter(|s| **s <= t).count() as u32;
+            let version = a.version.unwrap_or(u32::MAX);
+            // The newest or the one before it, at some moment of the request.
+            let oldest = until(a.sent).saturating_sub(1);
+            if !(oldest..=until(a.received)).contains(&version) {
+                seen.strays.push(format!(
+                    "{} answered with version {:?} when {} to {} were saved",
+                    a.api,
+                    a.version,
+                    until(a.sent),
+                    until(a.received)
+                ));
+            }
+            seen.versions.entry(a.api).or_default().insert(version);
+        }
+        seen
+    }
+}
+
+impl Drop for Paced {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Seen {
+    /// Nothing failed, no stray version, and every version up to `last` of each API was
+    /// seen.
+    ///
+    /// # Panics
+    /// When not, with the first of what was wrong.
+    pub fn assert_whole(&self, last: &BTreeMap<&str, u32>) {
+        let first = |list: &[String]| list[..list.len().min(10)].join("\n");
+        assert!(
+            self.failures.is_empty(),
+            "{} of {} requests failed, the first:\n{}",
+            self.failures.len(),
+            self.answers,
+            first(&self.failures)
+        );
+        assert!(
+            self.strays.is_empty(),
+            "{} of {} answers were of a wrong version, the first:\n{}",
+            self.strays.len(),
+            self.answers,
+            first(&self.strays)
+        );
+        for (api, last) in last {
+            let seen = self.versions.get(*api).cloned().unwrap_or_default();
+            let missing: Vec<u32> = (1..=*last).filter(|n| !seen.contains(n)).collect();
+            assert!(missing.is_empty(), "never seen of {api}: {missing:?}");
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct One {
+    client: reqwest::Client,
+    url: String,
+    body: Body,
+    answers: Arc<Mutex<Vec<Answer>>>,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+async fn send(one: One, rate: u32, prefix: String, stop: Arc<AtomicBool>) {
+    let mut ticks = tokio::time::interval(TICK);
+    let start = Instant::now();
+    let mut under_way = JoinSet::new();
+    let mut number = 0u64;
+    while !stop.load(Ordering::Relaxed) {
+        ticks.tick().await;
+        // Open loop: as many as are due, however long the others take.
+        let due = start.elapsed().as_secs_f64() * f64::from(rate);
+        while (number as f64) < due {
+            under_way.spawn(ask(one.clone(), format!("{prefix}-{number}"), number));
+            number += 1;
+        }
+        while under_way.try_join_next().is_some() {}
+    }
+    while under_way.join_next().await.is_some() {}
+}
+
+async fn ask(one: One, key: String, number: u64) {
+    let sent = Instant::now();
+    let request = match one.body {
+        Body::Nothing => one.client.get(&one.url),
+        Body::Record => {
+            let marked = f64::from(u32::try_from(number % 16_000).unwrap_or(0));
+            let post = one.client.post(&one.url).header("Idempotency-Key", &key);
+            post.json(&record(marked))
+        }
+    };
+    let wanted = match one.body {
+        Body::Nothing => 200,
+        Body::Record => 201,
+    };
+    let mut answer = Answer {
+        sent,
+        received: sent,
+        api: String::new(),
+        version: None,
+        failure: None,
+    };
+    match request.send().await {
+        Err(e) => answer.failure = Some(format!("{e:?}")),
+        Ok(got) => {
+            let status = got.status().as_u16();
+            let version = got.headers().get("x-service-version");
+            answer.version = version.and_then(|v| v.to_str().ok()?.split('.').next()?.parse().ok());
+            match got.text().await {
+                Err(e) => answer.failure = Some(format!("{status}, cut off: {e:?}")),
+                Ok(body) if status != wanted => {
+                    answer.failure = Some(format!("{status}: {body}"));
+                }
+                Ok(body) => match (one.body, acknowledgement(&body)) {
+                    (Body::Nothing, _) => answer.api = body.trim().to_owned(),
+                    (Body::Record, Some((ids, api))) => {
+                        answer.api.clone_from(&api);
+                        lock(&one.ledger).acknowledged.insert(key, (ids, api));
+                    }
+                    (Body::Record, None) => answer.failure = Some(format!("no receipt: {body}")),
+                },
+            }
+        }
+    }
+    answer.received = Instant::now();
+    lock(&one.answers).push(answer);
+}
