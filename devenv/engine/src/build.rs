@@ -15,13 +15,14 @@ use std::{
 };
 
 use devenv_model::{Command, ImageSource};
-use devenv_platform::host::Host;
+use devenv_platform::host::{Host, HostCommand};
 
 use crate::{
     event::Bus,
     ledger::Ledger,
     lockfiles,
     prints::{Hint, Prints},
+    venv::{self, Venv},
 };
 
 /// Builds images. Dropping what one of its methods returns gives the build up and ends
@@ -31,6 +32,10 @@ pub struct Builder {
     host: Host,
     ledger: Ledger,
     prints: Arc<Mutex<Prints>>,
+    state_dir: PathBuf,
+    owner: (u32, u32),
+    /// The virtual environments of Python images, as they were last made, by name.
+    venvs: Mutex<BTreeMap<String, Venv>>,
     /// Of every command.
     environment: Vec<(String, String)>,
     bus: Bus,
@@ -58,6 +63,9 @@ impl Builder {
             host,
             ledger: Ledger::open(state_dir),
             prints: Arc::new(Mutex::new(Prints::new(root))),
+            state_dir: state_dir.to_owned(),
+            owner,
+            venvs: Mutex::default(),
             environment: environment::of_builds(owner),
             bus: bus.clone(),
         }
@@ -116,6 +124,11 @@ impl Builder {
         built: &BTreeSet<&str>,
     ) -> Result<Vec<String>, BuildError> {
         let mut ran = Vec::new();
+        let pythons = all.iter().filter(|i| wanted.contains(i.name.as_str()));
+        let venvs = pythons.map(|image| self.make_venv(image));
+        for done in futures_util::future::join_all(venvs).await {
+            ran.extend(done?);
+        }
         // An install is a build's precondition, so all of them come first.
         for (stage, names) in [(Stage::Install, wanted), (Stage::Build, built)] {
             let runs = jobs(all, stage, names)
@@ -134,10 +147,68 @@ impl Builder {
     /// Whether the install of `image`, as [`Builder::look`] saw it, would run again.
     pub fn wants_install(&self, all: &[&ImageSource], image: &ImageSource) -> bool {
         let wanted = BTreeSet::from([image.name.as_str()]);
-        jobs(all, Stage::Install, &wanted).iter().any(|job| {
-            let (key, print) = self.print(job);
-            !self.ledger.knows(&key, &print)
-        })
+        let venv = Venv::plan(&self.state_dir, image, &self.environment);
+        // One that can't be made is told by the attempt.
+        let no_venv = venv.map_or(true, |v| v.is_some_and(|v| !v.steps().is_empty()));
+        no_venv
+            || jobs(all, Stage::Install, &wanted).iter().any(|job| {
+                let (key, print) = self.print(job);
+                !self.ledger.knows(&key, &print)
+            })
+    }
+
+    /// The virtual environment that `image` was last built with.
+    pub fn venv(&self, image: &ImageSource) -> Option<PathBuf> {
+        let venvs = self.venvs.lock().unwrap_or_else(PoisonError::into_inner);
+        venvs.get(&image.name).map(|v| v.path().to_owned())
+    }
+
+    /// Removes the virtual environments that no image was built with. For when no pod
+    /// runs yet.
+    pub fn prune(&self) {
+        let venvs = self.venvs.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = venvs.values().map(|v| v.path().to_owned()).collect();
+        venv::prune(&self.state_dir, &used);
+    }
+
+    async fn make_venv(&self, image: &ImageSource) -> Result<Option<String>, BuildError> {
+        let failed = |source| BuildError::Venv {
+            image: image.name.clone(),
+            source: Box::new(source),
+        };
+        let venv = Venv::plan(&self.state_dir, image, &self.environment).map_err(failed)?;
+        let Some(venv) = venv else {
+            return Ok(None);
+        };
+        let mut ran = None;
+        if !venv.steps().is_empty() {
+            let started = Instant::now();
+            venv.prepare(self.owner).map_err(failed)?;
+            for step in venv.steps() {
+                let text = Command::Argv(step.argv.clone()).to_string();
+                run::run(&self.host, step.clone(), &text, &image.name, &self.bus).await?;
+            }
+            venv.finish().map_err(failed)?;
+            let files = image.python.iter().flat_map(|p| &p.files);
+            let names: Vec<_> = files
+                .filter_map(|f| Some(f.file_name()?.to_string_lossy().into_owned()))
+                .collect();
+            let took = seconds(started.elapsed());
+            ran = Some(format!("{}: {} ({took})", image.name, names.join(", ")));
+        }
+        let mut venvs = self.venvs.lock().unwrap_or_else(PoisonError::into_inner);
+        venvs.insert(image.name.clone(), venv);
+        Ok(ran)
+    }
+
+    /// The environment of a job: with the virtual environment of its image active.
+    fn environment(&self, job: &Job<'_>) -> Vec<(String, String)> {
+        let venvs = self.venvs.lock().unwrap_or_else(PoisonError::into_inner);
+        let venv = job.images.iter().find_map(|i| venvs.get(&i.name));
+        venv.map_or_else(
+            || self.environment.clone(),
+            |v| v.activate(&self.environment),
+        )
     }
 
     /// The name of a job in the ledger, and the hash of what it reads.
@@ -161,7 +232,14 @@ impl Builder {
         let started = Instant::now();
         // What it made so far is about to be overwritten.
         self.ledger.forget(&key);
-        run::run(&self.host, &job, &self.environment, &self.bus).await?;
+        let names: Vec<&str> = job.images.iter().map(|i| i.name.as_str()).collect();
+        let command = HostCommand {
+            argv: job.command.argv(),
+            env: self.environment(&job),
+            cwd: job.dir.clone(),
+        };
+        let text = job.command.to_string();
+        run::run(&self.host, command, &text, &names.join(", "), &self.bus).await?;
         self.ledger.record(&key, &print);
         Ok(Some(format!(
             "{} ({})",

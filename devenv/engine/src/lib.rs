@@ -21,7 +21,7 @@ pub mod status;
 mod testing;
 mod trouble;
 mod up;
-pub mod venv;
+mod venv;
 mod wait;
 pub mod warnings;
 mod workload;

@@ -140,7 +140,13 @@ impl Live {
             if sources.iter().any(|s| s.name == source.name) {
                 let built = BuiltImage {
                     name: name.to_owned(),
-                    run: run_spec(&self.root, &self.state_dir, source),
+                    entrypoint: source.entrypoint,
+                    run: run_spec(
+                        &self.root,
+                        &self.state_dir,
+                        source,
+                        self.builder.venv(source).as_deref(),
+                    ),
                 };
                 self.target.deliver(&built).await?;
             }

@@ -8,8 +8,7 @@ use std::{
 use devenv_cluster::{Access, Bind, RunSpec};
 use devenv_model::{ImageSource, Reload};
 
-/// Folder of the state folder with the virtual environments that installs made.
-const VENVS: &str = "venvs";
+use crate::venv;
 
 /// The process runtime's view of an image: its program in the project's folder,
 /// which the pod sees at its own path and may write to, as it may in a container:
@@ -22,8 +21,8 @@ const VENVS: &str = "venvs";
 /// program still starts in its own folder: what lies above that, such as a
 /// workspace's `node_modules`, belongs to it.
 ///
-/// Of the state folder `state` it sees the virtual environments alone, read-only.
-pub fn run_spec(root: &Path, state: &Path, image: &ImageSource) -> RunSpec {
+/// `active` is the virtual environment that it finds active. Of the state folder `state` it sees the virtual environments alone, read-only.
+pub fn run_spec(root: &Path, state: &Path, image: &ImageSource, active: Option<&Path>) -> RunSpec {
     let cwd = image.workdir.clone();
     let mut argv = image.run.argv();
     if let Some(program) = argv.first_mut().filter(|p| p.contains('/')) {
@@ -43,7 +42,7 @@ pub fn run_spec(root: &Path, state: &Path, image: &ImageSource) -> RunSpec {
     if let Some(workdir) = image.image_workdir.as_ref().filter(free) {
         binds.push(shown(&cwd, workdir, access));
     }
-    let venvs = state.join(VENVS);
+    let venvs = state.join(venv::FOLDER);
     if venvs.is_dir() {
         binds.push(shown(&venvs, &venvs, Access::ReadOnly));
     }
@@ -51,13 +50,22 @@ pub fn run_spec(root: &Path, state: &Path, image: &ImageSource) -> RunSpec {
         argv,
         cwd,
         workdir: None,
-        env: image
-            .env
-            .iter()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect(),
+        env: environment(image, active),
         binds,
     }
+}
+
+fn environment(image: &ImageSource, active: Option<&Path>) -> Vec<(String, String)> {
+    let own = image.env.iter().map(|(k, v)| (k.clone(), v.clone()));
+    let Some(active) = active else {
+        return own.collect();
+    };
+    // This machine's programs stay to be found after those of the environment.
+    let machine = std::env::var("PATH").map(|p| ("PATH".to_owned(), p));
+    let machine = machine
+        .into_iter()
+        .filter(|_| !image.env.contains_key("PATH"));
+    venv::activated(active, &machine.chain(own).collect::<Vec<_>>())
 }
 
 /// Whether covering `path` takes nothing of this machine from the program: a WORKDIR
@@ -118,7 +126,8 @@ mod tests {
     ) {
         let root = Path::new("/home/me/project");
         let workdir = Path::new("/no/such/app");
-        let spec = run_spec(root, &root.join(".devenv"), &image(root, reload, workdir));
+        let image = image(root, reload, workdir);
+        let spec = run_spec(root, &root.join(".devenv"), &image, None);
         assert_eq!(spec.argv, ["/home/me/project/web/sub/./serve", "-v"]);
         assert_eq!(
             binds(&spec),
@@ -141,8 +150,14 @@ mod tests {
                 root,
                 &root.join(".devenv"),
                 &image(root, Reload::Build, workdir),
+                Some(&venvs.join("web-1")),
             )
         };
+        let env = at("/usr/bin".as_ref()).env;
+        let path = env.iter().find(|(name, _)| name == "PATH");
+        let first = venvs.join("web-1/bin").display().to_string();
+        assert!(path.is_some_and(|(_, p)| p.starts_with(&first)), "{env:?}");
+        assert!(env.iter().any(|(name, _)| name == "VIRTUAL_ENV"), "{env:?}");
         let project = (root, root, Access::Overlay);
         let venvs = (venvs.as_path(), venvs.as_path(), Access::ReadOnly);
         assert_eq!(binds(&at("/usr/bin".as_ref())), [project, venvs]);

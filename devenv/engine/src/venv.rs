@@ -189,7 +189,8 @@ fn is_whole(path: &Path) -> bool {
     path.join(MARKER).exists() && path.join("bin/python").exists()
 }
 
-fn activated(path: &Path, env: &[(String, String)]) -> Vec<(String, String)> {
+/// The environment of a command that finds the one at `path` active.
+pub(crate) fn activated(path: &Path, env: &[(String, String)]) -> Vec<(String, String)> {
     let bin = path.join("bin").display().to_string();
     let mut out: Vec<(String, String)> = Vec::new();
     let mut search = bin.clone();

@@ -321,9 +321,11 @@ impl Target for LocalTarget {
         let init = server
             .write_init_file(&account)
             .map_err(|e| io_error("write the database's accounts in", &run, e))?;
+        let run = server.run_spec(&init);
         self.deliver(&BuiltImage {
             name: server.image(),
-            run: server.run_spec(&init),
+            entrypoint: run.argv.len(),
+            run,
         })
         .await?;
 
@@ -407,11 +409,9 @@ impl Target for LocalTarget {
     }
 
     async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError> {
-        // `run` is the program and its own arguments: a container's `args` come after it.
-        let entrypoint = image.run.argv.len();
         self.cluster
             .images()
-            .set_with_entrypoint(&image.name, image.run.clone(), entrypoint);
+            .set_with_entrypoint(&image.name, image.run.clone(), image.entrypoint);
         Ok(())
     }
 

@@ -20,6 +20,9 @@ use crate::{
 pub struct BuiltImage {
     /// The name that manifests use.
     pub name: String,
+    /// How many leading words of its program are the ENTRYPOINT, which a container's
+    /// `args` come after.
+    pub entrypoint: usize,
     /// How the process runtime starts it.
     pub run: RunSpec,
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use devenv_platform::host::HostError;
 
+use crate::venv::VenvError;
+
 /// Why an image could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -32,6 +34,15 @@ pub enum BuildError {
         /// The answer.
         #[source]
         source: Box<HostError>,
+    },
+    /// The virtual environment.
+    #[error("installing what {image} needs failed")]
+    Venv {
+        /// The image.
+        image: String,
+        /// Why.
+        #[source]
+        source: Box<VenvError>,
     },
     /// What the build should have made is not there.
     #[error("{origin}: {image} has no program to run: {} does not exist{hint}", program.display())]

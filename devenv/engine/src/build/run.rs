@@ -8,31 +8,26 @@ use std::{
 use devenv_platform::host::{Exit, Host, HostCommand, HostError};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
-use super::{BuildError, Job};
+use super::BuildError;
 use crate::event::{Bus, Event};
 
 /// How many lines of a failed command are kept for the error: what compilers say of
 /// one mistake can be long, and the first one counts.
 const TAIL: usize = 500;
 
+/// Runs `command`, which people know as `text`, for the images `names`.
 pub(super) async fn run(
     host: &Host,
-    job: &Job<'_>,
-    environment: &[(String, String)],
+    command: HostCommand,
+    text: &str,
+    names: &str,
     bus: &Bus,
 ) -> Result<(), BuildError> {
-    let text = job.command.to_string();
-    let names: Vec<&str> = job.images.iter().map(|i| i.name.as_str()).collect();
-    let names = names.join(", ");
-    let command = HostCommand {
-        argv: job.command.argv(),
-        env: environment.to_vec(),
-        cwd: job.dir.clone(),
-    };
+    let (text, names, dir) = (text.to_owned(), names.to_owned(), command.cwd.clone());
     let not_run = |source: HostError| BuildError::Start {
         images: names.clone(),
         command: text.clone(),
-        dir: job.dir.clone(),
+        dir: dir.clone(),
         source: Box::new(source),
     };
     let (mut run, [out, err]) = host.start(command).await.map_err(not_run)?;
