@@ -10,7 +10,7 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
     discovery::Scope,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::stamp::{self, ORIGIN};
 
@@ -126,6 +126,22 @@ impl Applier {
                 source: Box::new(source),
             }),
         }
+    }
+
+    /// Makes a workload's pods be replaced although nothing of it has changed, as `kubectl
+    /// rollout restart` does; returns what it has become.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn restart(&self, object: &Object) -> Result<DynamicObject, ApplyError> {
+        let now = jiff::Timestamp::now().to_string();
+        let annotations = json!({"kubectl.kubernetes.io/restartedAt": now});
+        let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+        let params = PatchParams::default();
+        self.api(object)?
+            .patch(object.name(), &params, &Patch::Merge(&patch))
+            .await
+            .map_err(|e| ApplyError::Api(Box::new(e)))
     }
 
     /// Deletes what an earlier `up` applied and `objects` no longer has; returns the

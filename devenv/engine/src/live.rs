@@ -165,6 +165,18 @@ impl Live {
     /// # Errors
     /// The first object that was refused.
     pub async fn apply(&self, objects: &[&Object]) -> Result<Vec<Rolling>, ApplyError> {
+        self.apply_and_restart(objects, |_| false).await
+    }
+
+    /// The same; those that `restarted` picks change in any case.
+    ///
+    /// # Errors
+    /// The first object that was refused.
+    pub async fn apply_and_restart(
+        &self,
+        objects: &[&Object],
+        restarted: impl Fn(&Object) -> bool,
+    ) -> Result<Vec<Rolling>, ApplyError> {
         let (topology, digests) = (self.topology(), self.digests());
         let namespace = &topology.project().namespace;
         let before: Vec<(i64, BTreeSet<String>)> = {
@@ -181,17 +193,25 @@ impl Live {
             objects.iter().map(of).collect()
         };
         let applied = self.applier.apply(objects, &topology, &digests).await?;
-        let rolling = objects.iter().zip(before).zip(applied);
-        Ok(rolling
-            .filter_map(|((object, (generation, old)), applied)| {
-                let now = applied.meta().generation.unwrap_or(0);
-                (is_followed(object) && now > generation).then(|| Rolling {
+        let mut rolling = Vec::new();
+        for ((object, (generation, old)), applied) in objects.iter().zip(before).zip(applied) {
+            if !is_followed(object) {
+                continue;
+            }
+            let mut now = applied.meta().generation.unwrap_or(0);
+            if now <= generation && restarted(object) {
+                let again = self.applier.restart(object).await?;
+                now = again.meta().generation.unwrap_or(0);
+            }
+            if now > generation {
+                rolling.push(Rolling {
                     object: (*object).clone(),
                     generation: now,
                     old,
-                })
-            })
-            .collect())
+                });
+            }
+        }
+        Ok(rolling)
     }
 
     /// The project's path of a file, as people write it.

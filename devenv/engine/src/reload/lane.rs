@@ -208,7 +208,15 @@ async fn deploy(live: &Arc<Live>, rollouts: &Arc<Rollouts>, saves: &Saves, made:
     }
     let topology = live.topology();
     let workloads = users_of(&topology, &names);
-    let rolling = match live.apply(&workloads).await {
+    // Those whose images somebody asked for, changed or not.
+    let asked: BTreeSet<&str> = saves
+        .iter()
+        .filter(|(_, d)| d.forced)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let asked = users_of(&topology, &asked);
+    let restarted = |o: &Object| asked.iter().any(|a| a.to_string() == o.to_string());
+    let rolling = match live.apply_and_restart(&workloads, restarted).await {
         Ok(rolling) => rolling,
         Err(e) => return refuse(live, saves, &e.into()),
     };

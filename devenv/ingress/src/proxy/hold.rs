@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -139,6 +140,8 @@ pub(super) struct Hold<'a> {
     /// Set by the first wait.
     late: Option<Instant>,
     settled: Option<Instant>,
+    /// Kept until the service has answered.
+    passage: Option<OwnedSemaphorePermit>,
 }
 
 impl<'a> Hold<'a> {
@@ -148,6 +151,7 @@ impl<'a> Hold<'a> {
             client,
             late: None,
             settled: None,
+            passage: None,
         }
     }
 
@@ -178,6 +182,16 @@ impl<'a> Hold<'a> {
                 return Err(GivenUp::NothingComes);
             }
             if chosen.version() != version && !chosen.endpoints().is_empty() {
+                if place.is_some() && self.passage.is_none() {
+                    let gate = chosen.live.counters(chosen.id).gate();
+                    let Ok(Ok(passage)) = tokio::time::timeout_at(late, gate.acquire_owned()).await
+                    else {
+                        return Err(self.give_up(chosen, "too many were released at once"));
+                    };
+                    self.passage = Some(passage);
+                    // The endpoints may be others by now.
+                    continue;
+                }
                 if place.is_some() {
                     let key = chosen.key();
                     let service = &key.service;

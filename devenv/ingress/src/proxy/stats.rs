@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Semaphore;
+
 /// What the proxy has done since it started.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stats {
@@ -40,7 +42,14 @@ pub struct ServiceStats {
 #[derive(Debug)]
 pub(super) struct Counters {
     shards: Box<[Shard]>,
+    /// Through which held requests go when endpoints have come: a thousand at once would
+    /// overflow the accept queue of a program that has only just begun to listen.
+    gate: Arc<Semaphore>,
 }
+
+/// How many requests that were held are under way to one service at a time; common
+/// accept queues hold 128.
+const GATE: usize = 64;
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -55,7 +64,12 @@ impl Counters {
     fn new(workers: usize) -> Self {
         Self {
             shards: (0..workers).map(|_| Shard::default()).collect(),
+            gate: Arc::new(Semaphore::new(GATE)),
         }
+    }
+
+    pub fn gate(&self) -> Arc<Semaphore> {
+        self.gate.clone()
     }
 
     pub fn start(&self, worker: usize) {
