@@ -330,8 +330,8 @@ fn a_template_is_put_on_the_node_whatever_it_says() {
 
 #[rstest]
 #[case("type: ClusterIP", &[])]
-#[case("type: NodePort, externalTrafficPolicy: Local", &["type"])]
-#[case("type: LoadBalancer, loadBalancerIP: 1.2.3.4", &["type"])]
+#[case("type: NodePort, externalTrafficPolicy: Local", &[])]
+#[case("type: LoadBalancer, loadBalancerIP: 1.2.3.4", &[])]
 #[case("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 5}}", &[])]
 #[case("sessionAffinity: None", &[])]
 #[case("ipFamilies: [IPv4], ipFamilyPolicy: PreferDualStack", &[])]

@@ -12,26 +12,27 @@ pub(super) static SERVICE: Part = Part {
 
 static SERVICE_SPEC: Part = Part {
     honoured: &[
+        "allocateLoadBalancerNodePorts",
         "clusterIP",
         "clusterIPs",
         "externalName",
+        "loadBalancerClass",
         "publishNotReadyAddresses",
         "selector",
         "sessionAffinity",
         "sessionAffinityConfig",
+        "type",
     ],
     within: &[("ports", &SERVICE_PORT)],
     quiet: &[
         (
             &[
-                "allocateLoadBalancerNodePorts",
                 "externalTrafficPolicy",
                 "healthCheckNodePort",
-                "loadBalancerClass",
                 "loadBalancerIP",
                 "loadBalancerSourceRanges",
             ],
-            "they are about the node port or load balancer, which `type` speaks of",
+            "node ports and load balancers listen on the project's own loopback address, which no other machine reaches",
         ),
         (
             &["internalTrafficPolicy", "trafficDistribution"],
@@ -54,11 +55,6 @@ static SERVICE_SPEC: Part = Part {
             when: When::Is(&["RequireDualStack"]),
             loss: "the Service has an IPv4 address only",
         },
-        Lost {
-            field: "type",
-            when: When::Is(&["NodePort", "LoadBalancer"]),
-            loss: "the Service has its ClusterIP alone, no port or address outside the cluster: an Ingress leads in from there",
-        },
     ],
 };
 
@@ -70,15 +66,12 @@ fn wants_ipv6(case: &Case<'_>) -> bool {
 }
 
 static SERVICE_PORT: Part = Part {
-    honoured: &["name", "port", "targetPort"],
+    honoured: &["name", "nodePort", "port", "targetPort"],
     within: &[],
-    quiet: &[
-        (
-            &["appProtocol"],
-            "a ClusterIP carries bytes, and ingress-nginx looks at it neither",
-        ),
-        (&["nodePort"], "`type` speaks of it"),
-    ],
+    quiet: &[(
+        &["appProtocol"],
+        "a ClusterIP carries bytes, and ingress-nginx looks at it neither",
+    )],
     lost: &[Lost {
         field: "protocol",
         when: When::If(not_carried),

@@ -102,7 +102,10 @@ static PROJECTION: Part = Part {
     lost: &[
         never("clusterTrustBundle", NO_FILE),
         never("podCertificate", NO_FILE),
-        never("serviceAccountToken", NO_FILE),
+        never(
+            "serviceAccountToken",
+            "the file is not there: what asks the Kubernetes API or a cloud with it finds no credentials",
+        ),
     ],
 };
 
