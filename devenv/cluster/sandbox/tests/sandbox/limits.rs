@@ -277,10 +277,10 @@ fn groups_go() {
                 .is_ok_and(|mut runs| runs.any(|run| run.is_ok_and(|run| run.path().is_dir())))
         })
     };
-    assert!(
-        !projects.iter().any(left),
-        "groups of ended containers are left"
-    );
+    // The kernel lets go of a group's last process a moment after its end was told.
+    eventually("groups of ended containers go", || {
+        (!projects.iter().any(left)).then_some(())
+    });
     // Also with something in it.
     other.start(&shell("sleep 1000")).unwrap();
     drop(other);
