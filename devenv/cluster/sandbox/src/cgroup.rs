@@ -145,12 +145,12 @@ impl Group {
         })
     }
 
-    /// Removes the group, if nothing runs in it.
-    pub fn remove(&self) {
-        for dir in &self.dirs {
-            // Still in use: what is above removes it later.
-            let _ = remove_tree(&dir.path);
-        }
+    /// Removes the group; true when it is gone. One that something is still dying in
+    /// can't go yet.
+    pub fn remove(&self) -> bool {
+        // Each hierarchy is tried, also when another one's group stays.
+        let left = self.dirs.iter().filter(|d| remove_tree(&d.path).is_err());
+        left.count() == 0
     }
 
     /// Removes the group when its processes, which are dead or dying, have left

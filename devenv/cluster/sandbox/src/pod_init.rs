@@ -67,6 +67,8 @@ struct PodInit {
     /// Events that the supervisor's buffer had no room for yet.
     unsent: VecDeque<PodEvent>,
     containers: Vec<Running>,
+    /// Groups of ended containers that are not gone yet.
+    emptied: Vec<Group>,
     /// Numbers the containers' groups: a restart has a fresh one.
     runs: u64,
 }
@@ -135,6 +137,7 @@ impl PodInit {
             reaper,
             events,
             unsent: VecDeque::new(),
+            emptied: Vec::new(),
             containers: Vec::new(),
             runs: 0,
         })
@@ -329,7 +332,7 @@ impl PodInit {
                     let ended = self.containers.remove(index);
                     let out_of_memory = ended.group.ran_out_of_memory();
                     if ended.mount_namespace.is_some() {
-                        ended.group.remove();
+                        self.emptied.push(ended.group);
                     }
                     self.unsent.push_back(PodEvent::Exited {
                         container: ended.name,
@@ -340,6 +343,9 @@ impl PodInit {
                 _ => index += 1,
             }
         }
+        // A leftover that is dying has no namespaces any more and is in its group until
+        // it is reaped, which brings us here again.
+        self.emptied.retain(|group| !group.remove());
         Ok(())
     }
 
