@@ -11,6 +11,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const RATE: u32 = 500;
+/// What the seed's APIs bear with a debug build of the proxy, the database and the client
+/// on the same two cores: at 500 a second they answer 503 without any edit.
+const SEED_RATE: u32 = 200;
 const SEEN: Duration = Duration::from_secs(120);
 const UP: Duration = Duration::from_secs(600);
 
@@ -21,7 +24,7 @@ struct Edited<'a> {
     marker: &'a str,
 }
 
-async fn edit_under_load(project: &Project, profile: &[&str], apis: &[Edited<'_>]) {
+async fn edit_under_load(project: &Project, profile: &[&str], rate: u32, apis: &[Edited<'_>]) {
     for edited in apis {
         set_version(&project.path().join(edited.file), edited.marker, 0);
     }
@@ -33,7 +36,7 @@ async fn edit_under_load(project: &Project, profile: &[&str], apis: &[Edited<'_>
     let before = database::count(&url).await.expect("the database answers");
     let prefix = format!("edit-{}", std::process::id());
     let ingress = format!("{}/api", project.ingress().await);
-    let mut load = Paced::start(&ingress, Body::Record, RATE, &prefix);
+    let mut load = Paced::start(&ingress, Body::Record, rate, &prefix);
     let edits = rounds(3);
     let start = Instant::now();
     for n in 1..=edits {
@@ -79,7 +82,7 @@ async fn edits_of_python_and_node_lose_nothing() {
             marker: "version: ",
         },
     ];
-    edit_under_load(&project, &["--profile", "seed"], &apis).await;
+    edit_under_load(&project, &["--profile", "seed"], SEED_RATE, &apis).await;
 
     // A save that can't run: the version before it serves, and the next good one does.
     let file = project.path().join("services/seed/api1/app/__init__.py");
@@ -152,7 +155,7 @@ async fn edits_of_rust_lose_nothing() {
         file,
         marker: "const VERSION: &str = ",
     });
-    edit_under_load(&project, &[], &apis).await;
+    edit_under_load(&project, &[], RATE, &apis).await;
 
     // A compile error: told as the compiler said it, and no request fails meanwhile.
     let file = project.path().join(apis[0].file);
