@@ -1,5 +1,6 @@
 //! What runs, how well, and where: `devenv status` as data.
 
+use devenv_model::Topology;
 use devenv_platform::{DatabaseFacts, Endpoints, cloudsql};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{Api, Client, ResourceExt, api::ListParams};
@@ -35,6 +36,23 @@ pub struct Status {
     pub troubles: Vec<Trouble>,
     /// What the cluster warned of since it came up.
     pub warnings: Vec<Warning>,
+    /// What devenv.toml does not say about images and was found out, where that was
+    /// asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inferred: Vec<Inferred>,
+}
+
+/// Something that was found out about an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Inferred {
+    /// The image.
+    pub image: String,
+    /// The key in `[image.NAME]` that would say it.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// What it was found out from.
+    pub why: String,
 }
 
 /// The database and its process.
@@ -120,7 +138,23 @@ impl Status {
             },
             endpoints,
             warnings,
+            inferred: Vec::new(),
         })
+    }
+
+    /// Adds what was found out about the images of `topology`.
+    pub fn infer(&mut self, topology: &Topology) {
+        let all = topology.images().values();
+        self.inferred = all
+            .flat_map(|image| {
+                image.inferred.iter().map(|found| Inferred {
+                    image: image.name.clone(),
+                    key: found.key.clone(),
+                    value: found.value.clone(),
+                    why: found.why.clone(),
+                })
+            })
+            .collect();
     }
 }
 

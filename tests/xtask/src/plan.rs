@@ -23,7 +23,14 @@ pub const PARTS: &[&str] = &[
 
 /// The long forms; `test` runs the first two in few rounds, and the third is among
 /// the sandbox's own tests.
-pub const SOAKS: &[&str] = &["db-kill", "devenv-kill", "sandbox-kill", "cold"];
+pub const SOAKS: &[&str] = &[
+    "db-kill",
+    "devenv-kill",
+    "sandbox-kill",
+    "cold",
+    "edits",
+    "reload-kill",
+];
 
 /// Rounds of a kill test in `test`.
 const SHORT_ROUNDS: u32 = 5;
@@ -183,6 +190,9 @@ fn soaks(root: &Path, names: &[&str], rounds: u32) -> Vec<Outcome> {
             "db-kill" => libtest(root, name, "blackbox", "blackbox::crash::database", rounds),
             "devenv-kill" => libtest(root, name, "blackbox", "blackbox::crash::devenv", rounds),
             "cold" => libtest(root, name, "blackbox", "blackbox::fresh::cold", rounds),
+            // Both are in the black-box part in few rounds.
+            "edits" => libtest(root, name, "blackbox", "lose_nothing", rounds),
+            "reload-kill" => libtest(root, name, "blackbox", "blackbox::reload::killed", rounds),
             // The sandbox's own kill test: it needs no services and no database.
             _ => part::tests(
                 name,

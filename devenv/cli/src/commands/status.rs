@@ -10,11 +10,17 @@ use crate::{error::CliError, render};
 
 /// Say what runs, how well, and where.
 #[derive(Debug, Args)]
-pub struct StatusArgs {}
+pub struct StatusArgs {
+    /// Also say what was inferred about the images, and from what
+    #[arg(short, long)]
+    verbose: bool,
+}
 
-pub async fn status(_: StatusArgs, context: &Context) -> Result<ExitCode, CliError> {
+pub async fn status(args: StatusArgs, context: &Context) -> Result<ExitCode, CliError> {
     let project = context.project()?;
-    let status = match project.endpoints() {
+    let endpoints = project.endpoints();
+    let profile = endpoints.as_ref().ok().and_then(|e| e.profile.clone());
+    let mut status = match endpoints {
         // What runs is told whatever the files say by now.
         Ok(up) => {
             let namespace = context.namespace.as_deref().unwrap_or(&up.namespace);
@@ -27,6 +33,10 @@ pub async fn status(_: StatusArgs, context: &Context) -> Result<ExitCode, CliErr
             Status::of(&own.name, &own.namespace, &project.state, None).await?
         }
     };
+    if args.verbose {
+        let topology = project.load(&context.load_options(profile.as_deref()))?;
+        status.infer(&topology);
+    }
     render::status(&status, context.format);
     Ok(ExitCode::SUCCESS)
 }

@@ -306,6 +306,26 @@ pub fn status(s: &Status, format: Format) {
     for warning in &s.warnings {
         outln!("{YELLOW}!{RESET} {}", warning.text(None));
     }
+    workloads(s);
+    inferred(s);
+}
+
+fn inferred(s: &Status) {
+    if s.inferred.is_empty() {
+        return;
+    }
+    let rows: Vec<[String; 4]> = s
+        .inferred
+        .iter()
+        .map(|i| [&i.image, &i.key, &i.value, &i.why].map(Clone::clone))
+        .collect();
+    outln!("");
+    for line in table(&["IMAGE", "KEY", "INFERRED", "FROM"], &rows) {
+        outln!("{line}");
+    }
+}
+
+fn workloads(s: &Status) {
     if s.workloads.is_empty() {
         return;
     }
