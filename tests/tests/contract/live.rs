@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sqlx::MySqlConnection;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 
 /// Over each transport.
 pub const TOLD: &[LiveClause] = live_clauses![
@@ -346,6 +347,8 @@ async fn the_page_is_let_go_when_the_program_stops(
     let service = stage.another(reader, Side::Read, &[]).await;
     let mut socket = Socket::connect(&service.api, transport).await;
     socket.event("metrics-update").await;
+    // A proxy has connections in hand on which nothing came yet.
+    let _idle = TcpStream::connect(service.api.address()).await.unwrap();
     service.terminate();
     // Not with a packet that says so (41): a client that the server disconnects on
     // purpose does not come back, and it is to come back to another pod.

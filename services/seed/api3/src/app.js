@@ -48,7 +48,8 @@ export function build(service, server) {
   server.on("request", (request, response) => {
     if (!observe(service, routeOf, request, response)) handle(request, response);
   });
-  return { farewell: () => io.close() };
+  // Its promise is for the server's last connection, which is not for it to wait for.
+  return { farewell: () => void io.close() };
 }
 
 function windowOf(query) {

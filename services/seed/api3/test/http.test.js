@@ -24,7 +24,7 @@ async function start(env = {}) {
     fetch(`http://127.0.0.1:${server.address().port}${path}`, { method, headers, body });
   const stop = async () => {
     const closed = new Promise((resolve) => server.close(resolve));
-    await farewell();
+    farewell();
     connections.finish();
     await closed;
     await service.db.close(1000);

@@ -21,6 +21,16 @@ struct Ahead {
     silent: bool,
 }
 
+/// For whom a folder is new.
+struct New {
+    /// The folder's, which may be another than it was.
+    key: Key,
+    ids: Arc<[Id]>,
+    /// The watch has not ended and begun again: then what changed in between would not
+    /// have been told.
+    watched: bool,
+}
+
 /// What is yet to be visited.
 #[derive(Default)]
 struct Plan {
@@ -90,7 +100,7 @@ impl Tree {
         {
             self.forget(path);
         }
-        let Some((key, ids)) = self.who_is_new(key, ahead) else {
+        let Some(New { key, ids, watched }) = self.who_is_new(key, ahead) else {
             return;
         };
         let listing = Listing::of(path);
@@ -122,7 +132,7 @@ impl Tree {
         }));
         let links = listing.links.iter().filter_map(|name| child(name, false));
         plan.any.extend(links);
-        if self.before.folders.get(path) != Some(&key) {
+        if !watched || self.before.folders.get(path) != Some(&key) {
             for name in &listing.files {
                 let file = path.join(name);
                 let ids = scopes.counting(&ids, &file, false, &rules);
@@ -141,9 +151,9 @@ impl Tree {
         });
     }
 
-    /// Those for whom a folder counts and who don't reach it by another name already;
-    /// and the folder's key, which may be another by then. `None`: there are none.
-    fn who_is_new(&mut self, mut key: Key, ahead: &Ahead) -> Option<(Key, Arc<[Id]>)> {
+    /// Those for whom a folder counts and who don't reach it by another name already.
+    /// `None`: there are none.
+    fn who_is_new(&mut self, mut key: Key, ahead: &Ahead) -> Option<New> {
         let (path, ids) = (&ahead.start.path, &ahead.start.scopes);
         let names = self.folders.get(&key).into_iter().flat_map(|f| &f.names);
         let left: Vec<Arc<Path>> = names
@@ -171,7 +181,11 @@ impl Tree {
         {
             folder.spare_names |= folder.names.iter().any(|name| name.path != *path);
         }
-        (!new.is_empty()).then_some((key, new))
+        (!new.is_empty()).then_some(New {
+            key,
+            ids: new,
+            watched: left.is_empty(),
+        })
     }
 }
 

@@ -41,7 +41,7 @@ export function createService(config, version) {
  * orderly end, 1 when it can't start.
  *
  * @param {{apiName: string, port: number, version: string}} defaults
- * @param {(service: object, server: import("node:http").Server) => {farewell?: () => unknown}} build
+ * @param {(service: object, server: import("node:http").Server) => {farewell?: () => void}} build
  *   puts the application on the server; `farewell` tells long-lived connections to go
  */
 export async function run(defaults, build) {
@@ -67,7 +67,7 @@ export async function run(defaults, build) {
   // when a listener closes is reset.
   await new Promise((resolve) => setImmediate(resolve));
   const closed = new Promise((resolve) => server.close(resolve));
-  await farewell?.();
+  farewell?.();
   // What was accepted last has its request still on the way.
   await pause(LINGER_MS);
   connections.finish();
