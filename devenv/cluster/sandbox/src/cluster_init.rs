@@ -18,6 +18,8 @@ use rustix::{
 };
 
 use crate::{
+    cgroup::Group,
+    spec::Limits,
     error::{Context, Failure},
     forbidden,
     host_children::HostChildren,
@@ -40,12 +42,19 @@ pub(crate) fn run(channel: Channel, site: Site) -> i32 {
     }
 }
 
+/// The name of the host processes' control group; no pod's begins with a letter.
+const BUILDS: &str = "builds";
+/// What they weigh together, in thousandths of a CPU.
+const BUILDS_WEIGH: u64 = 50;
+
 struct ClusterInit {
     channel: Channel,
     site: Site,
     reaper: Reaper,
     network: Pid,
     children: HostChildren,
+    /// That of the host processes, once there was one.
+    builds: Option<Group>,
 }
 
 impl ClusterInit {
@@ -61,6 +70,7 @@ impl ClusterInit {
                     reaper,
                     network,
                     children: HostChildren::default(),
+                    builds: None,
                 })
             }
             Err(failure) => {
@@ -147,15 +157,36 @@ impl ClusterInit {
         let [stdout, stderr] = crate::wire::exactly(fds)?;
         let (ours, theirs) = Channel::pair().step("make a socket pair")?;
         let name = process.argv[0].clone();
+        let site = Site {
+            group: self.builds(),
+            ..self.site.clone()
+        };
         let launched = launch(
             &name,
-            &Launch::Host(self.site.clone(), process),
+            &Launch::Host(site, process),
             stdout,
             stderr,
             None,
         )?;
         self.children.add(launched.pid, ours);
         Ok((launched.pidfd, theirs))
+    }
+
+    /// A compiler takes every processor that it can get; where groups are allowed it
+    /// gets no more than a small pod while others want it, so that a build beside
+    /// services under load slows down and not they.
+    fn builds(&mut self) -> Group {
+        let run_dir = &self.site.run_dir;
+        let make = || {
+            let project = Group::recorded(run_dir);
+            let group = project.make_child(BUILDS).unwrap_or_default();
+            group.limit(&Limits {
+                cpu_request: Some(BUILDS_WEIGH),
+                ..Limits::default()
+            });
+            group
+        };
+        self.builds.get_or_insert_with(make).clone()
     }
 }
 

@@ -91,6 +91,8 @@ fn become_host_process(
     process: &HostProcess,
 ) -> Result<Infallible, Failure> {
     let user = process.run_as.unwrap_or(site.owner);
+    // A group only spares the others; without it the build runs all the same.
+    let _ = site.group.join();
     privileges::own_output(site, user)?;
     privileges::become_host_user(site, user)?;
     execute(channel, &process.argv, &process.env, &process.cwd)

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use devenv_sandbox::{Access, Bind, Exit, Limits, Pod, PodEvent, PodSpec, Tmpfs};
+use devenv_sandbox::{Access, Bind, Exit, HostProcess, Limits, Pod, PodEvent, PodSpec, Tmpfs};
 
 use crate::{
     Scenario,
@@ -22,6 +22,10 @@ pub const SCENARIOS: &[Scenario] = &[
     (
         "a_busy_container_is_throttled",
         a_busy_container_is_throttled,
+    ),
+    (
+        "a_build_weighs_as_little_as_a_small_pod",
+        a_build_weighs_as_little_as_a_small_pod,
     ),
     ("a_fork_bomb_is_bounded", a_fork_bomb_is_bounded),
     ("control_groups_go_with_what_is_in_them", groups_go),
@@ -193,6 +197,26 @@ fn a_busy_container_is_throttled() {
     pod.signal("main", 9).unwrap();
     event(&pod);
     assert!(!group.exists());
+}
+
+fn a_build_weighs_as_little_as_a_small_pod() {
+    let cluster = cluster();
+    if unlimited(&cluster) {
+        return;
+    }
+    let build = HostProcess {
+        argv: vec!["sleep".into(), "600".into()],
+        env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+        cwd: "/".into(),
+        run_as: None,
+    };
+    let builds = [(); 2].map(|()| cluster.netd.run_host(&build).unwrap());
+    for build in &builds {
+        let group = group_of(build.pid(), "cpu");
+        assert!(group.ends_with("builds"), "{group:?}");
+        let read = |file: &str| fs::read_to_string(group.join(file)).unwrap_or_default();
+        assert!(["51\n", "2\n"].contains(&(read("cpu.shares") + &read("cpu.weight")).as_str()));
+    }
 }
 
 fn a_fork_bomb_is_bounded() {

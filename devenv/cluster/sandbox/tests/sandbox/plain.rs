@@ -284,11 +284,14 @@ fn builds_run() {
         ("made\n".into(), "problem\n".into())
     );
 
-    let build = rig
+    let mut build = rig
         .plain
-        .run_host(&shell("trap '' TERM; sleep 1000 & wait; wait"))
+        .run_host(&shell("trap '' TERM; echo; sleep 1000 & wait; wait"))
         .unwrap();
     let pid = build.pid();
+    // Not before it has said that it won't hear.
+    let mut out = std::fs::File::from(build.stdout.take().unwrap());
+    std::io::Read::read_exact(&mut out, &mut [0]).unwrap();
     build.signal(15).unwrap();
     assert!(alive(pid));
     drop(build);
