@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// How long one request may take. Longer than the proxy holds one.
@@ -33,6 +34,15 @@ struct Answer {
     failure: Option<String>,
 }
 
+/// What has come so far.
+#[derive(Debug, Default)]
+struct Answers {
+    all: Vec<Answer>,
+    /// By API. Whoever waits for a version must not look through all answers: at a few
+    /// hundred a second that takes the processor away from who is tested.
+    versions: BTreeMap<String, BTreeSet<u32>>,
+}
+
 /// The edits that were saved, as the checker must know them.
 #[derive(Debug, Default)]
 struct Edits {
@@ -45,7 +55,7 @@ struct Edits {
 pub struct Paced {
     stop: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
-    answers: Arc<Mutex<Vec<Answer>>>,
+    answers: watch::Receiver<Answers>,
     ledger: Arc<Mutex<Ledger>>,
     edits: Edits,
 }
@@ -75,7 +85,7 @@ impl Paced {
     /// Sends `rate` requests a second to `url`; idempotency keys begin with `prefix`.
     pub fn start(url: &str, body: Body, rate: u32, prefix: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let answers = Arc::<Mutex<Vec<Answer>>>::default();
+        let (tell, answers) = watch::channel(Answers::default());
         let ledger = Arc::<Mutex<Ledger>>::default();
         let client = reqwest::Client::builder()
             .timeout(REQUEST)
@@ -86,7 +96,7 @@ impl Paced {
             client,
             url: url.to_owned(),
             body,
-            answers: answers.clone(),
+            answers: Arc::new(tell),
             ledger: ledger.clone(),
         };
         let task = tokio::spawn(send(one, rate, prefix.to_owned(), stop.clone()));
@@ -112,26 +122,22 @@ impl Paced {
     /// # Panics
     /// When it does not within `limit`.
     pub async fn until_seen(&self, api: &str, n: u32, limit: Duration) {
-        let seen = || async {
-            let answers = lock(&self.answers);
-            let mut newest = answers.iter().rev();
-            newest
-                .any(|a| a.api == api && a.version == Some(n))
-                .then_some(())
-        };
-        let seen = crate::until(limit, Duration::from_millis(5), seen).await;
-        let last = lock(&self.answers).last().cloned();
-        assert!(
-            seen.is_some(),
-            "version {n} of {api} did not answer within {limit:?}; the last answer: {last:?}"
-        );
+        let mut answers = self.answers.clone();
+        let has = |answers: &Answers| answers.versions.get(api).is_some_and(|v| v.contains(&n));
+        let seen = tokio::time::timeout(limit, answers.wait_for(has)).await;
+        if matches!(seen, Ok(Ok(_))) {
+            return;
+        }
+        drop(seen);
+        let last = self.answers.borrow().all.last().cloned();
+        panic!("version {n} of {api} did not answer within {limit:?}; the last answer: {last:?}");
     }
 
     /// Ends it, when the last request is answered.
     pub async fn stop(mut self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         (&mut self.task).await.expect("the load does not panic");
-        let answers = lock(&self.answers).clone();
+        let answers = self.answers.borrow().all.clone();
         let mut seen = Seen {
             answers: answers.len(),
             failures: Vec::new(),
@@ -207,7 +213,7 @@ struct One {
     client: reqwest::Client,
     url: String,
     body: Body,
-    answers: Arc<Mutex<Vec<Answer>>>,
+    answers: Arc<watch::Sender<Answers>>,
     ledger: Arc<Mutex<Ledger>>,
 }
 
@@ -273,5 +279,15 @@ async fn ask(one: One, key: String, number: u64) {
         }
     }
     answer.received = Instant::now();
-    lock(&one.answers).push(answer);
+    one.answers.send_if_modified(|answers| {
+        let news = answer
+            .version
+            .filter(|_| answer.failure.is_none())
+            .is_some_and(|version| {
+                let versions = answers.versions.entry(answer.api.clone()).or_default();
+                versions.insert(version)
+            });
+        answers.all.push(answer);
+        news
+    });
 }
