@@ -19,14 +19,13 @@ use rustix::{
 
 use crate::{
     cgroup::Group,
-    spec::Limits,
     error::{Context, Failure},
     forbidden,
     host_children::HostChildren,
     launch::launch,
     reaper::Reaper,
     roles::{self, Role},
-    spec::HostProcess,
+    spec::{HostProcess, Limits},
     wire::{Channel, Launch, RunHost, RunHostReply, Site, UpReply},
 };
 
@@ -161,13 +160,7 @@ impl ClusterInit {
             group: self.builds(),
             ..self.site.clone()
         };
-        let launched = launch(
-            &name,
-            &Launch::Host(site, process),
-            stdout,
-            stderr,
-            None,
-        )?;
+        let launched = launch(&name, &Launch::Host(site, process), stdout, stderr, None)?;
         self.children.add(launched.pid, ours);
         Ok((launched.pidfd, theirs))
     }
