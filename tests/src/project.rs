@@ -413,6 +413,13 @@ pub fn kept_folder(name: &str) -> PathBuf {
     folder
 }
 
+/// Whether the `devenv` under test is a release build, as the soaks have it.
+pub fn is_built_with_optimisation() -> bool {
+    binary()
+        .parent()
+        .is_some_and(|folder| folder.ends_with("release"))
+}
+
 /// The `devenv` under test: this build's, or the one that `DEVENV_BIN` names.
 fn binary() -> PathBuf {
     let binary =

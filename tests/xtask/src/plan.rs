@@ -191,7 +191,7 @@ fn soaks(root: &Path, names: &[&str], rounds: u32) -> Vec<Outcome> {
             "devenv-kill" => libtest(root, name, "blackbox", "blackbox::crash::devenv", rounds),
             "cold" => libtest(root, name, "blackbox", "blackbox::fresh::cold", rounds),
             // Both are in the black-box part in few rounds.
-            "edits" => libtest(root, name, "blackbox", "lose_nothing", rounds),
+            "edits" => edits(root, name, rounds),
             "reload-kill" => libtest(root, name, "blackbox", "blackbox::reload::killed", rounds),
             // The sandbox's own kill test: it needs no services and no database.
             _ => part::tests(
@@ -203,6 +203,20 @@ fn soaks(root: &Path, names: &[&str], rounds: u32) -> Vec<Outcome> {
             ),
         })
         .collect()
+}
+
+/// Edits under the load that a release build bears beside its client and its services.
+fn edits(root: &Path, name: &str, rounds: u32) -> Outcome {
+    let build = cargo(root)
+        .args(["build", "--release", "--locked", "-p", "devenv"])
+        .status();
+    if !build.is_ok_and(|status| status.success()) {
+        eprintln!("{name}: devenv can't be built with optimisation");
+        return Outcome::without_command(name, false, None);
+    }
+    let devenv = target(root).join("release/devenv");
+    let mut tests = libtest_command(root, "blackbox", "lose_nothing", rounds);
+    part::tests(name, tests.env("DEVENV_BIN", devenv))
 }
 
 /// The black-box tests, one at a time: they share the machine's ports, and two
@@ -226,23 +240,26 @@ fn blackbox(root: &Path, name: &str) -> Outcome {
 }
 
 fn libtest(root: &Path, name: &str, binary: &str, filter: &str, rounds: u32) -> Outcome {
-    part::tests(
-        name,
-        cargo(root)
-            .args([
-                "test",
-                "--workspace",
-                "--locked",
-                "--test",
-                binary,
-                "--",
-                filter,
-                "--test-threads=1",
-                "--include-ignored",
-                "--show-output",
-            ])
-            .env("DEVENV_ROUNDS", rounds.to_string()),
-    )
+    part::tests(name, &mut libtest_command(root, binary, filter, rounds))
+}
+
+fn libtest_command(root: &Path, binary: &str, filter: &str, rounds: u32) -> Command {
+    let mut command = cargo(root);
+    command
+        .args([
+            "test",
+            "--workspace",
+            "--locked",
+            "--test",
+            binary,
+            "--",
+            filter,
+            "--test-threads=1",
+            "--include-ignored",
+            "--show-output",
+        ])
+        .env("DEVENV_ROUNDS", rounds.to_string());
+    command
 }
 
 /// Builds the page if it is stale, and tests it.
