@@ -7,6 +7,7 @@
 mod blackbox {
     mod browser;
     mod cli;
+    mod course;
     mod crash;
     mod fresh;
     mod kubectl;
