@@ -1,5 +1,7 @@
 //! The state folder of a project: who runs it, and where it is to be found.
 
+mod owner;
+
 use std::{
     fs, io,
     io::{Read, Seek, Write},
@@ -7,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use devenv_platform::Endpoints;
+use devenv_platform::{Endpoints, address};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, fcntl},
@@ -86,7 +88,8 @@ impl StateDir {
         self.path.join("supervisor.log")
     }
 
-    /// Makes it: private, and ignored by git from within.
+    /// Makes it: private, ignored by git from within, and the project's owner's, also
+    /// when root makes it.
     pub fn create(&self) -> Result<(), StateError> {
         let mut dir = fs::DirBuilder::new();
         dir.recursive(true).mode(0o700);
@@ -99,7 +102,15 @@ impl StateDir {
                 fs::write(&file, text).map_err(io_error("write", &file))?;
             }
         }
-        Ok(())
+        self.hand_over()
+    }
+
+    /// Gives what root made in it to the owner of the project's folder.
+    fn hand_over(&self) -> Result<(), StateError> {
+        let root = self.path.parent().unwrap_or(&self.path);
+        address::owner_of(root)
+            .and_then(|owner| owner::hand_over(&self.path, owner))
+            .map_err(io_error("give to the project's owner", &self.path))
     }
 
     /// Takes the project for this process, until the lock is dropped or the process
@@ -161,6 +172,8 @@ impl StateDir {
         let part = self.path.join("endpoints.json.part");
         let text = serde_json::to_string_pretty(endpoints).unwrap_or_default();
         fs::write(&part, text).map_err(io_error("write", &part))?;
+        // Before it is ready, so that a SIGKILL afterwards leaves the owner in charge.
+        self.hand_over()?;
         fs::rename(&part, &path).map_err(io_error("write", &path))
     }
 
@@ -257,6 +270,9 @@ impl Drop for ProjectLock {
         // Best effort: the next supervisor does the same before it begins.
         let _ = self.state.withdraw();
         let _ = self.state.clear_run();
+        if self.state.path.exists() {
+            let _ = self.state.hand_over();
+        }
     }
 }
 
