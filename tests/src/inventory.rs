@@ -17,7 +17,7 @@ mod leftovers;
 mod processes;
 
 pub use leftovers::Left;
-pub use processes::{Process, find_processes};
+pub use processes::{Process, find_processes, processes_of};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

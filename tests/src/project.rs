@@ -33,7 +33,21 @@ pub enum Services {
 pub struct Project {
     folder: tempfile::TempDir,
     binary: PathBuf,
+    /// Who runs devenv, when it is not this process's user.
+    user: Option<User>,
 }
+
+/// A user who has no entry in /etc/passwd, as in a container.
+#[derive(Debug)]
+struct User {
+    id: u32,
+    /// With a home, and a program that everybody can read: the checkout may lie in
+    /// root's home.
+    folder: tempfile::TempDir,
+}
+
+/// What every user finds: version managers in root's home are closed to others.
+const PATH_OF_ALL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Project {
     /// A copy of the reference application with its services built.
@@ -80,7 +94,32 @@ impl Project {
         Self {
             folder: builder.tempdir().expect("a temporary folder"),
             binary: binary(),
+            user: None,
         }
+    }
+
+    /// Gives the project, as it is now, to a user of this id, who runs devenv from now
+    /// on with a home of their own.
+    ///
+    /// # Panics
+    /// When this process may not give files away: only root may.
+    pub fn give_to(&mut self, id: u32) {
+        let folder = tempfile::Builder::new().prefix("bb-user-").tempdir();
+        let folder = folder.expect("a temporary folder");
+        let program = folder.path().join("devenv");
+        fs::copy(&self.binary, &program).expect("the program is copied");
+        fs::create_dir(folder.path().join("home")).expect("a home");
+        for root in [self.path(), folder.path()] {
+            give(root, id);
+        }
+        self.binary = program;
+        self.user = Some(User { id, folder });
+    }
+
+    /// From now on this process's own user runs devenv in the project that was given away.
+    pub fn take_over(&mut self) -> impl FnOnce(&mut Self) + use<> {
+        let user = self.user.take();
+        |project| project.user = user
     }
 
     /// Links what `run` names in each `[image.NAME]`, and the built page, into the
@@ -188,6 +227,13 @@ impl Project {
             "CARGO_MANIFEST_DIR",
         ] {
             command.env_remove(name);
+        }
+        if let Some(user) = &self.user {
+            let home = user.folder.path().join("home");
+            // This also leaves root's groups.
+            command.uid(user.id).gid(user.id).env_clear();
+            command.env("HOME", home).env("PATH", PATH_OF_ALL);
+            command.env("NO_COLOR", "1");
         }
         command
     }
@@ -458,6 +504,16 @@ fn tracked(checkout: &Path) -> Vec<PathBuf> {
         // A file that was deleted and not yet committed so.
         .filter(|file| checkout.join(file).is_file())
         .collect()
+}
+
+/// `chown -R`, of what is no link.
+fn give(path: &Path, id: u32) {
+    std::os::unix::fs::lchown(path, Some(id), Some(id)).expect("root can give files away");
+    if path.is_dir() && !path.is_symlink() {
+        for entry in fs::read_dir(path).expect("a folder of the copy").flatten() {
+            give(&entry.path(), id);
+        }
+    }
 }
 
 fn copy_folder(from: &Path, to: &Path) {

@@ -14,4 +14,5 @@ mod blackbox {
     mod main_job;
     mod reload;
     mod socketio;
+    mod unprivileged;
 }

@@ -4,6 +4,7 @@ use super::Scope;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 const NAMESPACES: &[&str] = &["net", "mnt", "pid", "ipc", "uts", "user", "cgroup"];
@@ -45,6 +46,15 @@ pub fn read_all() -> Vec<Process> {
 pub fn find_processes(text: &str) -> Vec<Process> {
     let mut all = read_all();
     all.retain(|process| process.command.contains(text));
+    all
+}
+
+/// Living processes of a user.
+pub fn processes_of(user: u32) -> Vec<Process> {
+    let mut all = read_all();
+    all.retain(|process| {
+        fs::metadata(format!("/proc/{}", process.pid)).is_ok_and(|found| found.uid() == user)
+    });
     all
 }
 

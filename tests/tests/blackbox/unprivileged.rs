@@ -1,0 +1,176 @@
+//! An ordinary user, without an entry in /etc/passwd: all works as for root, in
+//! namespaces and, where these are forbidden, in plain processes.
+
+use devenv_tests::editing::{Small, reload_after, reloads, save, set_version};
+use devenv_tests::inventory::{Inventory, processes_of};
+use devenv_tests::paced::{Body, Paced};
+use devenv_tests::project::Project;
+use devenv_tests::{skip, until};
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+/// Another one than that of the sandbox's own tests, which may run at the same time.
+const USER: u32 = 54_322;
+const SEEN: Duration = Duration::from_secs(120);
+const RATE: u32 = 100;
+const EDITS: u32 = 3;
+
+const NODE: &str = r#"const http = require("node:http");
+
+const VERSION = "0.0.0";
+
+http.createServer((request, response) => {
+  response.setHeader("X-Service-Version", VERSION);
+  response.end(process.env.GREETING);
+}).listen(process.env.PORT || 5000);
+"#;
+
+const DATABASE: &str = "apiVersion: v1
+kind: Service
+metadata: {name: cloudsql}
+spec:
+  ports: [{port: 3306}]
+";
+
+/// A program in Python at `/` and one in Node.js at `/node`, beside a database.
+fn write(project: &Project) {
+    let small = Small {
+        replicas: 1,
+        strategy: "RollingUpdate",
+        deaf: false,
+        name: "ordinary",
+    };
+    small.write(project);
+    project.write("node/main.js", NODE);
+    let first = fs::read_to_string(project.path().join("k8s/app.yaml")).expect("written");
+    let (_namespace, objects) = first.split_once("---").expect("several objects");
+    // In plain processes a value that is the name of a Service becomes its address, so
+    // the programs don't say the names of theirs.
+    let greeting = "GREETING: hello";
+    project.write(
+        "k8s/app.yaml",
+        &first.replace(greeting, "GREETING: in-python"),
+    );
+    let second = objects
+        .replace(greeting, "GREETING: in-node")
+        .replace("hello", "node")
+        .replace("{name: words}", "{name: node-words}")
+        .replace("path: /,", "path: /node,");
+    project.write("k8s/node.yaml", &second);
+    project.write("k8s/database.yaml", DATABASE);
+    project.configure(|config| {
+        let more = "[image.node]\nsource = \"node\"\nrun = [\"node\", \"main.js\"]\n\
+                    [cloudsql]\nversion = \"mysql:8.4\"\n";
+        let more: toml::Table = more.parse().expect("TOML");
+        let images = config["image"].as_table_mut().expect("a table");
+        images.insert("node".to_owned(), more["image"]["node"].clone());
+        config.insert("cloudsql".to_owned(), more["cloudsql"].clone());
+    });
+}
+
+/// Whether other users can be had; says so if not.
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        skip("only root can be another user; all other tests run as an ordinary one here");
+    }
+    root
+}
+
+async fn up(project: &Project, isolation: &str) {
+    let words = ["up", "-d", "--isolation", isolation];
+    let up = project.run_within(SEEN, &words).await;
+    assert!(up.ok(), "{up}\n{}", project.supervisor_log());
+    let plain = up.text().contains("pods run as plain processes");
+    let ran = if plain {
+        "plain processes"
+    } else {
+        "namespaces"
+    };
+    println!("--isolation {isolation}: pods ran as {ran}");
+    assert!(plain || isolation != "ports", "{up}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_reload_and_down_work_the_same() {
+    if !is_root() {
+        return;
+    }
+    for isolation in ["auto", "ports"] {
+        let mut project = Project::empty();
+        write(&project);
+        project.give_to(USER);
+        let before = Inventory::take(&project.scope());
+        up(&project, isolation).await;
+        let scope = project.scope_of_all().await;
+        let ingress = project.ingress().await;
+        assert!(project.url("database").await.starts_with("mysql://"));
+
+        let edited = [
+            ("in-python", "hello", "", "hello/main.py"),
+            ("in-node", "node", "/node", "node/main.js"),
+        ];
+        for (api, image, path, file) in edited {
+            let url = format!("{ingress}{path}");
+            let mut load = Paced::start(&url, Body::Nothing, RATE, "");
+            for n in 1..=EDITS {
+                let known = reloads(&project).await.len();
+                load.saving(api, n);
+                set_version(&project.path().join(file), "VERSION = ", n);
+                load.until_seen(api, n, SEEN).await;
+                // The version before answers until its pod is out of the rotation.
+                let is_done = |r: &serde_json::Value| r["outcome"] == "reloaded";
+                let reload = reload_after(&project, known, SEEN, is_done).await;
+                assert_eq!(reload["what"], image, "{reload:#}");
+            }
+            let seen = load.stop().await;
+            println!(
+                "{api}: {EDITS} edits, {} answers, the slowest after {:.0?}",
+                seen.answers, seen.longest
+            );
+            seen.assert_whole(&BTreeMap::from([(api, EDITS)]));
+        }
+        let known = reloads(&project).await.len();
+        save(
+            &project.path().join("hello/main.py"),
+            "def broken(:\n",
+            false,
+        );
+        let failed = reload_after(&project, known, SEEN, |_| true).await;
+        assert_eq!(failed["outcome"], "not-ready", "{failed:#}");
+
+        project.down(&["-v"]).await;
+        if let Err(left) = before.nothing_left(&scope, Duration::from_secs(5)).await {
+            panic!("--isolation {isolation}: {left}");
+        }
+        let gone = until(
+            Duration::from_secs(5),
+            Duration::from_millis(20),
+            || async { processes_of(USER).is_empty().then_some(()) },
+        );
+        let left = gone.await.map_or_else(|| processes_of(USER), |()| vec![]);
+        assert!(left.is_empty(), "--isolation {isolation}: {left:?}");
+        assert!(!project.path().join(".devenv").exists());
+    }
+}
+
+/// Root helps out in somebody's checkout; afterwards that user goes on, with the data.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_root_was_here_the_owner_can_go_on() {
+    if !is_root() {
+        return;
+    }
+    let mut project = Project::empty();
+    write(&project);
+    project.give_to(USER);
+    let give_back = project.take_over();
+    up(&project, "auto").await;
+    project.down(&[]).await;
+    give_back(&mut project);
+    up(&project, "auto").await;
+    let answer = reqwest::get(project.ingress().await).await;
+    assert_eq!(answer.expect("an answer").status(), 200);
+    project.down(&["-v"]).await;
+    assert!(!project.path().join(".devenv").exists());
+}
