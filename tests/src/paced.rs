@@ -15,6 +15,9 @@ const REQUEST: Duration = Duration::from_secs(60);
 /// Between two bursts.
 const TICK: Duration = Duration::from_millis(10);
 
+/// So many requests under way are no queue.
+const CALM: usize = 20;
+
 /// What is posted, and who is recognised in the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
@@ -56,6 +59,7 @@ pub struct Paced {
     stop: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
     answers: watch::Receiver<Answers>,
+    under_way: watch::Receiver<usize>,
     ledger: Arc<Mutex<Ledger>>,
     edits: Edits,
 }
@@ -86,6 +90,7 @@ impl Paced {
     pub fn start(url: &str, body: Body, rate: u32, prefix: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (tell, answers) = watch::channel(Answers::default());
+        let (count, under_way) = watch::channel(0);
         let ledger = Arc::<Mutex<Ledger>>::default();
         let client = reqwest::Client::builder()
             .timeout(REQUEST)
@@ -97,6 +102,7 @@ impl Paced {
             url: url.to_owned(),
             body,
             answers: Arc::new(tell),
+            under_way: Arc::new(count),
             ledger: ledger.clone(),
         };
         let task = tokio::spawn(send(one, rate, prefix.to_owned(), stop.clone()));
@@ -104,6 +110,7 @@ impl Paced {
             stop,
             task,
             answers,
+            under_way,
             ledger,
             edits: Edits::default(),
         }
@@ -131,6 +138,22 @@ impl Paced {
         drop(seen);
         let last = self.answers.borrow().all.last().cloned();
         panic!("version {n} of {api} did not answer within {limit:?}; the last answer: {last:?}");
+    }
+
+    /// Waits until requests are answered as they come again. Who edits does so once in a
+    /// while; edits without a pause would ask whether a machine that compiles and starts
+    /// programs all the time can bear the load beside.
+    ///
+    /// # Panics
+    /// When they are not within `limit`.
+    pub async fn until_calm(&self, limit: Duration) {
+        let mut under_way = self.under_way.clone();
+        let calm = tokio::time::timeout(limit, under_way.wait_for(|n| *n <= CALM)).await;
+        assert!(
+            matches!(calm, Ok(Ok(_))),
+            "{} requests still wait after {limit:?}",
+            *self.under_way.borrow()
+        );
     }
 
     /// Ends it, when the last request is answered.
@@ -214,6 +237,7 @@ struct One {
     url: String,
     body: Body,
     answers: Arc<watch::Sender<Answers>>,
+    under_way: Arc<watch::Sender<usize>>,
     ledger: Arc<Mutex<Ledger>>,
 }
 
@@ -227,6 +251,7 @@ async fn send(one: One, rate: u32, prefix: String, stop: Arc<AtomicBool>) {
         // Open loop: as many as are due, however long the others take.
         let due = start.elapsed().as_secs_f64() * f64::from(rate);
         while (number as f64) < due {
+            one.under_way.send_modify(|n| *n += 1);
             under_way.spawn(ask(one.clone(), format!("{prefix}-{number}"), number));
             number += 1;
         }
@@ -290,4 +315,5 @@ async fn ask(one: One, key: String, number: u64) {
         answers.all.push(answer);
         news
     });
+    one.under_way.send_modify(|n| *n -= 1);
 }

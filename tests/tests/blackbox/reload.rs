@@ -41,6 +41,7 @@ async fn edit_under_load(project: &Project, profile: &[&str], rate: u32, apis: &
     let start = Instant::now();
     for n in 1..=edits {
         for edited in apis {
+            load.until_calm(SEEN).await;
             load.saving(edited.api, n);
             set_version(&project.path().join(edited.file), edited.marker, n);
             load.until_seen(edited.api, n, SEEN).await;
@@ -222,6 +223,7 @@ async fn a_hard_coded_port_two_replicas_and_a_deaf_program_lose_nothing() {
         let edits = rounds(5);
         let start = Instant::now();
         for n in 1..=edits {
+            load.until_calm(SEEN).await;
             load.saving("hello", n);
             set_version(&file, "VERSION = ", n);
             load.until_seen("hello", n, SEEN).await;
