@@ -10,6 +10,7 @@
 pub mod clients;
 pub mod contract;
 pub mod database;
+pub mod debuggers;
 pub mod editing;
 pub mod environments;
 pub mod inventory;

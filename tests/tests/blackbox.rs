@@ -9,6 +9,7 @@ mod blackbox {
     mod cli;
     mod course;
     mod crash;
+    mod debug;
     mod fresh;
     mod kubectl;
     mod main_job;

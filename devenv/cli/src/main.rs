@@ -2,6 +2,7 @@
 
 mod commands;
 mod error;
+mod launch;
 mod process;
 mod project;
 mod render;

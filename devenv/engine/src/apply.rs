@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use devenv_model::{Object, Topology};
+use devenv_model::Object;
 use devenv_platform::FIELD_MANAGER;
 use kube::{
     Api, Client, Discovery,
@@ -12,7 +12,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::stamp::{self, ORIGIN};
+use crate::stamp::ORIGIN;
 
 /// Why an object could not be applied.
 #[derive(Debug, thiserror::Error)]
@@ -93,21 +93,18 @@ impl Applier {
         })
     }
 
-    /// Applies objects of one stage, all at once, as [`stamp::dressed`] makes them;
-    /// returns what each has become, in their order.
+    /// Applies objects of one stage, all at once, each as the body beside it; returns what
+    /// each has become, in their order.
     ///
     /// # Errors
     /// The first that was refused.
     pub async fn apply(
         &self,
-        objects: &[&Object],
-        topology: &Topology,
-        digests: &BTreeMap<String, String>,
+        objects: Vec<(&Object, Value)>,
     ) -> Result<Vec<DynamicObject>, ApplyError> {
-        let all = objects.iter().map(|object| {
-            let body = stamp::dressed(object, topology, digests);
-            self.apply_one(object, body)
-        });
+        let all = objects
+            .into_iter()
+            .map(|(object, body)| self.apply_one(object, body));
         futures_util::future::try_join_all(all).await
     }
 

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devenv_model::{Command, ImageSource};
+use devenv_model::{Command, ImageSource, PythonEnv, PythonKind};
 use devenv_platform::host::{Host, HostCommand};
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     ledger::Ledger,
     lockfiles,
     prints::{Hint, Prints},
-    venv::{self, Venv},
+    venv::{self, Venv, VenvError},
 };
 
 /// Builds images. Dropping what one of its methods returns gives the build up and ends
@@ -163,11 +163,38 @@ impl Builder {
         venvs.get(&image.name).map(|v| v.path().to_owned())
     }
 
-    /// Removes the virtual environments that no image was built with. For when no pod
-    /// runs yet.
-    pub fn prune(&self) {
+    /// Where the package debugpy is for a Python image: in its own virtual environment,
+    /// or in one beside it that is made for that, once.
+    ///
+    /// # Errors
+    /// When it can't be installed.
+    pub async fn debugpy(&self, image: &ImageSource) -> Result<PathBuf, BuildError> {
+        let own = self.venv(image);
+        if let Some(found) = own.and_then(|v| venv::package(&v, "debugpy")) {
+            return Ok(found);
+        }
+        let beside = beside(image);
+        self.make_venv(&beside).await?;
+        let made = self.venv(&beside).unwrap_or_default();
+        venv::package(&made, "debugpy").ok_or_else(|| BuildError::Venv {
+            image: beside.name,
+            source: Box::new(VenvError::Incomplete {
+                image: image.name.clone(),
+                path: made,
+            }),
+        })
+    }
+
+    /// Removes the virtual environments that no image was built with, nor debugged in.
+    /// For when no pod runs yet.
+    pub fn prune(&self, images: &[&ImageSource]) {
         let venvs = self.venvs.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = venvs.values().map(|v| v.path().to_owned()).collect();
+        let mut used: BTreeSet<PathBuf> = venvs.values().map(|v| v.path().to_owned()).collect();
+        let debuggers = images.iter().map(|image| beside(image));
+        used.extend(debuggers.filter_map(|debugger| {
+            let venv = Venv::plan(&self.state_dir, &debugger, &self.environment);
+            Some(venv.ok()??.path().to_owned())
+        }));
         venv::prune(&self.state_dir, &used);
     }
 
@@ -246,6 +273,28 @@ impl Builder {
             job.command,
             seconds(started.elapsed())
         )))
+    }
+}
+
+/// The debugger of Python, in a version that is known to work as it is started.
+const DEBUGPY: &str = "debugpy==1.8.22";
+
+/// A stand-in for a Python image whose virtual environment holds the debugger alone, for
+/// the same interpreter: what the program imports stays as production has it.
+fn beside(image: &ImageSource) -> ImageSource {
+    let own = image.python.as_ref();
+    ImageSource {
+        name: format!("{}.debugpy", image.name),
+        python: Some(PythonEnv {
+            kind: PythonKind::Requirements,
+            dir: own.map_or_else(|| image.workdir.clone(), |p| p.dir.clone()),
+            files: Vec::new(),
+            requirements: Vec::new(),
+            packages: vec![DEBUGPY.to_owned()],
+            project: false,
+            version: own.and_then(|p| p.version.clone()),
+        }),
+        ..image.clone()
     }
 }
 

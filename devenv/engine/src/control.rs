@@ -2,7 +2,8 @@
 //! folder, which only the project's owner can enter.
 //!
 //! The client writes a line, [`Ask`] as JSON; the supervisor answers with lines, the
-//! events that come meanwhile and at last [`Reply::Done`] or [`Reply::Refused`].
+//! events that come meanwhile and at last [`Reply::Done`], [`Reply::Debugging`] or
+//! [`Reply::Refused`].
 
 use std::{collections::BTreeSet, fs, io, os::fd::AsRawFd, path::Path, sync::Arc, time::Duration};
 
@@ -15,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    debug::{self, Session, Wish},
     event::{Event, Report},
     live::Live,
     reload::{Outcome, Request},
@@ -32,6 +34,16 @@ pub enum Ask {
         /// Names of `[image.NAME]` or of workloads.
         names: BTreeSet<String>,
     },
+    /// Run a workload under its debugger.
+    Debug {
+        /// Which, and how.
+        wish: Wish,
+    },
+    /// Run a workload without a debugger again.
+    DebugOff {
+        /// Which.
+        wish: Wish,
+    },
     /// Read the project's files and apply what they say, and wait until it is ready.
     Apply {
         /// How long to wait, in seconds.
@@ -47,6 +59,11 @@ pub enum Reply {
     Event {
         /// What.
         happened: Event,
+    },
+    /// The debugger listens.
+    Debugging {
+        /// Where, and what it has.
+        session: Box<Session>,
     },
     /// What was asked for is done.
     Done,
@@ -154,6 +171,16 @@ async fn answer(
     event_tx: &mpsc::UnboundedSender<Event>,
 ) -> Reply {
     match ask {
+        Ask::Debug { wish } => match debug::start(live, &wish).await {
+            Ok(session) => Reply::Debugging {
+                session: Box::new(session),
+            },
+            Err(e) => Reply::Refused { report: e.report() },
+        },
+        Ask::DebugOff { wish } => match debug::stop(live, &wish).await {
+            Ok(()) => Reply::Done,
+            Err(e) => Reply::Refused { report: e.report() },
+        },
         Ask::Reload { names } => {
             let (answer_tx, answer_rx) = oneshot::channel();
             let sent = requests_tx.send(Request::Images(names.clone(), answer_tx));

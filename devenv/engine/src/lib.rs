@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod build;
 pub mod control;
+pub mod debug;
 pub mod event;
 mod ledger;
 mod live;

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use devenv_cluster::RunSpec;
 use devenv_model::{ImageSource, Object, Topology};
 use devenv_platform::{BuiltImage, Database, LocalTarget, Target, TargetError};
 use kube::{Client, Resource};
@@ -13,10 +14,12 @@ use kube::{Client, Resource};
 use crate::{
     apply::{Applier, ApplyError},
     build::Builder,
+    debug::{self, Debugs},
     event::Bus,
     observe::Observer,
     reload::Journal,
     run_spec::run_spec,
+    stamp,
     workload::{belongs, is_followed, key_of},
 };
 
@@ -31,6 +34,8 @@ pub(crate) struct Live {
     pub builder: Builder,
     pub observer: Observer,
     pub journal: Journal,
+    pub debugs: Debugs,
+    applying: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -79,6 +84,8 @@ impl Live {
             builder,
             observer,
             journal,
+            debugs: Debugs::default(),
+            applying: tokio::sync::Mutex::default(),
             state: Mutex::new(State {
                 topology,
                 digests: BTreeMap::new(),
@@ -121,6 +128,12 @@ impl Live {
         self.state().database = database.map(Arc::new);
     }
 
+    /// How an image is started as it is built now.
+    pub fn run_spec(&self, source: &ImageSource) -> RunSpec {
+        let venv = self.builder.venv(source);
+        run_spec(&self.root, &self.state_dir, source, venv.as_deref())
+    }
+
     /// Makes images known to the target as they are built now. Their workloads run
     /// them when they are applied.
     ///
@@ -141,12 +154,7 @@ impl Live {
                 let built = BuiltImage {
                     name: name.to_owned(),
                     entrypoint: source.entrypoint,
-                    run: run_spec(
-                        &self.root,
-                        &self.state_dir,
-                        source,
-                        self.builder.venv(source).as_deref(),
-                    ),
+                    run: self.run_spec(source),
                 };
                 self.target.deliver(&built).await?;
             }
@@ -177,6 +185,8 @@ impl Live {
         objects: &[&Object],
         restarted: impl Fn(&Object) -> bool,
     ) -> Result<Vec<Rolling>, ApplyError> {
+        // Whoever is applied last knows what those before it knew.
+        let _turn = self.applying.lock().await;
         let (topology, digests) = (self.topology(), self.digests());
         let namespace = &topology.project().namespace;
         let before: Vec<(i64, BTreeSet<String>)> = {
@@ -192,7 +202,12 @@ impl Live {
             };
             objects.iter().map(of).collect()
         };
-        let applied = self.applier.apply(objects, &topology, &digests).await?;
+        let dressed = objects.iter().map(|object| {
+            let mut body = stamp::dressed(object, &topology, &digests);
+            debug::dressed(self, object, &mut body);
+            (*object, body)
+        });
+        let applied = self.applier.apply(dressed.collect()).await?;
         let mut rolling = Vec::new();
         for ((object, (generation, old)), applied) in objects.iter().zip(before).zip(applied) {
             if !is_followed(object) {

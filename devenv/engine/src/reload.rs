@@ -100,6 +100,7 @@ pub(crate) type Load = Arc<dyn Fn() -> Loaded + Send + Sync>;
 /// Reloads until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Reloader {
+    live: Arc<Live>,
     task: JoinHandle<()>,
     rollouts: Arc<Rollouts>,
     tracker: TaskTracker,
@@ -126,6 +127,7 @@ impl Reloader {
             });
         }
         Self {
+            live: work.live.clone(),
             task: tokio::spawn(work.run(watcher, requests_rx)),
             rollouts,
             tracker,
@@ -143,6 +145,7 @@ impl Reloader {
         self.rollouts.stop();
         self.tracker.close();
         self.tracker.wait().await;
+        self.live.debugs.stop().await;
     }
 }
 

@@ -75,7 +75,7 @@ fn hash<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     hex::encode(&sha.finalize()[..12])
 }
 
-fn annotate(body: &mut Value, metadata: &[&str], name: &str, value: &str) {
+pub(crate) fn annotate(body: &mut Value, metadata: &[&str], name: &str, value: &str) {
     let mut at = body;
     for key in metadata.iter().copied().chain(["annotations"]) {
         if !at.is_object() {

@@ -347,7 +347,7 @@ impl Running {
             let digests = builder.look(sources, &Hint::All).await?;
             let names = sources.iter().map(|s| s.name.as_str()).collect();
             let ran = builder.build(sources, &names, &names).await?;
-            builder.prune();
+            builder.prune(sources);
             let detail = if ran.is_empty() {
                 "nothing changed".to_owned()
             } else {

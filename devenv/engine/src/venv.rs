@@ -184,6 +184,13 @@ pub fn prune(state_dir: &Path, in_use: &BTreeSet<PathBuf>) {
     }
 }
 
+/// The folder of an installed package in the environment at `path`.
+pub fn package(path: &Path, name: &str) -> Option<PathBuf> {
+    let versions = fs::read_dir(path.join("lib")).ok()?.flatten();
+    let mut packages = versions.map(|v| v.path().join("site-packages").join(name));
+    packages.find(|p| p.join("__main__.py").is_file())
+}
+
 /// The marker of one whose interpreter has gone says nothing.
 fn is_whole(path: &Path) -> bool {
     path.join(MARKER).exists() && path.join("bin/python").exists()

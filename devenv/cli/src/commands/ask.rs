@@ -1,10 +1,18 @@
 //! Asks the running supervisor for something and shows what happens meanwhile.
 
-use devenv_engine::control::{Ask, Asking, Reply};
+use devenv_engine::{
+    control::{Ask, Asking, Reply},
+    debug::Session,
+};
 
 use crate::{error::CliError, project::Project, render::Progress};
 
-pub async fn ask(project: &Project, what: &Ask, progress: &mut Progress) -> Result<(), CliError> {
+/// What is debugged is returned where that was asked for.
+pub async fn ask(
+    project: &Project,
+    what: &Ask,
+    progress: &mut Progress,
+) -> Result<Option<Box<Session>>, CliError> {
     // Says whether it is up before the socket can say less.
     project.endpoints()?;
     let io = |source| CliError::Io {
@@ -17,7 +25,8 @@ pub async fn ask(project: &Project, what: &Ask, progress: &mut Progress) -> Resu
     while let Some(reply) = asking.next().await.map_err(io)? {
         match reply {
             Reply::Event { happened } => progress.show(&happened),
-            Reply::Done => return Ok(()),
+            Reply::Done => return Ok(None),
+            Reply::Debugging { session } => return Ok(Some(session)),
             Reply::Refused { report } => return Err(CliError::Reported(report)),
         }
     }

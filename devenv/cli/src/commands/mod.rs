@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 mod ask;
+mod debug;
 mod doctor;
 mod down;
 mod logs;
@@ -63,6 +64,8 @@ pub enum Command {
     Reload(reload::ReloadArgs),
     /// List what saved files led to, and how long each step took
     Reloads(reloads::ReloadsArgs),
+    /// Run a service under its language's debugger
+    Debug(debug::DebugArgs),
     /// Print the address of something
     Url(url::UrlArgs),
     /// Send telemetry of this machine to the Ingress and report what came of it
@@ -91,6 +94,7 @@ impl Command {
             Self::Logs(a) => logs::logs(a, context).await,
             Self::Reload(a) => reload::reload(a, context).await,
             Self::Reloads(a) => reloads::reloads(a, context).await,
+            Self::Debug(a) => debug::debug(a, context).await,
             Self::Url(a) => url::url(a, context).await,
             Self::Traffic(a) => traffic::traffic(a, context).await,
             Self::Doctor(a) => doctor::doctor(a, context).await,

@@ -1,5 +1,6 @@
 //! The only place that prints. Results go to stdout, talk to stderr.
 
+mod debug;
 mod output;
 mod problem;
 mod progress;
@@ -18,6 +19,7 @@ use devenv_platform::{
 use serde::Serialize;
 
 use crate::error::CliError;
+pub use debug::{debug_off, debugging};
 use output::{errln, outln};
 pub use output::{gone, lost};
 pub use progress::Progress;

@@ -1,0 +1,580 @@
+//! `devenv debug`: a workload under its language's debugger.
+//!
+//! The pod template is changed as it is applied ([`template`]), so the workload rolls as
+//! after any other change and stays debugged over edits and a second `up`. A listener on
+//! the project's loopback address leads to the debugger in the newest pod ([`tunnel`]).
+
+mod command;
+mod template;
+mod tunnel;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use devenv_model::{ImageSource, Object, Topology};
+use devenv_platform::{
+    Target, TargetError,
+    address::{self, AddressError},
+};
+use k8s_openapi::api::core::v1::Pod;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+pub use command::Debugger;
+use command::{Program, Unknown};
+use template::{Plan, dress};
+use tunnel::{Debugged, Tunnel};
+
+use crate::{
+    apply::ApplyError,
+    build::BuildError,
+    event::{Event, Report},
+    live::{Live, Rolling},
+    trouble::pod_trouble,
+    workload::{NotReady, belongs, explain, is_followed, key_of},
+};
+
+/// How long the debugged version may take to get ready.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one may fail before that is taken for the answer.
+const TROUBLE: Duration = Duration::from_secs(10);
+/// How often a port is tried that nothing tells of.
+const PACE: Duration = Duration::from_millis(25);
+
+/// What is to be debugged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// A workload, as `api1` or `deployment/api1`.
+    pub workload: String,
+    /// Its namespace; the project's own when not given.
+    pub namespace: Option<String>,
+    /// One of its containers; the one that is built from source when not given.
+    pub container: Option<String>,
+    /// The port on the project's address; the debugger's usual one, or the next that is
+    /// free, when not given.
+    pub port: Option<u16>,
+    /// Whether the program waits for the debugger's client before its first line.
+    pub wait: bool,
+}
+
+/// A workload that is debugged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub workload: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The container.
+    pub container: String,
+    /// What listens.
+    pub debugger: Debugger,
+    /// Where.
+    pub address: SocketAddr,
+    /// Whether the program waits for a client at each start.
+    pub wait: bool,
+    /// How many pods run under the debugger; the address leads to the newest.
+    pub replicas: u32,
+    /// The folder where the program starts, on this machine.
+    pub local_root: PathBuf,
+    /// The same folder as the program sees it.
+    pub remote_root: PathBuf,
+    /// The program's file, where it is a machine program.
+    pub program: Option<PathBuf>,
+    /// What else people should know.
+    pub notes: Vec<String>,
+}
+
+/// Why a workload is not debugged.
+#[derive(Debug, thiserror::Error)]
+pub enum DebugError {
+    /// No workload has the name.
+    #[error("there is no workload `{name}` that could be debugged; there {}", list(.known))]
+    NoWorkload {
+        /// As asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// No container has the name.
+    #[error("{workload} has no container `{name}` that is built from source; there {}", list(.known))]
+    NoContainer {
+        /// The workload.
+        workload: String,
+        /// As asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// Nothing of it is built from source.
+    #[error("no container of {workload} is built from source")]
+    NoSource {
+        /// The workload.
+        workload: String,
+        /// Its images.
+        images: Vec<String>,
+    },
+    /// Several are.
+    #[error("several containers of {workload} are built from source: {}", .known.join(", "))]
+    Which {
+        /// The workload.
+        workload: String,
+        /// Their names.
+        known: Vec<String>,
+    },
+    /// It can't be told how to debug it.
+    #[error("it can't be told how {workload} is debugged: {why}")]
+    Unrecognised {
+        /// The workload.
+        workload: String,
+        /// The image's key in devenv.toml.
+        image: String,
+        /// Why not.
+        why: String,
+    },
+    /// It is not debugged.
+    #[error("{0} is not being debugged")]
+    NotDebugged(String),
+    /// The debugged version does not get ready.
+    #[error("{0}")]
+    NotReady(NotReady),
+    /// The debugger does not listen.
+    #[error("{debugger} of {workload} did not listen on port {port} of its pod within {} s", waited.as_secs())]
+    Silent {
+        /// The workload.
+        workload: String,
+        /// The debugger.
+        debugger: &'static str,
+        /// Where it should listen.
+        port: u16,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The port.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The listener.
+    #[error("can't listen for the debugger's client")]
+    Listen(#[source] io::Error),
+    /// The debugger could not be installed.
+    #[error("debugpy could not be installed")]
+    Install(#[source] Box<BuildError>),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The object.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+fn list(known: &[String]) -> String {
+    match known {
+        [] => "is none".to_owned(),
+        known => format!("is {}", known.join(", ")),
+    }
+}
+
+impl DebugError {
+    /// The error for another process or a terminal.
+    pub fn report(&self) -> Report {
+        let help = match self {
+            Self::Which { .. } => Some("name one: --container NAME".to_owned()),
+            Self::NoSource { images, .. } => Some(format!(
+                "devenv.toml says how an image is built and run: [image.NAME] for {}",
+                images.join(", ")
+            )),
+            Self::Unrecognised { image, .. } => Some(format!(
+                "say in devenv.toml what runs it under a debugger that listens at \
+                 $(DEVENV_DEBUG_HOST):$(DEVENV_DEBUG_PORT): [image.{image}] debug = [\"…\"]"
+            )),
+            Self::NotReady(_) | Self::Silent { .. } => {
+                Some("it runs without a debugger again; devenv logs shows what it said".to_owned())
+            }
+            Self::Install(_) => Some(
+                "it comes from PyPI: look at the network and pip's settings, or add debugpy to \
+                 what the image installs"
+                    .to_owned(),
+            ),
+            _ => None,
+        };
+        let mut report = Report::of(self, help, 1);
+        if let Self::Install(e) = self {
+            report.output = e.output().map(str::to_owned);
+        }
+        report
+    }
+}
+
+/// What is debugged now.
+#[derive(Debug, Default)]
+pub(crate) struct Debugs {
+    active: Mutex<BTreeMap<String, Active>>,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Active {
+    plan: Plan,
+    debugged: Debugged,
+    tunnel: Tunnel,
+    session: Session,
+}
+
+impl Debugs {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Active>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How an object's workload is debugged, if it is.
+    pub fn plan(&self, object: &Object) -> Option<Plan> {
+        self.lock().get(&object.to_string()).map(|a| a.plan.clone())
+    }
+
+    /// Ends all connections; when this returns, nothing of them holds the system.
+    pub async fn stop(&self) {
+        self.lock().clear();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Runs a workload under its debugger; returns when that listens, and the debugged
+/// version takes the requests.
+///
+/// # Errors
+/// Why it can't be debugged; it runs as before then.
+pub(crate) async fn start(live: &Arc<Live>, wish: &Wish) -> Result<Session, DebugError> {
+    let topology = live.topology();
+    let object = find(&topology, wish)?.clone();
+    let (container, image) = choose(&topology, &object, wish.container.as_deref())?;
+    let (plan, program) = plan(live, wish, &object, container, image).await?;
+    let key = object.to_string();
+    let debugged = Debugged {
+        object: object.clone(),
+        annotation: plan.annotation(),
+        port: plan.port,
+    };
+    let same =
+        |a: &Active| a.plan == plan && wish.port.is_none_or(|port| a.tunnel.address.port() == port);
+    let known = live
+        .debugs
+        .lock()
+        .get(&key)
+        .filter(|a| same(a))
+        .map(|a| (a.session.clone(), a.debugged.clone()));
+    let (session, debugged) = match known {
+        Some(known) => known,
+        None => {
+            // Its port may be the one that is wanted now.
+            let before = live.debugs.lock().remove(&key);
+            drop(before);
+            let (tunnel, note) = open(live, wish, &plan, &debugged)?;
+            let (local_root, remote_root) = template::folders(container, image);
+            let replicas = object.value()["spec"]["replicas"].as_u64().unwrap_or(1);
+            let session = Session {
+                kind: object.kind().to_owned(),
+                workload: object.name().to_owned(),
+                namespace: object.namespace().unwrap_or_default().to_owned(),
+                container: plan.container.clone(),
+                debugger: plan.debugger,
+                address: tunnel.address,
+                wait: plan.wait,
+                replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
+                local_root,
+                remote_root,
+                program,
+                notes: note.into_iter().collect(),
+            };
+            let active = Active {
+                plan: plan.clone(),
+                debugged: debugged.clone(),
+                tunnel,
+                session: session.clone(),
+            };
+            live.debugs.lock().insert(key.clone(), active);
+            (session, debugged)
+        }
+    };
+    match roll(live, &object, image, &plan, &debugged).await {
+        Ok(()) => Ok(session),
+        Err(e) => {
+            live.debugs.lock().remove(&key);
+            // What failed first is what counts.
+            if let Err(second) = live.apply(&[&object]).await {
+                tracing::warn!(error = %second, "going back from a debugger that failed");
+            }
+            Err(e)
+        }
+    }
+}
+
+/// Runs a workload without a debugger again; returns when that version is ready.
+///
+/// # Errors
+/// When it is not debugged, or does not get ready.
+pub(crate) async fn stop(live: &Arc<Live>, wish: &Wish) -> Result<(), DebugError> {
+    let topology = live.topology();
+    let object = find(&topology, wish)?.clone();
+    let ended = live.debugs.lock().remove(&object.to_string());
+    if ended.is_none() {
+        return Err(DebugError::NotDebugged(named(&object)));
+    }
+    drop(ended);
+    let rolling = live.apply(&[&object]).await?;
+    until(live, &object, rolling.first(), None).await
+}
+
+fn named(object: &Object) -> String {
+    format!("{} {}", object.kind(), object.name())
+}
+
+fn find<'t>(topology: &'t Topology, wish: &Wish) -> Result<&'t Object, DebugError> {
+    let (kind, name) = match wish.workload.split_once('/') {
+        Some((kind, name)) => (Some(kind.to_ascii_lowercase()), name),
+        None => (None, wish.workload.as_str()),
+    };
+    let is_kind = |o: &Object| match kind.as_deref() {
+        None => true,
+        Some("deployment" | "deployments" | "deploy" | "deployments.apps" | "deployment.apps") => {
+            o.kind() == "Deployment"
+        }
+        Some("service" | "services" | "ksvc" | "service.serving.knative.dev") => o.is_cloud_run(),
+        Some(_) => false,
+    };
+    let own = Some(topology.project().namespace.as_str());
+    let in_namespace = |o: &&Object| match &wish.namespace {
+        Some(namespace) => o.namespace() == Some(namespace),
+        None => true,
+    };
+    let mut workloads: Vec<&Object> = topology
+        .objects()
+        .iter()
+        .filter(|o| is_followed(o))
+        .filter(in_namespace)
+        .collect();
+    // Where no namespace is named, the project's own comes first.
+    workloads.sort_by_key(|o| o.namespace() != own);
+    let found = workloads.iter().find(|o| o.name() == name && is_kind(o));
+    found.copied().ok_or_else(|| DebugError::NoWorkload {
+        name: wish.workload.clone(),
+        known: workloads.iter().map(|o| o.name().to_owned()).collect(),
+    })
+}
+
+/// The container and the source of its image.
+fn choose<'t>(
+    topology: &'t Topology,
+    object: &'t Object,
+    name: Option<&str>,
+) -> Result<(&'t Value, &'t ImageSource), DebugError> {
+    let containers = object.pod_template().and_then(|(_, spec)| {
+        let spec = spec.iter().try_fold(object.value(), |v, k| v.get(*k))?;
+        spec["containers"].as_array()
+    });
+    let mut sourced: Vec<(&str, &Value, &ImageSource)> = containers
+        .into_iter()
+        .flatten()
+        .filter_map(|c| {
+            let source = topology.image_source(c["image"].as_str()?)?;
+            // Knative's only container needs no name.
+            Some((c["name"].as_str().unwrap_or_default(), c, source))
+        })
+        .collect();
+    let known: Vec<String> = sourced.iter().map(|(n, ..)| (*n).to_owned()).collect();
+    let workload = named(object);
+    if let Some(name) = name {
+        sourced.retain(|(n, ..)| *n == name);
+    }
+    match (sourced.as_slice(), name) {
+        ([(_, container, image)], _) => Ok((container, image)),
+        ([], Some(name)) => Err(DebugError::NoContainer {
+            workload,
+            name: name.to_owned(),
+            known,
+        }),
+        ([], None) => Err(DebugError::NoSource {
+            workload,
+            images: object.images().into_iter().map(str::to_owned).collect(),
+        }),
+        _ => Err(DebugError::Which { workload, known }),
+    }
+}
+
+/// What has to be done, after what it needs is there.
+async fn plan(
+    live: &Live,
+    wish: &Wish,
+    object: &Object,
+    container: &Value,
+    image: &ImageSource,
+) -> Result<(Plan, Option<PathBuf>), DebugError> {
+    let unrecognised = |why: Unknown| DebugError::Unrecognised {
+        workload: named(object),
+        image: image.name.clone(),
+        why: why.0,
+    };
+    let (debugger, program) = match &image.debug {
+        Some(debug) => (Debugger::of_custom(&debug.argv()), None),
+        None => match template::program(container, image, &live.run_spec(image))
+            .map_err(unrecognised)?
+        {
+            Program::Python { .. } => (Debugger::Debugpy, None),
+            Program::Node { .. } => (Debugger::NodeInspector, None),
+            Program::Native { .. } => {
+                let why = "it is a machine program, and no debugger for those is started yet";
+                return Err(unrecognised(Unknown(why.to_owned())));
+            }
+        },
+    };
+    let debugpy = match debugger {
+        Debugger::Debugpy if image.debug.is_none() => {
+            let made = live.builder.debugpy(image).await;
+            Some(made.map_err(|e| DebugError::Install(Box::new(e)))?)
+        }
+        _ => None,
+    };
+    let taken = |port: u16| {
+        let ports = container["ports"].as_array().into_iter().flatten();
+        ports
+            .filter_map(|p| p["containerPort"].as_u64())
+            .any(|p| p == u64::from(port))
+    };
+    let usual = debugger.port();
+    let plan = Plan {
+        container: container["name"].as_str().unwrap_or_default().to_owned(),
+        debugger,
+        port: (usual..).find(|p| !taken(*p)).unwrap_or(usual),
+        wait: wish.wait,
+        debugpy,
+    };
+    Ok((plan, program))
+}
+
+/// The way in from the project's own address.
+fn open(
+    live: &Arc<Live>,
+    wish: &Wish,
+    plan: &Plan,
+    debugged: &Debugged,
+) -> Result<(Tunnel, Option<String>), DebugError> {
+    let own = live.target.endpoints().address;
+    let own = own.and_then(|a| a.parse::<IpAddr>().ok());
+    let own = own.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    let bound = match wish.port {
+        Some(port) => address::bind(SocketAddr::new(own, port), ", or name another: --port N")?,
+        None => address::bind_or_next(
+            SocketAddr::new(own, plan.debugger.port()),
+            ", or name another: --port N",
+        )?,
+    };
+    let tunnel = Tunnel::start(live, bound.listener, debugged.clone(), &live.debugs.tasks)
+        .map_err(DebugError::Listen)?;
+    Ok((tunnel, bound.note))
+}
+
+async fn roll(
+    live: &Arc<Live>,
+    object: &Object,
+    image: &ImageSource,
+    plan: &Plan,
+    debugged: &Debugged,
+) -> Result<(), DebugError> {
+    // The pods see the debugger's folder only when that was there as the image was told.
+    live.deliver(&[image], &live.digests()).await?;
+    let rolling = live.apply(&[object]).await?;
+    until(live, object, rolling.first(), Some((plan, debugged))).await
+}
+
+/// Waits until a rollout is complete, and the debugger listens where there is to be one.
+/// A program that waits for its client gets ready only after that.
+async fn until(
+    live: &Arc<Live>,
+    object: &Object,
+    rolling: Option<&Rolling>,
+    debug: Option<(&Plan, &Debugged)>,
+) -> Result<(), DebugError> {
+    let topology = live.topology();
+    let key = key_of(object, &topology.project().namespace);
+    let generation = rolling.map_or(0, |r| r.generation);
+    let old = rolling.map(|r| r.old.clone()).unwrap_or_default();
+    let mut changes = live.observer.changes();
+    let deadline = Instant::now() + PATIENCE;
+    let mut troubled: Option<Instant> = None;
+    loop {
+        let (facts, new) = {
+            let observed = live.observer.look();
+            let is_new = |uid: &String, pod: &Pod| !old.contains(uid) && belongs(object, pod);
+            let pods = observed.pods.iter();
+            let new: Vec<Pod> = pods
+                .filter(|(uid, p)| is_new(uid, &p.pod))
+                .map(|(_, p)| (*p.pod).clone())
+                .collect();
+            (observed.workloads.get(&key).cloned(), new)
+        };
+        let ready = facts
+            .as_ref()
+            .is_some_and(|f| f.observed >= generation && f.ready());
+        let tried = debug.filter(|(plan, _)| ready || plan.wait);
+        let done = match tried {
+            Some((_, debugged)) => debugged.connect(live).await.is_ok(),
+            None => ready && debug.is_none(),
+        };
+        if done {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let trouble = new.iter().find_map(pod_trouble);
+        troubled = trouble.and(troubled.or(Some(now)));
+        let end = troubled.map_or(deadline, |since| deadline.min(since + TROUBLE));
+        if now < end {
+            // Nothing tells that a program begins to listen.
+            let next = if tried.is_some() { now + PACE } else { end };
+            tokio::select! {
+                Ok(()) = changes.changed() => {}
+                () = tokio::time::sleep_until(next) => {}
+            }
+            continue;
+        }
+        return Err(match debug {
+            Some((plan, _)) if ready => DebugError::Silent {
+                workload: named(object),
+                debugger: plan.debugger.name(),
+                port: plan.port,
+                waited: PATIENCE,
+            },
+            _ => DebugError::NotReady(explain(&live.client, object, facts.as_ref(), &new).await),
+        });
+    }
+}
+
+/// Changes the body of a debugged workload's object as it is applied. One that can't be
+/// debugged any more runs without a debugger, which is told.
+pub(crate) fn dressed(live: &Live, object: &Object, body: &mut Value) {
+    let Some(plan) = live.debugs.plan(object) else {
+        return;
+    };
+    let topology = live.topology();
+    let image = template::container(object, &plan.container)
+        .and_then(|c| topology.image_source(c["image"].as_str()?));
+    let done = match image {
+        Some(image) => dress(body, object, &plan, image, &live.run_spec(image)),
+        None => Err(Unknown(format!(
+            "its container `{}` is not built from source any more",
+            plan.container
+        ))),
+    };
+    if let Err(Unknown(why)) = done {
+        live.bus.emit(Event::Warning {
+            message: format!("{} runs without a debugger: {why}", named(object)),
+        });
+    }
+}

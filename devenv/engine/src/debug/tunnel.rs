@@ -1,0 +1,140 @@
+//! The way from this machine's loopback to a debugger in a pod.
+//!
+//! The workload's newest pod that is debugged has it: both connections that a client of
+//! Node's inspector makes must reach the same program, and after an edit it is the new
+//! version that is debugged.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use devenv_model::Object;
+use devenv_platform::Target;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use tokio::{
+    net::TcpStream,
+    task::{AbortHandle, JoinSet},
+};
+use tokio_util::task::TaskTracker;
+
+use super::template::DEBUG;
+use crate::{live::Live, observe::Observed, workload::belongs};
+
+/// How long to rest when the system has no more descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A workload's debugged pods: which they are, and where they listen.
+#[derive(Debug, Clone)]
+pub(super) struct Debugged {
+    pub object: Object,
+    /// What marks their template.
+    pub annotation: String,
+    /// In the pod.
+    pub port: u16,
+}
+
+impl Debugged {
+    /// Those that run, the newest first.
+    pub fn pods(&self, observed: &Observed) -> Vec<Arc<Pod>> {
+        let mut found: Vec<_> = observed
+            .pods
+            .values()
+            .filter(|p| belongs(&self.object, &p.pod))
+            .filter(|p| p.pod.annotations().get(DEBUG) == Some(&self.annotation))
+            .filter(|p| p.pod.metadata.deletion_timestamp.is_none())
+            .filter_map(|p| Some((p.started?, p.pod.clone())))
+            .collect();
+        found.sort_by_key(|(started, _)| std::cmp::Reverse(*started));
+        found.into_iter().map(|(_, pod)| pod).collect()
+    }
+
+    /// Connects to the debugger of the newest pod that has one.
+    ///
+    /// # Errors
+    /// What the last of them said.
+    pub async fn connect(&self, live: &Live) -> io::Result<TcpStream> {
+        let pods = self.pods(&live.observer.look());
+        let mut last = io::Error::from(io::ErrorKind::ConnectionRefused);
+        for pod in pods {
+            let ip = pod.status.as_ref().and_then(|s| s.pod_ip.as_ref());
+            let Some(ip) = ip.and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else {
+                continue;
+            };
+            match live.target.connect(SocketAddrV4::new(ip, self.port)).await {
+                Ok(stream) => return Ok(stream),
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Carries connections until it is dropped.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    pub address: SocketAddr,
+    task: AbortHandle,
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Tunnel {
+    /// From `listener` (non-blocking) to the debugger.
+    ///
+    /// # Errors
+    /// When the listener can't be used.
+    pub fn start(
+        live: &Arc<Live>,
+        listener: TcpListener,
+        debugged: Debugged,
+        tasks: &TaskTracker,
+    ) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        // Weak: the system may go down while a client is connected.
+        let live = Arc::downgrade(live);
+        let task = tasks.spawn(serve(live, listener, debugged)).abort_handle();
+        Ok(Self { address, task })
+    }
+}
+
+async fn serve(live: Weak<Live>, listener: tokio::net::TcpListener, debugged: Debugged) {
+    let mut clients = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => {
+                    clients.spawn(carry(live.clone(), client, debugged.clone()));
+                }
+                Err(e) => {
+                    tracing::warn!(error = %e, "a debugger's client could not be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+            Some(_) = clients.join_next() => {}
+        }
+    }
+}
+
+async fn carry(live: Weak<Live>, mut client: TcpStream, debugged: Debugged) {
+    let connected = match live.upgrade() {
+        Some(live) => debugged.connect(&live).await,
+        None => return,
+    };
+    match connected {
+        Ok(mut server) => {
+            let _ = client.set_nodelay(true);
+            // An error of either ends both.
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        }
+        Err(e) => tracing::debug!(error = %e, "no debugger answers"),
+    }
+}
