@@ -262,6 +262,8 @@ pub(crate) async fn start(live: &Arc<Live>, wish: &Wish) -> Result<Session, Debu
         object: object.clone(),
         annotation: plan.annotation(),
         port: plan.port,
+        kept: plan.debugger == Debugger::Debugpy,
+        found: Arc::default(),
     };
     let same =
         |a: &Active| a.plan == plan && wish.port.is_none_or(|port| a.tunnel.address.port() == port);
@@ -525,7 +527,7 @@ async fn until(
             .is_some_and(|f| f.observed >= generation && f.ready());
         let tried = debug.filter(|(plan, _)| ready || plan.wait);
         let done = match tried {
-            Some((_, debugged)) => debugged.connect(live).await.is_ok(),
+            Some((_, debugged)) => debugged.listens(live).await,
             None => ready && debug.is_none(),
         };
         if done {

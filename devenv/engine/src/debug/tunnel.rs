@@ -7,7 +7,7 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -35,6 +35,19 @@ pub(super) struct Debugged {
     pub annotation: String,
     /// In the pod.
     pub port: u16,
+    /// Whether a connection that was made only to look must be the first client's:
+    /// debugpy takes no client while it still clears up after one that hung up.
+    pub kept: bool,
+    /// The pod that was found to listen.
+    pub found: Arc<Mutex<Option<Found>>>,
+}
+
+/// A pod whose debugger listens.
+#[derive(Debug)]
+pub(super) struct Found {
+    uid: String,
+    /// The connection that found it out, until a client has it.
+    stream: Option<TcpStream>,
 }
 
 impl Debugged {
@@ -52,11 +65,48 @@ impl Debugged {
         found.into_iter().map(|(_, pod)| pod).collect()
     }
 
+    fn lock(&self) -> MutexGuard<'_, Option<Found>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the newest pod's debugger listens. One that was found to listen is not
+    /// asked again: its client may be connected.
+    pub async fn listens(&self, live: &Live) -> bool {
+        let newest = self
+            .pods(&live.observer.look())
+            .first()
+            .and_then(|p| p.uid());
+        let known = self.lock().as_ref().map(|f| f.uid.clone());
+        if known.is_some() && known == newest {
+            return true;
+        }
+        let Ok((uid, stream)) = self.dial(live).await else {
+            return false;
+        };
+        let stream = self.kept.then_some(stream);
+        *self.lock() = Some(Found { uid, stream });
+        true
+    }
+
     /// Connects to the debugger of the newest pod that has one.
-    ///
-    /// # Errors
-    /// What the last of them said.
-    pub async fn connect(&self, live: &Live) -> io::Result<TcpStream> {
+    async fn connect(&self, live: &Live) -> io::Result<TcpStream> {
+        let newest = self
+            .pods(&live.observer.look())
+            .first()
+            .and_then(|p| p.uid());
+        let found = self
+            .lock()
+            .as_mut()
+            .filter(|f| newest.as_ref() == Some(&f.uid))
+            .and_then(|f| f.stream.take());
+        match found {
+            Some(stream) => Ok(stream),
+            None => Ok(self.dial(live).await?.1),
+        }
+    }
+
+    /// The newest pod that takes a connection, and that.
+    async fn dial(&self, live: &Live) -> io::Result<(String, TcpStream)> {
         let pods = self.pods(&live.observer.look());
         let mut last = io::Error::from(io::ErrorKind::ConnectionRefused);
         for pod in pods {
@@ -65,7 +115,7 @@ impl Debugged {
                 continue;
             };
             match live.target.connect(SocketAddrV4::new(ip, self.port)).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return Ok((pod.uid().unwrap_or_default(), stream)),
                 Err(e) => last = e,
             }
         }
