@@ -1,4 +1,4 @@
-//! What devenv costs over what it runs: `cargo xtask bench [up|version|memory] [-o json]`.
+//! What devenv costs over what it runs: `cargo xtask bench [NAME] [-o json]`.
 //!
 //! Every figure is a ratio against something bare, measured in turn in the same
 //! run, several times: the minimum says what the machine can do, the median what a
@@ -8,6 +8,7 @@ mod bare;
 mod figures;
 mod memory;
 mod project;
+mod reload;
 mod up;
 mod version;
 
@@ -16,9 +17,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The benches, in the order in which they run.
-const NAMES: &[&str] = &["version", "up", "memory"];
+const NAMES: &[&str] = &["version", "up", "memory", "reload"];
 
-const USAGE: &str = "usage: cargo xtask bench [version|up|memory] [--runs N] [-o json|text]";
+const USAGE: &str = "usage: cargo xtask bench [version|up|memory|reload] [--runs N] [-o json|text]";
 
 /// Why a bench could not be run.
 type Failure = Box<dyn std::error::Error>;
@@ -40,22 +41,21 @@ fn main() -> ExitCode {
     };
     let mut reports: Vec<Report> = Vec::new();
     for name in &arguments.names {
-        let report = match *name {
-            "version" => version::run(arguments.runs * 20),
-            "up" => up::run(arguments.runs),
-            _ => memory::run(),
+        let mut tell = |report: Report| {
+            if !arguments.json {
+                println!("{report}");
+            }
+            reports.push(report);
         };
-        match report {
-            Ok(report) => {
-                if !arguments.json {
-                    println!("{report}");
-                }
-                reports.push(report);
-            }
-            Err(error) => {
-                eprintln!("bench {name}: {error}");
-                return ExitCode::FAILURE;
-            }
+        let done = match *name {
+            "version" => version::run(arguments.runs * 20).map(tell),
+            "up" => up::run(arguments.runs).map(tell),
+            "memory" => memory::run().map(tell),
+            _ => reload::run(arguments.runs, &mut tell),
+        };
+        if let Err(error) = done {
+            eprintln!("bench {name}: {error}");
+            return ExitCode::FAILURE;
         }
     }
     if arguments.json {
@@ -122,6 +122,15 @@ fn built(program: &str) -> Result<PathBuf, Failure> {
         )
         .into())
     }
+}
+
+/// A folder beside the optimised programs for what is costly to make.
+fn kept(name: &str) -> Result<PathBuf, Failure> {
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().nth(2).ok_or("this program lies nowhere")?;
+    let folder = target.join("bench-kept").join(name);
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
 #[cfg(test)]

@@ -15,17 +15,11 @@ const SAMPLES: usize = 5;
 pub fn run() -> Result<Report, Failure> {
     let project = Project::new()?;
     project.run(&["up", "-d"])?;
-    let supervisor = project.status()?["supervisor"]["pid"]
-        .as_u64()
-        .ok_or("`devenv status -o json` names no supervisor.pid")?;
+    let supervisor = project.supervisor()?;
     std::thread::sleep(REST);
-    let binary = built("devenv")?.canonicalize()?;
     let (mut pss, mut anonymous, mut count) = (vec![], vec![], vec![]);
     for _ in 0..SAMPLES {
-        let family: Vec<u64> = family(supervisor)
-            .into_iter()
-            .filter(|pid| fs::read_link(format!("/proc/{pid}/exe")).ok().as_ref() == Some(&binary))
-            .collect();
+        let family = of_devenv(&family(supervisor))?;
         if family.is_empty() {
             return Err("the supervisor is gone".into());
         }
@@ -52,15 +46,22 @@ pub fn run() -> Result<Report, Failure> {
     })
 }
 
+/// Those of these processes that run devenv's program.
+pub fn of_devenv(pids: &[u64]) -> Result<Vec<u64>, Failure> {
+    let binary = built("devenv")?.canonicalize()?;
+    let is = |pid: &&u64| fs::read_link(format!("/proc/{pid}/exe")).ok().as_ref() == Some(&binary);
+    Ok(pids.iter().filter(is).copied().collect())
+}
+
 /// A field of a /proc file, in KiB.
-fn kib(pid: u64, file: &str, field: &str) -> Option<u64> {
+pub fn kib(pid: u64, file: &str, field: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
 /// The process and all below it.
-fn family(root: u64) -> Vec<u64> {
+pub fn family(root: u64) -> Vec<u64> {
     let parents: Vec<(u64, u64)> = fs::read_dir("/proc")
         .into_iter()
         .flatten()

@@ -25,10 +25,7 @@ impl Project {
     /// Copies manifests, migrations and the page, and points devenv.toml at the
     /// optimised programs.
     pub fn new() -> Result<Self, Failure> {
-        let project = Self {
-            folder: tempfile::Builder::new().prefix("bb-bench-").tempdir()?,
-            devenv: built("devenv")?,
-        };
+        let project = Self::within(tempfile::Builder::new().prefix("bb-bench-").tempdir()?)?;
         let checkout = checkout();
         for folder in ["kind", "services/migrations", "services/frontend/web/dist"] {
             copy(&checkout.join(folder), &project.path().join(folder))?;
@@ -57,6 +54,20 @@ impl Project {
         }
         fs::write(project.path().join("devenv.toml"), config.to_string())?;
         Ok(project)
+    }
+
+    /// A temporary folder that always has the same path; what lay there is removed.
+    pub fn folder(name: &str) -> Result<tempfile::TempDir, Failure> {
+        let prefix = format!("{name}-{}", nix::unistd::geteuid());
+        let _ = fs::remove_dir_all(std::env::temp_dir().join(&prefix));
+        let mut builder = tempfile::Builder::new();
+        Ok(builder.prefix(&prefix).rand_bytes(0).tempdir()?)
+    }
+
+    /// Whatever is in this folder.
+    pub fn within(folder: tempfile::TempDir) -> Result<Self, Failure> {
+        let devenv = built("devenv")?;
+        Ok(Self { folder, devenv })
     }
 
     pub fn path(&self) -> &Path {
@@ -89,6 +100,7 @@ impl Project {
             .stdin(Stdio::null())
             .env("NO_COLOR", "1")
             .env_remove("RUST_LOG")
+            .env_remove("CARGO_TARGET_DIR")
             .output()
     }
 
@@ -98,10 +110,22 @@ impl Project {
             &self.run(&["status", "-o", "json"])?.0,
         )?)
     }
-}
 
-impl Drop for Project {
-    fn drop(&mut self) {
+    /// `devenv reloads -o json`.
+    pub fn reloads(&self) -> Result<Vec<Value>, Failure> {
+        Ok(serde_json::from_str(
+            &self.run(&["reloads", "-o", "json"])?.0,
+        )?)
+    }
+
+    /// The supervisor's process.
+    pub fn supervisor(&self) -> Result<u64, Failure> {
+        let pid = self.status()?["supervisor"]["pid"].as_u64();
+        pid.ok_or_else(|| "`devenv status -o json` names no supervisor.pid".into())
+    }
+
+    /// `devenv down -v`; says on stderr what went wrong.
+    pub fn down(&self) {
         if let Ok(output) = self.output(&["down", "-v"])
             && !output.status.success()
         {
@@ -110,7 +134,14 @@ impl Drop for Project {
     }
 }
 
-fn copy_file(from: &Path, to: &Path, file: &str) -> Result<(), Failure> {
+impl Drop for Project {
+    fn drop(&mut self) {
+        self.down();
+    }
+}
+
+/// Copies one file, with the folders above it.
+pub fn copy_file(from: &Path, to: &Path, file: &str) -> Result<(), Failure> {
     let target = to.join(file);
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder)?;
