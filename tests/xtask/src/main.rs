@@ -18,8 +18,10 @@ const USAGE: &str = "\
 The chores of this project.
 
   cargo xtask test                    install what is missing, build, check and test everything
-  cargo xtask test --only PART[,…]    some parts only: fmt page build clippy unit inventory blackbox soak
-  cargo xtask soak [NAME] [--rounds N]  a long form: db-kill devenv-kill sandbox-kill cold, or all
+  cargo xtask test --only PART[,…]    some parts only: fmt page build clippy unit contract
+                                      inventory blackbox soak
+  cargo xtask soak [NAME] [--rounds N]  a long form: db-kill devenv-kill sandbox-kill cold edits
+                                      reload-kill, or all
   cargo xtask bench [NAME] [-o json]  a benchmark: version up memory reload, or all
   cargo xtask needs                   install what the tests need, and nothing else
 
