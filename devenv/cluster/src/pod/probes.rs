@@ -18,9 +18,12 @@ use tokio::time::Instant;
 
 use super::env::expand;
 
-/// The pace of the first questions: from this …
+/// The pace of the first questions: a share of the time since the start, so that a program
+/// is found ready at most that share later than it was, be it quick or slow …
+const FAST_SHARE: u32 = 20;
+/// … but not below this …
 const FAST_FIRST: Duration = Duration::from_millis(2);
-/// … growing to this …
+/// … nor above this …
 const FAST_LAST: Duration = Duration::from_millis(50);
 /// … for so long; a container that is still not ready then is asked once a period.
 const FAST_FOR: Duration = Duration::from_secs(30);
@@ -267,7 +270,6 @@ struct Judge {
     successes: u32,
     failures: u32,
     counted: Option<Instant>,
-    pace: Duration,
 }
 
 impl Judge {
@@ -282,7 +284,6 @@ impl Judge {
             successes: 0,
             failures: 0,
             counted: None,
-            pace: FAST_FIRST,
         }
     }
 
@@ -334,13 +335,12 @@ impl Judge {
     }
 
     /// How long until the next question.
-    fn pause(&mut self, now: Instant) -> Duration {
+    fn pause(&self, now: Instant) -> Duration {
         if !self.is_fast(now) {
             return self.plan.period;
         }
-        let pause = self.pace;
-        self.pace = (self.pace * 3 / 2).min(FAST_LAST);
-        pause.min(self.plan.period)
+        let share = (now - self.started) / FAST_SHARE;
+        share.clamp(FAST_FIRST, FAST_LAST).min(self.plan.period)
     }
 }
 
