@@ -201,12 +201,15 @@ fn configuration(root: &Path, session: &Session) -> Option<Value> {
             "restart": true,
             "skipFiles": ["<node_internals>/**"],
         }),
+        // Microsoft's C/C++ extension, whose gdb knows Rust as well.
         Debugger::Gdbserver => json!({
             "name": name,
-            "type": "lldb",
-            "request": "attach",
-            "targetCreateCommands": [format!("target create \"{}\"", local(session.program.as_deref()?))],
-            "processCreateCommands": [format!("gdb-remote {host}:{port}")],
+            "type": "cppdbg",
+            "request": "launch",
+            "MIMode": "gdb",
+            "miDebuggerServerAddress": format!("{host}:{port}"),
+            "program": local(session.program.as_deref()?),
+            "cwd": local_root,
         }),
         Debugger::Custom => return None,
     })
@@ -254,10 +257,8 @@ mod tests {
             (&json!("127.1.2.3"), &json!(5678))
         );
         let native = made(Debugger::Gdbserver);
-        assert_eq!(
-            native["targetCreateCommands"][0],
-            "target create \"${workspaceFolder}/target/debug/api1\""
-        );
+        assert_eq!(native["program"], "${workspaceFolder}/target/debug/api1");
+        assert_eq!(native["miDebuggerServerAddress"], "127.1.2.3:5678");
         assert!(configuration(Path::new("/p"), &session(Debugger::Custom)).is_none());
     }
 

@@ -52,6 +52,7 @@ use crate::pod::instance::Shared;
 use crate::pod::ip::IpPool;
 use crate::pod::kubelet::{Command, Kubelet};
 use crate::pod::logs::LogStore;
+use crate::pod::pids::Pids;
 use crate::pod::probes::NetProber;
 use crate::pod::runtime::PodRuntime;
 use crate::pod::sandbox::ProcessRuntime;
@@ -68,6 +69,7 @@ pub struct Cluster {
     images: ImageTable,
     api: ApiServer,
     dialer: Dialer,
+    pids: Pids,
     ground: Arc<Ground>,
     proxy: Arc<Proxy>,
     fronts: Arc<Vec<Front>>,
@@ -267,6 +269,7 @@ impl Cluster {
         };
         // Folders of the project and its state may be mounted, nothing else of the machine.
         let project_dir = options.state_dir.parent().map(Path::to_owned);
+        let pids = Pids::default();
         let shared = Arc::new(Shared {
             store: store.clone(),
             runtime,
@@ -274,6 +277,7 @@ impl Cluster {
             prober: Arc::new(NetProber::new(sockets.clone())),
             recorder,
             logs,
+            pids: pids.clone(),
             ips: IpPool::default(),
             routed,
             pods_dir,
@@ -293,6 +297,7 @@ impl Cluster {
             images,
             api,
             dialer,
+            pids,
             ground,
             proxy,
             fronts,
@@ -352,6 +357,11 @@ impl Cluster {
             // The sender lives as long as this cluster.
             None => std::future::pending().await,
         }
+    }
+
+    /// The process of this machine that a pod's container is, by the pod's uid, while it runs.
+    pub fn container_pid(&self, uid: &str, container: &str) -> Option<u32> {
+        self.pids.get(uid, container)
     }
 
     /// Connects to an address of the cluster's network: of a pod, or a ClusterIP.

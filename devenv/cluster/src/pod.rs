@@ -15,6 +15,7 @@ pub mod kubelet;
 mod limits;
 pub mod links;
 pub mod logs;
+pub mod pids;
 pub mod plain;
 pub mod probes;
 pub mod runtime;

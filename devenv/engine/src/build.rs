@@ -163,6 +163,11 @@ impl Builder {
         venvs.get(&image.name).map(|v| v.path().to_owned())
     }
 
+    /// User and group of the checkout.
+    pub fn owner(&self) -> (u32, u32) {
+        self.owner
+    }
+
     /// Where the package debugpy is for a Python image: in its own virtual environment,
     /// or in one beside it that is made for that, once.
     ///

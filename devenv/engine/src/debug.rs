@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 pub use command::Debugger;
 use command::{Program, Unknown};
 use template::{Plan, dress};
-use tunnel::{Debugged, Tunnel};
+use tunnel::{Attach, Debugged, Tunnel};
 
 use crate::{
     apply::ApplyError,
@@ -141,6 +141,12 @@ pub enum DebugError {
         /// Why not.
         why: String,
     },
+    /// The debugger of machine programs is missing.
+    #[error("a machine program is debugged with gdbserver, which is not in PATH")]
+    NoGdbserver,
+    /// A machine program runs before it is attached to.
+    #[error("a machine program is attached to while it runs: it can't wait for a client")]
+    NoWait,
     /// It is not debugged.
     #[error("{0} is not being debugged")]
     NotDebugged(String),
@@ -196,6 +202,7 @@ impl DebugError {
                 "say in devenv.toml what runs it under a debugger that listens at \
                  $(DEVENV_DEBUG_HOST):$(DEVENV_DEBUG_PORT): [image.{image}] debug = [\"…\"]"
             )),
+            Self::NoGdbserver => Some("apt-get install gdbserver".to_owned()),
             Self::NotReady(_) | Self::Silent { .. } => {
                 Some("it runs without a debugger again; devenv logs shows what it said".to_owned())
             }
@@ -206,7 +213,11 @@ impl DebugError {
             ),
             _ => None,
         };
-        let mut report = Report::of(self, help, 1);
+        let code = match self {
+            Self::NoGdbserver => 3,
+            _ => 1,
+        };
+        let mut report = Report::of(self, help, code);
         if let Self::Install(e) = self {
             report.output = e.output().map(str::to_owned);
         }
@@ -263,6 +274,7 @@ pub(crate) async fn start(live: &Arc<Live>, wish: &Wish) -> Result<Session, Debu
         annotation: plan.annotation(),
         port: plan.port,
         kept: plan.debugger == Debugger::Debugpy,
+        attach: attach(live, &plan, program.is_some())?,
         found: Arc::default(),
     };
     let same =
@@ -431,10 +443,7 @@ async fn plan(
         {
             Program::Python { .. } => (Debugger::Debugpy, None),
             Program::Node { .. } => (Debugger::NodeInspector, None),
-            Program::Native { .. } => {
-                let why = "it is a machine program, and no debugger for those is started yet";
-                return Err(unrecognised(Unknown(why.to_owned())));
-            }
+            Program::Native { file } => (Debugger::Gdbserver, Some(file)),
         },
     };
     let debugpy = match debugger {
@@ -459,6 +468,26 @@ async fn plan(
         debugpy,
     };
     Ok((plan, program))
+}
+
+/// What a machine program is attached to with.
+fn attach(live: &Live, plan: &Plan, is_native: bool) -> Result<Option<Attach>, DebugError> {
+    if !is_native {
+        return Ok(None);
+    }
+    if plan.wait {
+        return Err(DebugError::NoWait);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let program = std::env::split_paths(&path)
+        .map(|dir| dir.join("gdbserver"))
+        .find(|file| file.is_file())
+        .ok_or(DebugError::NoGdbserver)?;
+    Ok(Some(Attach {
+        container: plan.container.clone(),
+        program,
+        owner: live.builder.owner(),
+    }))
 }
 
 /// The way in from the project's own address.

@@ -408,6 +408,10 @@ impl Target for LocalTarget {
         self.cluster.connect(address).await
     }
 
+    fn container_pid(&self, uid: &str, container: &str) -> Option<u32> {
+        self.cluster.container_pid(uid, container)
+    }
+
     async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError> {
         self.cluster
             .images()

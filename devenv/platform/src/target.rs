@@ -177,6 +177,10 @@ pub trait Target: fmt::Debug + Send + Sync {
     /// What connect(2) says.
     async fn connect(&self, address: SocketAddrV4) -> io::Result<TcpStream>;
 
+    /// The process of this machine that a pod's container is, by the pod's uid; `None`
+    /// where it is none, or does not run.
+    fn container_pid(&self, uid: &str, container: &str) -> Option<u32>;
+
     /// Makes a built image reachable for the target's nodes.
     async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError>;
 

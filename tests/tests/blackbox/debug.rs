@@ -281,3 +281,79 @@ async fn what_cannot_be_debugged_is_said() {
     );
     says(&project.ingress().await, "version 0").await;
 }
+
+/// A server in C that answers with a number, which a debugger changes.
+const C: &str = r#"#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static void answer(int client, int number) {
+    char body[64], text[192];
+    snprintf(body, sizeof body, "number %d", number);
+    snprintf(text, sizeof text, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s", strlen(body), body);
+    if (write(client, text, strlen(text)) < 0) perror("write");
+}
+
+int main(void) {
+    int yes = 1, server = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(5000)};
+    setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (bind(server, (struct sockaddr *)&at, sizeof at) || listen(server, 128)) return 1;
+    for (;;) {
+        char request[4096];
+        int client = accept(server, NULL, NULL);
+        if (client < 0) continue;
+        if (read(client, request, sizeof request) > 0) answer(client, 7);
+        close(client);
+    }
+}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_program_is_attached_to_and_let_go() {
+    let project = project(1);
+    project.write("hello/main.c", C);
+    project.configure(|config| {
+        let image = config["image"]["hello"].as_table_mut().expect("a table");
+        image.insert("build".to_owned(), "cc -g -O0 -o server main.c".into());
+        image.insert("run".to_owned(), toml_words(&["./server"]));
+    });
+    project.up().await;
+    let url = project.ingress().await;
+    let told = debug(&project, &[]).await;
+    let at = address(&told);
+    let program = told["debug"]["program"].as_str().expect("a program");
+    for leaves in ["detach", "dies"] {
+        let asked = asking(&url);
+        let mut gdb = tokio::process::Command::new("gdb");
+        gdb.args(["-nx", "-batch", program])
+            .args(["-ex", "set pagination off"])
+            .args(["-ex", &format!("target remote {at}")])
+            .args(["-ex", "break answer"])
+            .args(["-ex", "continue"])
+            .args(["-ex", "print number"])
+            .args(["-ex", "set var number = 8"]);
+        if leaves == "detach" {
+            gdb.args(["-ex", "detach"]);
+        } else {
+            // As an editor that dies: with its breakpoint set.
+            gdb.args(["-ex", "python import os; os.kill(os.getpid(), 9)"]);
+        }
+        let run = tokio::time::timeout(SEEN, gdb.output()).await;
+        let run = run.expect("gdb ends").expect("gdb runs");
+        let text = String::from_utf8_lossy(&run.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&run.stderr);
+        assert!(text.contains("$1 = 7"), "{text}\n{errors}");
+        let (status, _) = asked.await.expect("asked");
+        assert_eq!(status, 200);
+        says(&url, "number 7").await;
+        assert_eq!(restarts(&project).await, 0, "{text}");
+    }
+    let wait = project.run(&["debug", "hello", "--wait"]).await;
+    assert_eq!(wait.code, Some(1), "{wait}");
+    let off = project.run(&["debug", "hello", "--off"]).await;
+    assert!(off.ok(), "{off}");
+    assert!(TcpStream::connect(at).await.is_err(), "{at} is still open");
+    says(&url, "number 7").await;
+}

@@ -72,6 +72,16 @@ const NEEDS: &[Need] = &[
         why: "reading `-o json` in scripts",
     },
     Need {
+        tool: "gdbserver",
+        package: "gdbserver",
+        why: "the debugger test",
+    },
+    Need {
+        tool: "gdb",
+        package: "gdb",
+        why: "the debugger test",
+    },
+    Need {
         tool: "git",
         package: "git",
         why: "copying the checkout's files",

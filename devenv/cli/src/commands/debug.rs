@@ -18,7 +18,7 @@ use crate::{
 /// Run a service under its language's debugger.
 ///
 /// Python runs under debugpy, Node.js with its inspector; a machine program is attached
-/// to when a client connects (gdb's protocol, which lldb speaks as well). The service is
+/// to by gdbserver when gdb connects, and let go when that leaves. The service is
 /// rolled as after any other change, and edits go on reloading. Its liveness probe is
 /// off meanwhile: a program that stands at a breakpoint is well.
 #[derive(Debug, Args)]

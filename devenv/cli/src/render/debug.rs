@@ -23,9 +23,9 @@ pub fn debugging(session: &Session, launch: Option<&Launch>, format: Format) {
         }
         Debugger::Gdbserver => match &session.program {
             Some(program) => format!(
-                "attached to when a client connects, and stops then: lldb {program} -o 'gdb-remote {address}', \
-                 or gdb {program} -ex 'target remote {address}'",
-                program = program.display()
+                "attached to when gdb connects, and stops then: \
+                 gdb {} -ex 'target remote {address}'",
+                program.display()
             ),
             None => format!("gdbserver listens at {address}"),
         },

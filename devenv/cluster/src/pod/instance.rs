@@ -32,6 +32,7 @@ use super::env::Facts;
 use super::ip::{IpPool, PodIp};
 use super::links::service_variables;
 use super::logs::LogStore;
+use super::pids::Pids;
 use super::probes::{Prober, Report};
 use super::runtime::{Ended, PodRuntime, PodSandbox, SandboxEvent};
 use super::spec::Surroundings;
@@ -70,6 +71,8 @@ pub struct Shared {
     pub recorder: Recorder,
     /// Where output goes.
     pub logs: LogStore,
+    /// Which processes run.
+    pub pids: Pids,
     /// Free addresses.
     pub ips: IpPool,
     /// Who still sends traffic to whom.

@@ -17,7 +17,8 @@ pub enum Debugger {
     Debugpy,
     /// Node.js: the inspector protocol.
     NodeInspector,
-    /// A machine program: the protocol of gdb, which lldb speaks as well.
+    /// A machine program: GNU gdbserver, for gdb. lldb 14 takes its breakpoints for
+    /// plain signals, and goes on from the wrong address.
     Gdbserver,
     /// What `debug` of `[image.NAME]` starts.
     Custom,

@@ -7,6 +7,8 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
+    path::PathBuf,
+    process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -38,8 +40,21 @@ pub(super) struct Debugged {
     /// Whether a connection that was made only to look must be the first client's:
     /// debugpy takes no client while it still clears up after one that hung up.
     pub kept: bool,
+    /// What attaches to the program, where nothing listens in the pod.
+    pub attach: Option<Attach>,
     /// The pod that was found to listen.
     pub found: Arc<Mutex<Option<Found>>>,
+}
+
+/// A program of this machine that is attached to what a container runs, for as long as a
+/// client is connected. What was attached to runs on when it ends.
+#[derive(Debug, Clone)]
+pub(super) struct Attach {
+    pub container: String,
+    /// gdbserver's file.
+    pub program: PathBuf,
+    /// As whom it runs when devenv is root: the program's own user.
+    pub owner: (u32, u32),
 }
 
 /// A pod whose debugger listens.
@@ -72,6 +87,9 @@ impl Debugged {
     /// Whether the newest pod's debugger listens. One that was found to listen is not
     /// asked again: its client may be connected.
     pub async fn listens(&self, live: &Live) -> bool {
+        if self.attach.is_some() {
+            return true;
+        }
         let newest = self
             .pods(&live.observer.look())
             .first()
@@ -175,6 +193,19 @@ async fn serve(live: Weak<Live>, listener: tokio::net::TcpListener, debugged: De
 }
 
 async fn carry(live: Weak<Live>, mut client: TcpStream, debugged: Debugged) {
+    if let Some(attach) = &debugged.attach {
+        let pid = live.upgrade().and_then(|live| {
+            let pods = debugged.pods(&live.observer.look());
+            let uid = pods.first()?.uid()?;
+            live.target.container_pid(&uid, &attach.container)
+        });
+        if let Some(pid) = pid
+            && let Err(e) = attached(client, attach, pid).await
+        {
+            tracing::warn!(error = %e, pid, "gdbserver");
+        }
+        return;
+    }
     let connected = match live.upgrade() {
         Some(live) => debugged.connect(&live).await,
         None => return,
@@ -187,4 +218,33 @@ async fn carry(live: Weak<Live>, mut client: TcpStream, debugged: Debugged) {
         }
         Err(e) => tracing::debug!(error = %e, "no debugger answers"),
     }
+}
+
+/// Speaks to gdbserver by its standard input and output: when this process dies they
+/// close, and it ends.
+async fn attached(client: TcpStream, attach: &Attach, pid: u32) -> io::Result<()> {
+    let mut command = tokio::process::Command::new(&attach.program);
+    command
+        .args(["--once", "--attach", "stdio", &pid.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    if nix::unistd::geteuid().is_root() {
+        command.gid(attach.owner.1).uid(attach.owner.0);
+    }
+    let mut server = command.spawn()?;
+    let (Some(stdin), Some(stdout)) = (server.stdin.take(), server.stdout.take()) else {
+        return Ok(());
+    };
+    client.set_nodelay(true)?;
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut stdin, mut stdout) = (stdin, stdout);
+    // The end of either, or its error, ends both; only a dropped pipe is closed.
+    tokio::select! {
+        _ = tokio::io::copy(&mut from_client, &mut stdin) => {}
+        _ = tokio::io::copy(&mut stdout, &mut to_client) => {}
+    }
+    drop((stdin, stdout));
+    // It lets go of the program when its input ends.
+    server.wait().await.map(drop)
 }

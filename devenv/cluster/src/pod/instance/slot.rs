@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::stopping::Stop;
 use crate::pod::backoff::Backoff;
+use crate::pod::pids::Entry;
 use crate::pod::probes::{Kind, Plan};
 use crate::pod::runtime::{Ended, StartSpec};
 use crate::pod::status::{ContainerView, ExitRecord, State};
@@ -48,6 +49,8 @@ pub(super) struct Slot {
     /// How it was started, for commands beside it.
     pub(super) spec: Option<StartSpec>,
     pub(super) stop: Stop,
+    /// Its process, while it runs.
+    pub(super) process: Option<Entry>,
     backoff: Backoff,
     probes: Vec<(Kind, AbortHandle)>,
     ever_ran: bool,
@@ -80,6 +83,7 @@ impl Slot {
             run: 0,
             last: None,
             plans: Vec::new(),
+            process: None,
             spec: None,
             stop: Stop::No,
             backoff: Backoff::new(backoff),
@@ -165,6 +169,7 @@ impl Slot {
             _ => (Timestamp::now(), Duration::ZERO),
         };
         self.stop_probes();
+        self.process = None;
         self.stop = Stop::No;
         self.ready = false;
         self.started = false;

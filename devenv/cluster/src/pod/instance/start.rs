@@ -166,6 +166,10 @@ impl Instance {
         {
             self.tell_of_machine("LimitsNotEnforced", &why);
         }
+        let process = self
+            .shared
+            .pids
+            .enter(&self.uid, &container.name, started.pid);
         let run = self.slots[index].run;
         if let Err(error) = self
             .shared
@@ -184,6 +188,7 @@ impl Instance {
         }
         let plans = plans(&container, &spec.env);
         self.slots[index].began(spec, plans);
+        self.slots[index].process = process;
         self.start_probes(index);
         for missing in absent(&self.pod, &container) {
             self.tell(EventType::Warning, "FailedMount", &missing);

@@ -47,6 +47,7 @@ fn rig() -> Rig {
         prober: prober.clone(),
         recorder: Recorder::new(store.clone()),
         logs: LogStore::new(dir.path().join("logs"), store.clone()).expect("made"),
+        pids: Pids::default(),
         ips: IpPool::default(),
         routed: routed.clone(),
         pods_dir: dir.path().join("pods"),
