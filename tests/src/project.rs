@@ -33,8 +33,10 @@ pub enum Services {
 pub struct Project {
     folder: tempfile::TempDir,
     binary: PathBuf,
-    /// Who runs devenv, when it is not this process's user.
+    /// Whom it was given to.
     user: Option<User>,
+    /// Whether that user runs devenv, and not this process's own.
+    is_users: bool,
 }
 
 /// A user who has no entry in /etc/passwd, as in a container.
@@ -95,6 +97,7 @@ impl Project {
             folder: builder.tempdir().expect("a temporary folder"),
             binary: binary(),
             user: None,
+            is_users: false,
         }
     }
 
@@ -114,12 +117,13 @@ impl Project {
         }
         self.binary = program;
         self.user = Some(User { id, folder });
+        self.is_users = true;
     }
 
-    /// From now on this process's own user runs devenv in the project that was given away.
-    pub fn take_over(&mut self) -> impl FnOnce(&mut Self) + use<> {
-        let user = self.user.take();
-        |project| project.user = user
+    /// Whether the user whom it was given to runs devenv from now on, or this process's
+    /// own.
+    pub fn set_users(&mut self, is_users: bool) {
+        self.is_users = is_users;
     }
 
     /// Links what `run` names in each `[image.NAME]`, and the built page, into the
@@ -228,7 +232,7 @@ impl Project {
         ] {
             command.env_remove(name);
         }
-        if let Some(user) = &self.user {
+        if let Some(user) = self.user.as_ref().filter(|_| self.is_users) {
             let home = user.folder.path().join("home");
             // This also leaves root's groups.
             command.uid(user.id).gid(user.id).env_clear();

@@ -164,10 +164,10 @@ async fn after_root_was_here_the_owner_can_go_on() {
     let mut project = Project::empty();
     write(&project);
     project.give_to(USER);
-    let give_back = project.take_over();
+    project.set_users(false);
     up(&project, "auto").await;
     project.down(&[]).await;
-    give_back(&mut project);
+    project.set_users(true);
     up(&project, "auto").await;
     let answer = reqwest::get(project.ingress().await).await;
     assert_eq!(answer.expect("an answer").status(), 200);
