@@ -117,16 +117,23 @@ export function watch(server) {
     response.once("close", () => {
       const left = (busy.get(socket) ?? 1) - 1;
       if (busy.has(socket)) busy.set(socket, left);
-      if (finishing && left === 0) socket.end();
+      if (finishing && left === 0) socket.destroySoon();
     });
   });
-  // What became of an upgraded connection is its new owner's affair.
-  server.on("upgrade", (_, socket) => busy.delete(socket));
+  // What an upgraded connection carries is its new owner's affair, but not for how long.
+  const upgraded = new Set();
+  server.on("upgrade", (_, socket) => {
+    busy.delete(socket);
+    upgraded.add(socket);
+    socket.once("close", () => upgraded.delete(socket));
+  });
   return {
-    /** Ends what is idle at once, and what is busy after its answer. */
+    /** Ends what is idle or said goodbye at once, and what is busy after its answer.
+     * Not by `end()`, which leaves the last word to a peer that may never say it. */
     finish() {
       finishing = true;
-      for (const [socket, requests] of busy) if (requests === 0) socket.end();
+      for (const [socket, requests] of busy) if (requests === 0) socket.destroySoon();
+      for (const socket of upgraded) socket.destroySoon();
     },
   };
 }
