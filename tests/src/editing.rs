@@ -164,19 +164,30 @@ pub async fn reloads(project: &Project) -> Vec<Value> {
     run.json().as_array().cloned().unwrap_or_default()
 }
 
-/// Waits for the reload after the first `known` that `is` picks.
+/// The number of the newest reload; 0 before the first. Old ones are dropped from the
+/// list, so that its length says nothing.
+pub async fn newest_reload(project: &Project) -> u64 {
+    let all = reloads(project).await;
+    all.last().map_or(0, number)
+}
+
+fn number(reload: &Value) -> u64 {
+    reload["number"].as_u64().expect("a reload has a number")
+}
+
+/// Waits for the reload after the one numbered `known` that `is` picks.
 ///
 /// # Panics
 /// When none comes within `limit`; with all that came instead.
 pub async fn reload_after(
     project: &Project,
-    known: usize,
+    known: u64,
     limit: Duration,
     is: impl Fn(&Value) -> bool,
 ) -> Value {
     let found = crate::until(limit, Duration::from_millis(20), || async {
         let all = reloads(project).await;
-        all.into_iter().skip(known).find(&is)
+        all.into_iter().find(|r| number(r) > known && is(r))
     });
     match found.await {
         Some(reload) => reload,

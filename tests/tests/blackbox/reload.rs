@@ -1,6 +1,6 @@
 //! Editing under load: nothing fails, nothing is lost, every version is seen.
 
-use devenv_tests::editing::{Small, reload_after, reloads, save, set_version};
+use devenv_tests::editing::{Small, newest_reload, reload_after, reloads, save, set_version};
 use devenv_tests::inventory::{Inventory, Kind};
 use devenv_tests::paced::{Body, Paced};
 use devenv_tests::project::{self, Project, Services, kept_folder, kill};
@@ -93,7 +93,7 @@ async fn edits_of_python_and_node_lose_nothing() {
     // A save that can't run: the version before it serves, and the next good one does.
     let file = project.path().join("services/seed/api1/app/__init__.py");
     let good = fs::read_to_string(&file).expect("the source");
-    let known = reloads(&project).await.len();
+    let known = newest_reload(&project).await;
     let mut load = Paced::start(
         &format!("{}/api", project.ingress().await),
         Body::Record,
@@ -166,7 +166,7 @@ async fn edits_of_rust_lose_nothing() {
     // A compile error: told as the compiler said it, and no request fails meanwhile.
     let file = project.path().join(apis[0].file);
     let good = fs::read_to_string(&file).expect("the source");
-    let known = reloads(&project).await.len();
+    let known = newest_reload(&project).await;
     let ingress = format!("{}/api", project.ingress().await);
     let load = Paced::start(&ingress, Body::Record, 100, "broken");
     save(&file, &format!("{good}\nfn broken( {{\n"), true);
@@ -229,7 +229,7 @@ async fn a_hard_coded_port_two_replicas_and_a_deaf_program_lose_nothing() {
             load.until_seen("hello", n, SEEN).await;
             // With two replicas the version before answers until the last is replaced.
             let is_done = |r: &serde_json::Value| r["outcome"] == "reloaded";
-            reload_after(&project, n as usize - 1, SEEN, is_done).await;
+            reload_after(&project, u64::from(n) - 1, SEEN, is_done).await;
         }
         let took = start.elapsed();
         let seen = load.stop().await;
@@ -271,7 +271,7 @@ async fn manifests_configuration_and_mistakes_are_taken_over() {
 
     // A comment changes nothing.
     let hola = fs::read_to_string(&manifest).expect("the manifest");
-    let known = reloads(&project).await.len();
+    let known = newest_reload(&project).await;
     save(&manifest, &format!("# words\n{hola}"), false);
     // A mistake is told with its place, and what ran runs on.
     save(
@@ -299,7 +299,7 @@ async fn manifests_configuration_and_mistakes_are_taken_over() {
     );
 
     // How it is run: the program's own line in devenv.toml.
-    let known = reloads(&project).await.len();
+    let known = newest_reload(&project).await;
     project.configure(|config| {
         let hello = config["image"]["hello"].as_table_mut().expect("a table");
         hello.insert("run".into(), vec!["python3", "other.py"].into());

@@ -1,7 +1,7 @@
 //! An ordinary user, without an entry in /etc/passwd: all works as for root, in
 //! namespaces and, where these are forbidden, in plain processes.
 
-use devenv_tests::editing::{Small, reload_after, reloads, save, set_version};
+use devenv_tests::editing::{Small, newest_reload, reload_after, save, set_version};
 use devenv_tests::inventory::{Inventory, processes_of};
 use devenv_tests::paced::{Body, Paced};
 use devenv_tests::project::Project;
@@ -115,7 +115,7 @@ async fn up_reload_and_down_work_the_same() {
             let url = format!("{ingress}{path}");
             let mut load = Paced::start(&url, Body::Nothing, RATE, "");
             for n in 1..=EDITS {
-                let known = reloads(&project).await.len();
+                let known = newest_reload(&project).await;
                 load.saving(api, n);
                 set_version(&project.path().join(file), "VERSION = ", n);
                 load.until_seen(api, n, SEEN).await;
@@ -131,7 +131,7 @@ async fn up_reload_and_down_work_the_same() {
             );
             seen.assert_whole(&BTreeMap::from([(api, EDITS)]));
         }
-        let known = reloads(&project).await.len();
+        let known = newest_reload(&project).await;
         save(
             &project.path().join("hello/main.py"),
             "def broken(:\n",
