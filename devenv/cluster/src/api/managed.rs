@@ -346,6 +346,7 @@ pub(super) fn apply(
                 .filter(|e| !e.is(manager, true))
                 .any(|e| e.fields.iter().any(|f| f.starts_with(path)))
     };
+    let before = with_parents(before);
     // Longest first, so that an item's fields go before the item is looked at.
     let mut dropped: Vec<&Path> = before.difference(&wanted).filter(|p| !kept(p)).collect();
     dropped.sort_by_key(|p| std::cmp::Reverse(p.len()));
@@ -363,6 +364,20 @@ pub(super) fn apply(
     }
     write(&mut merged, entries);
     Ok(merged)
+}
+
+/// The fields and the objects that they lie in. An object of which nobody wants anything any
+/// more goes with what the server's defaults put into it: half a probe is none.
+/// (`EnsureNamedFieldsAreMembers` of structured-merge-diff.)
+fn with_parents(fields: Fields) -> Fields {
+    let parents = |path: &Path| -> Vec<Path> {
+        let ends = (1..path.len()).filter(|end| path[end - 1].starts_with("f:"));
+        ends.map(|end| path[..end].to_vec()).collect()
+    };
+    let mut all: Fields = fields.iter().flat_map(parents).collect();
+    all.retain(|path| !unowned(path));
+    all.extend(fields);
+    all
 }
 
 /// `.spec.containers[name="c"].image`, as conflict messages write paths.

@@ -153,7 +153,7 @@ pub(super) fn dress(
         }
     }
     // A program that stands at a breakpoint answers no probe, and is well. They are not
-    // taken away: server-side apply leaves the defaults of what is no longer applied.
+    // taken away: that it begins to answer is still to be seen.
     for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
         if let Some(probe) = changed.get_mut(probe).filter(|p| p.is_object()) {
             probe["failureThreshold"] = json!(NEVER);

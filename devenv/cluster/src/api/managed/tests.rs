@@ -85,6 +85,40 @@ fn what_the_manager_no_longer_applies_is_taken_away() {
 }
 
 #[test]
+fn an_object_goes_with_its_defaults_unless_someone_wants_a_part_of_it() {
+    let m = manager("m");
+    let probe = json!({"httpGet": {"port": 80}, "periodSeconds": 5});
+    let with = deployment(json!([{"name": "c", "readinessProbe": probe}]));
+    let without = deployment(json!([{"name": "c"}]));
+    let mut live = apply(&DEPLOYMENT, None, &with, &m, false).unwrap();
+    // What the server fills in belongs to nobody.
+    let container = &mut live["spec"]["template"]["spec"]["containers"][0];
+    container["terminationMessagePath"] = json!("/dev/termination-log");
+    container["readinessProbe"]["httpGet"]["scheme"] = json!("HTTP");
+    container["readinessProbe"]["timeoutSeconds"] = json!(1);
+
+    let after = apply(&DEPLOYMENT, Some(&live), &without, &m, false).unwrap();
+    assert_eq!(
+        after["spec"]["template"]["spec"]["containers"],
+        json!([{"name": "c", "terminationMessagePath": "/dev/termination-log"}])
+    );
+    assert_eq!(after["metadata"]["name"], "d");
+
+    let part = json!([{"name": "c", "readinessProbe": {"timeoutSeconds": 7}}]);
+    let shared = apply(
+        &DEPLOYMENT,
+        Some(&live),
+        &deployment(part),
+        &manager("n"),
+        false,
+    )
+    .unwrap();
+    let after = apply(&DEPLOYMENT, Some(&shared), &without, &m, false).unwrap();
+    let container = &after["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["readinessProbe"], json!({"timeoutSeconds": 7}));
+}
+
+#[test]
 fn what_someone_else_set_stays() {
     let m = manager("m");
     let first = apply(&CONFIG_MAP, None, &config(json!({"a": "1"})), &m, false).unwrap();
