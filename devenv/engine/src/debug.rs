@@ -5,49 +5,32 @@
 //! the project's loopback address leads to the debugger in the newest pod ([`tunnel`]).
 
 mod command;
+mod error;
 mod template;
 mod tunnel;
+mod wait;
 
 use std::{
     collections::BTreeMap,
-    io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use devenv_model::{ImageSource, Object, Topology};
-use devenv_platform::{
-    Target, TargetError,
-    address::{self, AddressError},
-};
-use k8s_openapi::api::core::v1::Pod;
+use devenv_platform::{Target, address, cloudsql::engine::which};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 pub use command::Debugger;
 use command::{Program, Unknown};
+pub use error::DebugError;
 use template::{Plan, dress};
 use tunnel::{Attach, Debugged, Tunnel};
+use wait::until;
 
-use crate::{
-    apply::ApplyError,
-    build::BuildError,
-    event::{Event, Report},
-    live::{Live, Rolling},
-    trouble::pod_trouble,
-    workload::{NotReady, belongs, explain, is_followed, key_of},
-};
-
-/// How long the debugged version may take to get ready.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long one may fail before that is taken for the answer.
-const TROUBLE: Duration = Duration::from_secs(10);
-/// How often a port is tried that nothing tells of.
-const PACE: Duration = Duration::from_millis(25);
+use crate::{event::Event, live::Live, workload::is_followed};
 
 /// What is to be debugged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,134 +77,30 @@ pub struct Session {
     pub notes: Vec<String>,
 }
 
-/// Why a workload is not debugged.
-#[derive(Debug, thiserror::Error)]
-pub enum DebugError {
-    /// No workload has the name.
-    #[error("there is no workload `{name}` that could be debugged; there {}", list(.known))]
-    NoWorkload {
-        /// As asked for.
-        name: String,
-        /// What there is.
-        known: Vec<String>,
-    },
-    /// No container has the name.
-    #[error("{workload} has no container `{name}` that is built from source; there {}", list(.known))]
-    NoContainer {
-        /// The workload.
-        workload: String,
-        /// As asked for.
-        name: String,
-        /// What there is.
-        known: Vec<String>,
-    },
-    /// Nothing of it is built from source.
-    #[error("no container of {workload} is built from source")]
-    NoSource {
-        /// The workload.
-        workload: String,
-        /// Its images.
-        images: Vec<String>,
-    },
-    /// Several are.
-    #[error("several containers of {workload} are built from source: {}", .known.join(", "))]
-    Which {
-        /// The workload.
-        workload: String,
-        /// Their names.
-        known: Vec<String>,
-    },
-    /// It can't be told how to debug it.
-    #[error("it can't be told how {workload} is debugged: {why}")]
-    Unrecognised {
-        /// The workload.
-        workload: String,
-        /// The image's key in devenv.toml.
-        image: String,
-        /// Why not.
-        why: String,
-    },
-    /// The debugger of machine programs is missing.
-    #[error("a machine program is debugged with gdbserver, which is not in PATH")]
-    NoGdbserver,
-    /// A machine program runs before it is attached to.
-    #[error("a machine program is attached to while it runs: it can't wait for a client")]
-    NoWait,
-    /// It is not debugged.
-    #[error("{0} is not being debugged")]
-    NotDebugged(String),
-    /// The debugged version does not get ready.
-    #[error("{0}")]
-    NotReady(NotReady),
-    /// The debugger does not listen.
-    #[error("{debugger} of {workload} did not listen on port {port} of its pod within {} s", waited.as_secs())]
-    Silent {
-        /// The workload.
-        workload: String,
-        /// The debugger.
-        debugger: &'static str,
-        /// Where it should listen.
-        port: u16,
-        /// How long was waited.
-        waited: Duration,
-    },
-    /// The port.
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    /// The listener.
-    #[error("can't listen for the debugger's client")]
-    Listen(#[source] io::Error),
-    /// The debugger could not be installed.
-    #[error("debugpy could not be installed")]
-    Install(#[source] Box<BuildError>),
-    /// The target.
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    /// The object.
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
-}
-
-fn list(known: &[String]) -> String {
-    match known {
-        [] => "is none".to_owned(),
-        known => format!("is {}", known.join(", ")),
-    }
-}
-
-impl DebugError {
-    /// The error for another process or a terminal.
-    pub fn report(&self) -> Report {
-        let help = match self {
-            Self::Which { .. } => Some("name one: --container NAME".to_owned()),
-            Self::NoSource { images, .. } => Some(format!(
-                "devenv.toml says how an image is built and run: [image.NAME] for {}",
-                images.join(", ")
-            )),
-            Self::Unrecognised { image, .. } => Some(format!(
-                "say in devenv.toml what runs it under a debugger that listens at \
-                 $(DEVENV_DEBUG_HOST):$(DEVENV_DEBUG_PORT): [image.{image}] debug = [\"…\"]"
-            )),
-            Self::NoGdbserver => Some("apt-get install gdbserver".to_owned()),
-            Self::NotReady(_) | Self::Silent { .. } => {
-                Some("it runs without a debugger again; devenv logs shows what it said".to_owned())
-            }
-            Self::Install(_) => Some(
-                "it comes from PyPI: look at the network and pip's settings, or add debugpy to \
-                 what the image installs"
-                    .to_owned(),
-            ),
-            _ => None,
-        };
-        let code = match self {
-            Self::NoGdbserver => 3,
-            _ => 1,
-        };
-        let mut report = Report::of(self, help, code);
-        if let Self::Install(e) = self {
-            report.output = e.output().map(str::to_owned);
+impl Session {
+    fn of(
+        object: &Object,
+        container: &Value,
+        image: &ImageSource,
+        plan: &Plan,
+        address: SocketAddr,
+    ) -> Self {
+        let (local_root, remote_root) = template::folders(container, image);
+        let replicas = object.value()["spec"]["replicas"].as_u64().unwrap_or(1);
+        Self {
+            kind: object.kind().to_owned(),
+            workload: object.name().to_owned(),
+            namespace: object.namespace().unwrap_or_default().to_owned(),
+            container: plan.container.clone(),
+            debugger: plan.debugger,
+            address,
+            wait: plan.wait,
+            replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
+            local_root,
+            remote_root,
+            program: None,
+            notes: Vec::new(),
         }
-        report
     }
 }
 
@@ -292,21 +171,10 @@ pub(crate) async fn start(live: &Arc<Live>, wish: &Wish) -> Result<Session, Debu
             let before = live.debugs.lock().remove(&key);
             drop(before);
             let (tunnel, note) = open(live, wish, &plan, &debugged)?;
-            let (local_root, remote_root) = template::folders(container, image);
-            let replicas = object.value()["spec"]["replicas"].as_u64().unwrap_or(1);
             let session = Session {
-                kind: object.kind().to_owned(),
-                workload: object.name().to_owned(),
-                namespace: object.namespace().unwrap_or_default().to_owned(),
-                container: plan.container.clone(),
-                debugger: plan.debugger,
-                address: tunnel.address,
-                wait: plan.wait,
-                replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
-                local_root,
-                remote_root,
                 program,
                 notes: note.into_iter().collect(),
+                ..Session::of(&object, container, image, &plan, tunnel.address)
             };
             let active = Active {
                 plan: plan.clone(),
@@ -478,11 +346,7 @@ fn attach(live: &Live, plan: &Plan, is_native: bool) -> Result<Option<Attach>, D
     if plan.wait {
         return Err(DebugError::NoWait);
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let program = std::env::split_paths(&path)
-        .map(|dir| dir.join("gdbserver"))
-        .find(|file| file.is_file())
-        .ok_or(DebugError::NoGdbserver)?;
+    let program = which("gdbserver").ok_or(DebugError::NoGdbserver)?;
     Ok(Some(Attach {
         container: plan.container.clone(),
         program,
@@ -523,68 +387,6 @@ async fn roll(
     live.deliver(&[image], &live.digests()).await?;
     let rolling = live.apply(&[object]).await?;
     until(live, object, rolling.first(), Some((plan, debugged))).await
-}
-
-/// Waits until a rollout is complete, and the debugger listens where there is to be one.
-/// A program that waits for its client gets ready only after that.
-async fn until(
-    live: &Arc<Live>,
-    object: &Object,
-    rolling: Option<&Rolling>,
-    debug: Option<(&Plan, &Debugged)>,
-) -> Result<(), DebugError> {
-    let topology = live.topology();
-    let key = key_of(object, &topology.project().namespace);
-    let generation = rolling.map_or(0, |r| r.generation);
-    let old = rolling.map(|r| r.old.clone()).unwrap_or_default();
-    let mut changes = live.observer.changes();
-    let deadline = Instant::now() + PATIENCE;
-    let mut troubled: Option<Instant> = None;
-    loop {
-        let (facts, new) = {
-            let observed = live.observer.look();
-            let is_new = |uid: &String, pod: &Pod| !old.contains(uid) && belongs(object, pod);
-            let pods = observed.pods.iter();
-            let new: Vec<Pod> = pods
-                .filter(|(uid, p)| is_new(uid, &p.pod))
-                .map(|(_, p)| (*p.pod).clone())
-                .collect();
-            (observed.workloads.get(&key).cloned(), new)
-        };
-        let ready = facts
-            .as_ref()
-            .is_some_and(|f| f.observed >= generation && f.ready());
-        let tried = debug.filter(|(plan, _)| ready || plan.wait);
-        let done = match tried {
-            Some((_, debugged)) => debugged.listens(live).await,
-            None => ready && debug.is_none(),
-        };
-        if done {
-            return Ok(());
-        }
-        let now = Instant::now();
-        let trouble = new.iter().find_map(pod_trouble);
-        troubled = trouble.and(troubled.or(Some(now)));
-        let end = troubled.map_or(deadline, |since| deadline.min(since + TROUBLE));
-        if now < end {
-            // Nothing tells that a program begins to listen.
-            let next = if tried.is_some() { now + PACE } else { end };
-            tokio::select! {
-                Ok(()) = changes.changed() => {}
-                () = tokio::time::sleep_until(next) => {}
-            }
-            continue;
-        }
-        return Err(match debug {
-            Some((plan, _)) if ready => DebugError::Silent {
-                workload: named(object),
-                debugger: plan.debugger.name(),
-                port: plan.port,
-                waited: PATIENCE,
-            },
-            _ => DebugError::NotReady(explain(&live.client, object, facts.as_ref(), &new).await),
-        });
-    }
 }
 
 /// Changes the body of a debugged workload's object as it is applied. One that can't be

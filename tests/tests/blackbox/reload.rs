@@ -299,6 +299,18 @@ async fn manifests_configuration_and_mistakes_are_taken_over() {
         "{status:#}"
     );
 
+    // A probe that is gone from the manifest is gone with its defaults.
+    let known = newest_reload(&project).await;
+    let text = fs::read_to_string(&manifest).expect("the manifest");
+    let lines = text.lines().filter(|l| !l.contains("readinessProbe"));
+    let probeless = lines.collect::<Vec<_>>().join("\n");
+    assert_ne!(probeless, text.trim_end());
+    save(&manifest, &probeless, false);
+    reload_after(&project, known, SEEN, |r| r["outcome"] == "reloaded").await;
+    let known = newest_reload(&project).await;
+    save(&manifest, &text, false);
+    reload_after(&project, known, SEEN, |r| r["outcome"] == "reloaded").await;
+
     // How it is run: the program's own line in devenv.toml.
     let known = newest_reload(&project).await;
     project.configure(|config| {
