@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// to answer: what takes longer has no Service, or nothing to say to a plain request.
 const FIRST_BYTE: Duration = Duration::from_secs(2);
 
+/// How long the old pods may take to get out of it.
+const OUT_OF_ROTATION: Duration = Duration::from_secs(2);
+
 /// What a rollout has come to so far.
 #[derive(Debug)]
 pub(crate) enum Progress {
@@ -66,6 +69,7 @@ pub(crate) async fn follow(
             budget.first_byte = first_byte(live, &rolling.object, seen.new.first())
                 .await
                 .map(|t| save.ms(t));
+            alone(live, rolling).await;
             progress(Progress::Done(budget));
             return;
         }
@@ -122,7 +126,7 @@ fn look(live: &Live, rolling: &Rolling, key: &str) -> Seen {
 /// readiness probe makes. Nothing for pods without an HTTP probe.
 async fn first_byte(live: &Arc<Live>, object: &Object, pod: Option<&Arc<Pod>>) -> Option<Instant> {
     let pod = pod?;
-    let address: Ipv4Addr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+    let address = address(pod)?;
     let (port, path) = probed(pod)?;
     let behind_a_service = is_selected(live, object, pod);
     let ask = async {
@@ -145,6 +149,25 @@ async fn first_byte(live: &Arc<Live>, object: &Object, pod: Option<&Arc<Pod>>) -
         Some(Instant::now())
     };
     tokio::time::timeout(FIRST_BYTE, ask).await.ok().flatten()
+}
+
+/// Waits until no Service sends requests to the pods of before. They are told of by other
+/// objects than the workload, and may be out of rotation a moment later than it is
+/// complete; one that is deaf to SIGTERM answers until then.
+async fn alone(live: &Live, rolling: &Rolling) {
+    let mut changes = live.observer.changes();
+    let old_serves = || {
+        let observed = live.observer.look();
+        let mut old = rolling.old.iter().filter_map(|uid| observed.pods.get(uid));
+        old.any(|p| address(&p.pod).is_some_and(|a| observed.serves(a)))
+    };
+    let out = async { while old_serves() && wait(&mut changes).await.is_some() {} };
+    // Whatever keeps them in: the new version serves, which is what is told.
+    let _ = tokio::time::timeout(OUT_OF_ROTATION, out).await;
+}
+
+fn address(pod: &Pod) -> Option<Ipv4Addr> {
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
 
 async fn wait(changes: &mut watch::Receiver<u64>) -> Option<()> {
