@@ -205,7 +205,8 @@ fn soaks(root: &Path, names: &[&str], rounds: u32) -> Vec<Outcome> {
         .collect()
 }
 
-/// Edits under the load that a release build bears beside its client and its services.
+/// Edits under the load that a release build bears beside its services. The client is
+/// optimised as well: on a machine of two cores what it takes, the services lack.
 fn edits(root: &Path, name: &str, rounds: u32) -> Outcome {
     let build = cargo(root)
         .args(["build", "--release", "--locked", "-p", "devenv"])
@@ -215,8 +216,11 @@ fn edits(root: &Path, name: &str, rounds: u32) -> Outcome {
         return Outcome::without_command(name, false, None);
     }
     let devenv = target(root).join("release/devenv");
-    let mut tests = libtest_command(root, "blackbox", "lose_nothing", rounds);
-    part::tests(name, tests.env("DEVENV_BIN", devenv))
+    let mut tests = libtest_command(root, "blackbox", "lose_nothing", rounds, true);
+    tests.env("DEVENV_BIN", devenv);
+    // Its linking would take longer than all else, for a client that is fast enough.
+    tests.env("CARGO_PROFILE_RELEASE_LTO", "off");
+    part::tests(name, &mut tests)
 }
 
 /// The black-box tests, one at a time: they share the machine's ports, and two
@@ -240,15 +244,27 @@ fn blackbox(root: &Path, name: &str) -> Outcome {
 }
 
 fn libtest(root: &Path, name: &str, binary: &str, filter: &str, rounds: u32) -> Outcome {
-    part::tests(name, &mut libtest_command(root, binary, filter, rounds))
+    let mut tests = libtest_command(root, binary, filter, rounds, false);
+    part::tests(name, &mut tests)
 }
 
-fn libtest_command(root: &Path, binary: &str, filter: &str, rounds: u32) -> Command {
+fn libtest_command(
+    root: &Path,
+    binary: &str,
+    filter: &str,
+    rounds: u32,
+    optimised: bool,
+) -> Command {
     let mut command = cargo(root);
+    command.arg("test");
+    if optimised {
+        // Without the services: they are built as people have them.
+        command.args(["--release", "-p", "devenv-tests"]);
+    } else {
+        command.arg("--workspace");
+    }
     command
         .args([
-            "test",
-            "--workspace",
             "--locked",
             "--test",
             binary,

@@ -143,6 +143,10 @@ class Database:
         self.config = config
         self.away = False
         self._waiting = 0
+        # The driver's pool gives a connection that comes back to whoever asks at that
+        # moment, past those who wait: under a burst some would wait until their time
+        # is up while others never do. A semaphore of asyncio takes turns.
+        self._turns = asyncio.Semaphore(config.pool_max)
         self._pool: Pool | None = None
 
     @property
@@ -196,7 +200,7 @@ class Database:
             connection.close()
             raise
         finally:
-            self.pool.release(connection)
+            self._give_back(connection)
 
     async def query(self, work: Callable[[Connection], Awaitable[T]], limit: float) -> T:
         """Like `run`, with the driver's errors sorted."""
@@ -234,7 +238,7 @@ class Database:
         self._waiting += 1
         try:
             async with asyncio.timeout(self.config.acquire_timeout):
-                connection = await self._connect()
+                connection = await self._take_turn()
         except (*DRIVER_ERRORS, TimeoutError) as error:
             self._note_away(error)
             raise sorted_error(error) from error
@@ -244,6 +248,18 @@ class Database:
             self.away = False
             log.info("the database is back")
         return connection
+
+    def _give_back(self, connection: Connection) -> None:
+        self.pool.release(connection)
+        self._turns.release()
+
+    async def _take_turn(self) -> Connection:
+        await self._turns.acquire()
+        try:
+            return await self._connect()
+        except BaseException:
+            self._turns.release()
+            raise
 
     async def _connect(self) -> Connection:
         pause = 0.01

@@ -1,9 +1,11 @@
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from asyncmy.errors import IntegrityError, OperationalError, ProgrammingError
 
-from app.db import Fault, fault
+from app.config import DatabaseConfig
+from app.db import Database, Fault, fault
 from app.write import KeyLocks, parse_key
 
 
@@ -49,6 +51,53 @@ async def test_the_same_key_takes_turns_and_nothing_stays_behind() -> None:
         await third
     assert order == ["first", "other", "second"]
     assert len(locks) == 0
+
+
+class GreedyPool:
+    """A pool of one that gives to whoever asks at the moment when it is free."""
+
+    def __init__(self) -> None:
+        self.free = True
+        self._freed = asyncio.Event()
+
+    async def acquire(self) -> object:
+        while not self.free:
+            await self._freed.wait()
+        self.free = False
+        self._freed.clear()
+        return SimpleNamespace(last_usage=asyncio.get_running_loop().time())
+
+    def release(self, _: object) -> None:
+        self.free = True
+        self._freed.set()
+
+
+async def test_who_waits_for_a_connection_is_not_passed_by() -> None:
+    db = Database(DatabaseConfig("h", 1, "u", "p", "d", pool_max=1))
+    db._pool = GreedyPool()
+    order: list[str] = []
+
+    async def work(name: str, go: asyncio.Event | None = None) -> None:
+        async def note(_: object) -> None:
+            order.append(name)
+            if go is not None:
+                await go.wait()
+
+        await db.run(note, 60)
+
+    async def again_and_again() -> None:
+        # Asks in the very moment in which it gave back: it has the processor.
+        await work("first", go)
+        await work("late")
+
+    go = asyncio.Event()
+    greedy = asyncio.create_task(again_and_again())
+    await asyncio.sleep(0)
+    patient = asyncio.create_task(work("patient"))
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(greedy, patient)
+    assert order == ["first", "patient", "late"]
 
 
 @pytest.mark.parametrize(
