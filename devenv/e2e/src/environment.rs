@@ -1,0 +1,56 @@
+//! What suites run against, and who makes it.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use async_trait::async_trait;
+
+/// A running system, as steps see it.
+#[derive(Clone)]
+pub struct Environment {
+    /// What it is called, for people: `a1b2c3`, `attached`.
+    pub name: String,
+    /// `local`, `kind` or `kube:CONTEXT`.
+    pub target: String,
+    /// The profile of devenv.toml, if one was asked for.
+    pub profile: Option<String>,
+    /// The default namespace.
+    pub namespace: String,
+    /// The Ingress, without a slash at its end. The variable `INGRESS_URL`.
+    pub ingress: Option<String>,
+    /// Cloud Run services by name. The first is the variable `FRONTEND_URL`.
+    pub cloud_run: BTreeMap<String, String>,
+    /// `mysql://user:password@host:port/database`, reachable from this process. The
+    /// variable `DATABASE_URL`; a secret: reports never show it.
+    pub database: Option<String>,
+    /// A kubeconfig for it. The variable `KUBECONFIG`.
+    pub kubeconfig: PathBuf,
+    /// A client for it.
+    pub client: kube::Client,
+    /// Whether its split is exact over permuted blocks (the local target) or random.
+    pub exact_split: bool,
+    /// Whether its runtime honours `devenv.dev/fault` annotations.
+    pub faults: bool,
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment")
+            .field("name", &self.name)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes environments: one for the suites that take turns, one for each that says that
+/// it may run beside others.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// A fresh environment, ready.
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    async fn fresh(&self) -> Result<Environment, String>;
+
+    /// Takes it down again, unless it is to be kept or was there before.
+    async fn discard(&self, environment: Environment);
+}
