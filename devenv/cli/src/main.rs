@@ -1,6 +1,7 @@
 //! The `devenv` command.
 
 mod commands;
+mod e2e;
 mod error;
 mod launch;
 mod process;
@@ -32,6 +33,9 @@ struct Args {
     /// The Kubernetes namespace [default: the project's]
     #[arg(short, long, value_name = "NAME", global = true, value_parser = commands::namespace)]
     namespace: Option<String>,
+    /// A run of `devenv test e2e --keep` instead of the project's own system
+    #[arg(long, value_name = "ID", global = true, value_parser = commands::run_id)]
+    run: Option<String>,
     /// How results are printed
     #[arg(
         short,
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
     let context = commands::Context {
         directory: args.directory,
         namespace: args.namespace,
+        run: args.run,
         format: args.output,
     };
     match run(args.command, &context) {

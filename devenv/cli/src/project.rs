@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use devenv_engine::state::StateDir;
 use devenv_model::{LoadOptions, Topology};
-use devenv_platform::Endpoints;
+use devenv_platform::{DatabaseFacts, Endpoints};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Client, Config,
+    Api, Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
 
@@ -26,7 +27,8 @@ pub struct Project {
 
 impl Project {
     /// The project in `directory`, or the nearest one upwards from here.
-    pub fn find(directory: Option<&Path>) -> Result<Self, CliError> {
+    /// With `run`: the system of that run instead of the project's own.
+    pub fn find(directory: Option<&Path>, run: Option<&str>) -> Result<Self, CliError> {
         let here = PathBuf::from(".");
         let dir = directory.unwrap_or(&here);
         let start = dir.canonicalize().map_err(|e| CliError::Directory {
@@ -38,7 +40,10 @@ impl Project {
             .find(|a| a.join(CONFIG).is_file())
             .ok_or_else(|| CliError::NoProject(start.clone()))?
             .to_owned();
-        let state = StateDir::of(&root);
+        let mut state = StateDir::of(&root);
+        if let Some(run) = run {
+            state = state.of_run(run);
+        }
         Ok(Self { root, state })
     }
 
@@ -64,15 +69,66 @@ impl Project {
 
     /// A client for the running system, from its kubeconfig as any other client.
     pub async fn client(&self) -> Result<Client, CliError> {
-        let path = self.endpoints()?.kubeconfig;
-        let broken = |source: Box<dyn std::error::Error + Send + Sync>| CliError::Kubeconfig {
-            path: path.clone(),
-            source,
-        };
-        let file = Kubeconfig::read_from(&path).map_err(|e| broken(Box::new(e)))?;
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-            .await
-            .map_err(|e| broken(Box::new(e)))?;
-        Ok(Client::try_from(config)?)
+        client(&self.endpoints()?.kubeconfig).await
+    }
+}
+
+/// A client from a kubeconfig.
+pub async fn client(path: &Path) -> Result<Client, CliError> {
+    let broken = |source: Box<dyn std::error::Error + Send + Sync>| CliError::Kubeconfig {
+        path: path.to_owned(),
+        source,
+    };
+    let file = Kubeconfig::read_from(path).map_err(|e| broken(Box::new(e)))?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .map_err(|e| broken(Box::new(e)))?;
+    Ok(Client::try_from(config)?)
+}
+
+/// Where a database is, with the password from its Secret.
+pub async fn database_url(
+    client: Client,
+    namespace: &str,
+    facts: &DatabaseFacts,
+) -> Result<String, CliError> {
+    let secrets: Api<Secret> = Api::namespaced(client, namespace);
+    let secret = secrets.get(&facts.secret).await?;
+    let password = secret
+        .data
+        .as_ref()
+        .and_then(|d| d.get(devenv_platform::cloudsql::CREDENTIALS_PASSWORD))
+        .map(|b| String::from_utf8_lossy(&b.0).into_owned())
+        .unwrap_or_default();
+    Ok(format!(
+        "mysql://{}:{}@{}:{}/{}",
+        percent(&facts.user),
+        percent(&password),
+        facts.host,
+        facts.port,
+        facts.database
+    ))
+}
+
+/// Escapes what may not stand in the user part of a URL (RFC 3986 section 3.2.1).
+fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_survive_a_url() {
+        assert_eq!(percent("a:b@c/ñ"), "a%3Ab%40c%2F%C3%B1");
     }
 }

@@ -268,7 +268,6 @@ impl Cluster {
             }
         };
         // Folders of the project and its state may be mounted, nothing else of the machine.
-        let project_dir = options.state_dir.parent().map(Path::to_owned);
         let pids = Pids::default();
         let shared = Arc::new(Shared {
             store: store.clone(),
@@ -281,11 +280,8 @@ impl Cluster {
             ips: IpPool::default(),
             routed,
             pods_dir,
-            host_paths: project_dir
-                .into_iter()
-                .chain([options.state_dir.clone()])
-                .collect(),
-            around: Surroundings::of_this_machine(options.owner, vec![options.state_dir.clone()]),
+            host_paths: vec![options.project_dir, options.state_dir],
+            around: Surroundings::of_this_machine(options.owner, options.hidden),
         });
         let (kubelet_tx, command_rx) = mpsc::channel(1);
         let kubelet = Kubelet::new(shared, command_rx);

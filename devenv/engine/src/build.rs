@@ -10,7 +10,7 @@ pub use error::BuildError;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -18,10 +18,11 @@ use devenv_model::{Command, ImageSource, PythonEnv, PythonKind};
 use devenv_platform::host::{Host, HostCommand};
 
 use crate::{
-    event::Bus,
+    event::{Bus, Event},
     ledger::Ledger,
     lockfiles,
     prints::{Hint, Prints},
+    state::{BuildLock, StateDir},
     venv::{self, Venv, VenvError},
 };
 
@@ -36,6 +37,8 @@ pub struct Builder {
     owner: (u32, u32),
     /// The virtual environments of Python images, as they were last made, by name.
     venvs: Mutex<BTreeMap<String, Venv>>,
+    /// Held while any of the lanes builds.
+    lock: tokio::sync::Mutex<Weak<BuildLock>>,
     /// Of every command.
     environment: Vec<(String, String)>,
     bus: Bus,
@@ -66,6 +69,7 @@ impl Builder {
             state_dir: state_dir.to_owned(),
             owner,
             venvs: Mutex::default(),
+            lock: tokio::sync::Mutex::default(),
             environment: environment::of_builds(owner),
             bus: bus.clone(),
         }
@@ -123,6 +127,7 @@ impl Builder {
         wanted: &BTreeSet<&str>,
         built: &BTreeSet<&str>,
     ) -> Result<Vec<String>, BuildError> {
+        let _lock = self.lock().await?;
         let mut ran = Vec::new();
         let pythons = all.iter().filter(|i| wanted.contains(i.name.as_str()));
         let venvs = pythons.map(|image| self.make_venv(image));
@@ -144,6 +149,24 @@ impl Builder {
         Ok(ran)
     }
 
+    /// Keeps other processes from building in this project's folders meanwhile.
+    async fn lock(&self) -> Result<Arc<BuildLock>, BuildError> {
+        let mut held = self.lock.lock().await;
+        if let Some(lock) = held.upgrade() {
+            return Ok(lock);
+        }
+        let waiting = || {
+            let message = "another devenv builds in this project's folders; waiting for it";
+            let message = message.to_owned();
+            self.bus.emit(Event::Warning { message });
+        };
+        let lock = Arc::new(StateDir::build_lock(&self.state_dir, waiting).await?);
+        *held = Arc::downgrade(&lock);
+        // What the other one built is built.
+        self.ledger.refresh();
+        Ok(lock)
+    }
+
     /// Whether the install of `image`, as [`Builder::look`] saw it, would run again.
     pub fn wants_install(&self, all: &[&ImageSource], image: &ImageSource) -> bool {
         let wanted = BTreeSet::from([image.name.as_str()]);
@@ -161,6 +184,11 @@ impl Builder {
     pub fn venv(&self, image: &ImageSource) -> Option<PathBuf> {
         let venvs = self.venvs.lock().unwrap_or_else(PoisonError::into_inner);
         venvs.get(&image.name).map(|v| v.path().to_owned())
+    }
+
+    /// The project's state folder, where virtual environments are.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
     }
 
     /// User and group of the checkout.

@@ -19,13 +19,19 @@ impl Ledger {
     /// Reads it.
     pub fn open(state_dir: &Path) -> Self {
         let path = state_dir.join("builds.json");
-        let entries = fs::read(&path)
-            .ok()
-            .and_then(|t| serde_json::from_slice(&t).ok());
-        Self {
+        let ledger = Self {
             path,
-            entries: Mutex::new(entries.unwrap_or_default()),
-        }
+            entries: Mutex::default(),
+        };
+        ledger.refresh();
+        ledger
+    }
+
+    /// Reads it again, in case another process of this project wrote it.
+    pub fn refresh(&self) {
+        let read = fs::read(&self.path).ok();
+        let read = read.and_then(|t| serde_json::from_slice(&t).ok());
+        *self.entries.lock().unwrap_or_else(PoisonError::into_inner) = read.unwrap_or_default();
     }
 
     /// Whether `key` last succeeded with exactly this fingerprint.

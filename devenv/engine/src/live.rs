@@ -131,7 +131,12 @@ impl Live {
     /// How an image is started as it is built now.
     pub fn run_spec(&self, source: &ImageSource) -> RunSpec {
         let venv = self.builder.venv(source);
-        run_spec(&self.root, &self.state_dir, source, venv.as_deref())
+        run_spec(
+            &self.root,
+            self.builder.state_dir(),
+            source,
+            venv.as_deref(),
+        )
     }
 
     /// Makes images known to the target as they are built now. Their workloads run

@@ -1,6 +1,9 @@
 //! The state folder of a project: who runs it, and where it is to be found.
 
 mod owner;
+mod runs;
+
+pub use runs::{BuildLock, RunGuard};
 
 use std::{
     fs, io,
@@ -53,9 +56,13 @@ pub struct Holder {
     pub since: i64,
 }
 
-/// A project's state folder, `.devenv` (or `.devenv-gke` beside another tool's).
+/// A project's state folder, `.devenv` (or `.devenv-gke` beside another tool's), or the
+/// one of a run below it: a system of its own beside the project's, gone when it ends.
 #[derive(Debug, Clone)]
 pub struct StateDir {
+    root: PathBuf,
+    base: PathBuf,
+    run: Option<String>,
     path: PathBuf,
 }
 
@@ -75,12 +82,27 @@ impl StateDir {
         } else {
             usual
         };
-        Self { path }
+        Self {
+            root: root.to_owned(),
+            base: path.clone(),
+            run: None,
+            path,
+        }
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The project's own, whose builds and virtual environments all runs share.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// The run that it is of; `None`: it is the project's own.
+    pub fn run_id(&self) -> Option<&str> {
+        self.run.as_deref()
     }
 
     /// What the supervisor in the background says.
@@ -107,10 +129,9 @@ impl StateDir {
 
     /// Gives what root made in it to the owner of the project's folder.
     fn hand_over(&self) -> Result<(), StateError> {
-        let root = self.path.parent().unwrap_or(&self.path);
-        address::owner_of(root)
-            .and_then(|owner| owner::hand_over(&self.path, owner))
-            .map_err(io_error("give to the project's owner", &self.path))
+        address::owner_of(&self.root)
+            .and_then(|owner| owner::hand_over(&self.base, owner))
+            .map_err(io_error("give to the project's owner", &self.base))
     }
 
     /// Takes the project for this process, until the lock is dropped or the process

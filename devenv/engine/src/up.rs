@@ -103,6 +103,9 @@ impl UpError {
 pub struct UpOptions {
     /// The project's folder.
     pub root: PathBuf,
+    /// A system of its own beside the project's, of this name: with a state folder, an
+    /// address and a database that go when it ends.
+    pub run: Option<String>,
     /// How its files are read: now, and after each change.
     pub load: LoadOptions,
     /// How long workloads may take to get ready.
@@ -154,7 +157,10 @@ pub struct Running {
 pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Running, UpError> {
     let start = Instant::now();
     let topology = Arc::new(topology);
-    let state = StateDir::of(&options.root);
+    let mut state = StateDir::of(&options.root);
+    if let Some(run) = &options.run {
+        state = state.of_run(run);
+    }
     let lock = state.lock()?;
     // From before the first build, so that no save is lost.
     let watcher = options
@@ -229,7 +235,7 @@ async fn live(
     })?;
     let client = target.client();
     let applier = Applier::new(client.clone(), &topology.project().namespace).await?;
-    let builder = Builder::new(&options.root, state.path(), target.host(), owner, bus);
+    let builder = Builder::new(&options.root, state.base(), target.host(), owner, bus);
     let observer = Observer::start(&client, true);
     let journal = Journal::new(state.path(), bus);
     let parts = (applier, builder, observer, journal);
@@ -347,7 +353,10 @@ impl Running {
             let digests = builder.look(sources, &Hint::All).await?;
             let names = sources.iter().map(|s| s.name.as_str()).collect();
             let ran = builder.build(sources, &names, &names).await?;
-            builder.prune(sources);
+            // Others may run what this system does not.
+            if self.state.run_id().is_none() && self.state.runs().is_empty() {
+                builder.prune(sources);
+            }
             let detail = if ran.is_empty() {
                 "nothing changed".to_owned()
             } else {
@@ -403,6 +412,12 @@ fn local_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> 
     LocalOptions {
         root: options.root.clone(),
         state_dir: state.path().to_owned(),
+        hidden: state.base().to_owned(),
+        address: match state.run_id() {
+            Some(_) => address::project_address(state.path()),
+            None => address::project_address(&options.root),
+        },
+        by_hand: state.run_id().is_none(),
         project: topology.project().name.clone(),
         namespace: topology.project().namespace.clone(),
         http_port: topology.ingress().http_port,

@@ -14,7 +14,8 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-/// The stable loopback address of the project in `root`.
+/// The stable loopback address of the project in `root`, or of a system beside it that
+/// keeps its state in `root`.
 ///
 /// 127.64.0.1 to 127.191.255.254: away from 127.0.0.0/16, which other programs
 /// use by hand.

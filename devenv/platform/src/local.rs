@@ -43,8 +43,15 @@ pub const FIELD_MANAGER: &str = "devenv";
 pub struct LocalOptions {
     /// The project's folder.
     pub root: PathBuf,
-    /// `.devenv` in it.
+    /// Where this system keeps its state: `.devenv` in it, or a folder below that.
     pub state_dir: PathBuf,
+    /// What pods must not see of the project's folder.
+    pub hidden: PathBuf,
+    /// Its own loopback address.
+    pub address: Ipv4Addr,
+    /// Whether it also listens on 127.0.0.1, at the ports that people type by hand. A
+    /// system beside another one leaves them to it.
+    pub by_hand: bool,
     /// Its name.
     pub project: String,
     /// The default namespace.
@@ -126,12 +133,21 @@ impl LocalTarget {
         let also_at = database
             .map(|d| d.also_at(&options.namespace))
             .unwrap_or_default();
-        let own = address::project_address(&options.root);
+        let own = options.address;
         let owner = address::owner_of(&options.root)
             .map_err(|source| io_error("read the owner of", &options.root, source))?;
-        let by_hand = Ipv4Addr::LOCALHOST;
+        let by_hand = if options.by_hand {
+            Ipv4Addr::LOCALHOST
+        } else {
+            own
+        };
         let mut notes = Vec::new();
-        let http = address::bind_or_next(at(by_hand, options.http_port), HTTP_HINT)?;
+        let http = if options.by_hand {
+            let wanted = at(by_hand, options.http_port);
+            Some(address::bind_or_next(wanted, HTTP_HINT)?)
+        } else {
+            None
+        };
         // A server of this machine that listens on every address (a MySQL, an nginx)
         // has this project's as well: that keeps nobody from working.
         let own_http = address::bind_or_from(at(own, HTTP), HTTP_OTHER, "")?;
@@ -142,7 +158,7 @@ impl LocalTarget {
         };
         let mut cloud_run = BTreeMap::new();
         let mut knative: Vec<TcpListener> = Vec::new();
-        notes.extend(http.note);
+        notes.extend(http.as_ref().and_then(|b| b.note.clone()));
         if let Some(name) = options.cloud_run.first() {
             let bound = address::bind_or_next(at(by_hand, CLOUD_RUN), HTTP_HINT)?;
             notes.extend(bound.note);
@@ -160,11 +176,16 @@ impl LocalTarget {
         }
         notes.extend(own_http.note);
         notes.extend(mysql.as_ref().and_then(|b| b.note.clone()));
-        let ingress = format!("http://{}", http.address);
         let also = match own_http.address.port() {
             HTTP => format!("http://{own}"),
             port => format!("http://{own}:{port}"),
         };
+        let ingress = match &http {
+            Some(http) => format!("http://{}", http.address),
+            None => also.clone(),
+        };
+        let listeners = http.map(|b| b.listener);
+        let listeners = listeners.into_iter().chain([own_http.listener]).collect();
         // The cluster binds for itself; this only finds where it can.
         let api = address::bind_or_next(at(own, KUBERNETES), "")?;
         notes.extend(api.note);
@@ -173,12 +194,14 @@ impl LocalTarget {
         let cluster = Cluster::start(ClusterOptions {
             project: options.project.clone(),
             state_dir: options.state_dir.clone(),
+            project_dir: options.root.clone(),
+            hidden: vec![options.hidden.clone()],
             isolation: options.isolation,
             address: own,
             api_listen,
             namespace: options.namespace.clone(),
             owner,
-            ingress: vec![http.listener, own_http.listener],
+            ingress: listeners,
             ingress_addresses: vec![IpAddr::V4(own)],
             also_at,
             knative,
@@ -291,7 +314,7 @@ impl Target for LocalTarget {
         let run = self.options.state_dir.join("run");
         let data = self.options.state_dir.join("data").join("cloudsql");
         let owner = self.owner;
-        let cache = cache_dir(&self.options.state_dir);
+        let cache = cache_dir(&self.options.hidden);
         let failed = |e: tokio::task::JoinError| TargetError::Database {
             reason: e.to_string(),
         };

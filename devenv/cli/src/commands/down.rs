@@ -30,6 +30,8 @@ pub async fn down(args: DownArgs, context: &Context) -> Result<ExitCode, CliErro
     let project = context.project()?;
     let start = Instant::now();
     let was_up = stop(&project.state).await?;
+    // Of a run nothing stays.
+    project.state.end_run()?;
     let removed = args.volumes && project.state.delete()?;
     render::down(
         was_up,

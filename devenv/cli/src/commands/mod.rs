@@ -28,6 +28,8 @@ pub struct Context {
     pub directory: Option<PathBuf>,
     /// `-n`.
     pub namespace: Option<String>,
+    /// `--run`.
+    pub run: Option<String>,
     /// `-o`.
     pub format: Format,
 }
@@ -35,7 +37,7 @@ pub struct Context {
 impl Context {
     /// The project that the command is about.
     pub fn project(&self) -> Result<Project, CliError> {
-        Project::find(self.directory.as_deref())
+        Project::find(self.directory.as_deref(), self.run.as_deref())
     }
 
     /// How its files are read.
@@ -103,6 +105,7 @@ impl Command {
     }
 }
 
+pub use supervise::KEEP;
 pub use up::Asked;
 
 /// How pods are kept apart, as commands that start them take it.
@@ -144,6 +147,15 @@ impl IsolationArgs {
             How::Ports => "ports",
         }
     }
+}
+
+/// The name of a run's folder.
+pub fn run_id(text: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if !text.is_empty() && text.len() <= 32 && text.chars().all(legal) {
+        return Ok(text.to_owned());
+    }
+    Err("expected the id that `devenv test e2e --keep` prints".to_owned())
 }
 
 /// A namespace as Kubernetes takes it: an RFC 1123 label.

@@ -1,6 +1,6 @@
 //! `devenv supervise`: what `up -d` leaves running.
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{io::Write, pin::pin, process::ExitCode, time::Duration};
 
 use clap::Args;
 use devenv_engine::{
@@ -8,11 +8,16 @@ use devenv_engine::{
     event::{Bus, Event},
 };
 
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+
 use super::{
     Context, duration,
     up::{GRACE, Interrupts},
 };
 use crate::error::{CliError, exit};
+
+/// What unties a supervisor from the process that started it.
+pub const KEEP: &str = "keep";
 
 /// Hold a system up in the background.
 ///
@@ -29,6 +34,9 @@ pub struct SuperviseArgs {
     /// Don't reload what is saved
     #[arg(long)]
     no_watch: bool,
+    /// Go down when stdin ends, unless the line `keep` came before
+    #[arg(long)]
+    tied: bool,
     #[command(flatten)]
     isolation: super::IsolationArgs,
 }
@@ -45,20 +53,34 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
     let (_, mut events) = bus.subscribe();
     let options = UpOptions {
         root: project.root.clone(),
+        run: context.run.clone(),
         load,
         timeout: args.timeout,
         watch: !args.no_watch,
         isolation: args.isolation.get(),
     };
+    let mut untied = pin!(async {
+        if args.tied {
+            until_untied(tokio::io::stdin()).await;
+        } else {
+            std::future::pending().await
+        }
+    });
     let result = {
-        let mut work = std::pin::pin!(devenv_engine::up(&options, topology, &bus));
+        let mut work = pin!(devenv_engine::up(&options, topology, &bus));
         loop {
             tokio::select! {
-                done = &mut work => break done,
+                done = &mut work => break Some(done),
                 Ok(event) = events.recv() => tell(&event),
-                _ = stop.wanted() => return Ok(ExitCode::from(exit::FAILED)),
+                _ = stop.wanted() => break None,
+                () = &mut untied => break None,
             }
         }
+    };
+    let Some(result) = result else {
+        // What it had started ended as the work was dropped.
+        project.state.end_run()?;
+        return Ok(ExitCode::from(exit::FAILED));
     };
     while let Ok(event) = events.try_recv() {
         tell(&event);
@@ -67,17 +89,32 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
         Ok(running) => {
             let failure = tokio::select! {
                 _ = stop.wanted() => None,
+                () = &mut untied => None,
                 e = running.failed() => Some(e),
             };
             running.down(GRACE).await?;
+            project.state.end_run()?;
             match failure {
                 None => Ok(ExitCode::from(exit::OK)),
                 Some(e) => Err(e.into()),
             }
         }
         Err(e) => {
+            if let Err(e) = project.state.end_run() {
+                tracing::warn!(error = %e, "the next run removes what is left of this one");
+            }
             tell(&Event::Failed { report: e.report() });
             Ok(ExitCode::from(e.report().exit_code))
+        }
+    }
+}
+
+/// Resolves when whoever holds the other end is gone, and never once it said `keep`.
+async fn until_untied(stdin: impl AsyncRead + Unpin) {
+    let mut lines = BufReader::new(stdin).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line == KEEP {
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -258,6 +258,7 @@ async fn foreground(
     let (_, mut events) = bus.subscribe();
     let options = UpOptions {
         root: project.root.clone(),
+        run: context.run.clone(),
         load: context.load_options(args.profile.as_deref()),
         timeout: args.timeout,
         watch: !args.no_watch,

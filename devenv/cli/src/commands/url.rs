@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
+use super::Context;
+use crate::{
+    error::CliError,
+    project::{Project, database_url},
+    render,
+};
 use clap::{Args, ValueEnum};
 use devenv_platform::{DatabaseFacts, Endpoints};
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
-
-use super::Context;
-use crate::{error::CliError, project::Project, render};
 
 /// Print the address of something.
 ///
@@ -86,43 +87,5 @@ async fn database(project: &Project, context: &Context, e: &Endpoints) -> Result
         return Err(CliError::Check("this project has no database".to_owned()));
     };
     let namespace = context.namespace.as_deref().unwrap_or(&e.namespace);
-    let secrets: Api<Secret> = Api::namespaced(project.client().await?, namespace);
-    let secret = secrets.get(&facts.secret).await?;
-    let password = secret
-        .data
-        .as_ref()
-        .and_then(|d| d.get(devenv_platform::cloudsql::CREDENTIALS_PASSWORD))
-        .map(|b| String::from_utf8_lossy(&b.0).into_owned())
-        .unwrap_or_default();
-    Ok(format!(
-        "mysql://{}:{}@{}:{}/{}",
-        percent(&facts.user),
-        percent(&password),
-        facts.host,
-        facts.port,
-        facts.database
-    ))
-}
-
-/// Escapes what may not stand in the user part of a URL (RFC 3986 section 3.2.1).
-fn percent(text: &str) -> String {
-    text.bytes()
-        .map(|b| {
-            if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
-                char::from(b).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_survive_a_url() {
-        assert_eq!(percent("a:b@c/ñ"), "a%3Ab%40c%2F%C3%B1");
-    }
+    database_url(project.client().await?, namespace, facts).await
 }

@@ -19,8 +19,13 @@ use crate::store::StoreError;
 pub struct ClusterOptions {
     /// Name of the project; the kubeconfig's context is `devenv-PROJECT`.
     pub project: String,
-    /// The project's state folder, `.devenv`; it exists and is private.
+    /// Where this system keeps its state; it exists and is private.
     pub state_dir: PathBuf,
+    /// The project's folder: pods may mount folders of it, and of the state.
+    pub project_dir: PathBuf,
+    /// What pods never see although the project's folder is shown to them: the state
+    /// folder, with those of other systems of the same project.
+    pub hidden: Vec<PathBuf>,
     /// How pods are kept apart.
     pub isolation: Isolation,
     /// The project's own loopback address: node ports and load balancers listen there.

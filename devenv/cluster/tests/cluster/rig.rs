@@ -103,6 +103,8 @@ impl Rig {
         );
         let cluster = Cluster::start(ClusterOptions {
             project: "test".into(),
+            project_dir: dir.path().to_owned(),
+            hidden: vec![state_dir.clone()],
             state_dir,
             isolation,
             api_listen: ([127, 0, 0, 1], 0).into(),

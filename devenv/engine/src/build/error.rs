@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use devenv_platform::host::HostError;
 
-use crate::venv::VenvError;
+use crate::{state::StateError, venv::VenvError};
 
 /// Why an image could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// The right to build.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The command ran and failed.
     #[error("building {images} failed: `{command}` ended with {status}")]
     Failed {
