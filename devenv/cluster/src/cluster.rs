@@ -43,6 +43,7 @@ use crate::net::clusterip::ClusterIps;
 use crate::net::connect::Sockets;
 use crate::net::dial::{Dialer, ServicePort};
 use crate::net::dns::{Dns, upstream::Upstream};
+use crate::net::fault::Faults;
 use crate::net::front::Carrier;
 use crate::net::hostports::HostPorts;
 use crate::net::routed::Routed;
@@ -239,7 +240,13 @@ impl Cluster {
             options.ingress_addresses,
         );
         control(&deciding, &store, "ingress controller", ingresses);
-        let carrier = Carrier::new(dialer.clone(), carrying.stop_token(), carrying.tracker());
+        let faults = Faults::default();
+        let carrier = Carrier::new(
+            dialer.clone(),
+            faults.clone(),
+            carrying.stop_token(),
+            carrying.tracker(),
+        );
         let cluster_ips = ClusterIps::new(
             store.clone(),
             recorder.clone(),
@@ -275,6 +282,7 @@ impl Cluster {
             images: images.clone(),
             prober: Arc::new(NetProber::new(sockets.clone())),
             recorder,
+            faults,
             logs,
             pids: pids.clone(),
             ips: IpPool::default(),
@@ -394,11 +402,14 @@ impl Cluster {
             balancer.set(endpoints::of_port(&store, &to), None);
             balancer.order(client)
         };
+        let faults = Faults::default();
         let (stop, tracker) = (self.carrying.stop_token(), self.carrying.tracker());
         let serving = forward::serve(
             listener,
             self.dialer.clone(),
             order,
+            // Not from a pod: nobody can ask for faults.
+            move |client| faults.path(client, None),
             stop.clone(),
             stop,
             tracker,

@@ -8,6 +8,7 @@ pub mod dial;
 pub mod dns;
 pub mod egress;
 pub mod endpoints;
+pub mod fault;
 pub mod forward;
 pub mod front;
 pub mod hostports;

@@ -61,8 +61,9 @@ impl ClusterIps {
         }
     }
 
-    async fn open(&self, (addr, protocol): Place) -> Result<Front, ReconcileError> {
+    async fn open(&self, (addr, protocol): Place, service: &Key) -> Result<Front, ReconcileError> {
         let (ground, carrier) = (self.ground.clone(), self.carrier.clone());
+        let service = service.clone();
         let failed = |why: String| {
             ReconcileError::Other(format!(
                 "cannot listen at {addr} ({protocol}) in the cluster: {why}"
@@ -70,7 +71,7 @@ impl ClusterIps {
         };
         let opened = tokio::task::spawn_blocking(move || {
             let front = match protocol {
-                Protocol::Tcp => ground.listen_tcp(addr).map(|l| carrier.tcp(l)),
+                Protocol::Tcp => ground.listen_tcp(addr).map(|l| carrier.tcp(l, &service)),
                 Protocol::Udp => ground.bind_udp(addr).map(|s| carrier.udp(s)),
             };
             front.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
@@ -150,7 +151,7 @@ impl Controller for ClusterIps {
         for (place, targets) in wanted {
             let front = match fronts.remove(&place) {
                 Some(front) => Ok(front),
-                None => self.open(place).await,
+                None => self.open(place, key).await,
             };
             match front {
                 Ok(front) => {

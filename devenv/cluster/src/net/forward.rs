@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::dial::Dialer;
+use super::fault::{Faulty, Path};
 use super::front::client_ip;
 
 /// How long a connection to an endpoint may take.
@@ -21,13 +22,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 const BUFFER: usize = 16 << 10;
 
 /// Accepts connections until `stop` and carries each to the first endpoint that accepts, in the
-/// order that `order` gives for its client then. Those that were accepted go on until `cut`.
+/// order that `order` gives for its client then, behind the faults of the path that `path` gives. Those that were accepted go on until `cut`.
 ///
 /// With no endpoint, or none that accepts, the client's connection is reset.
 pub async fn serve(
     listener: TcpListener,
     dialer: Dialer,
     order: impl Fn(Ipv4Addr) -> Vec<SocketAddrV4>,
+    path: impl Fn(Ipv4Addr) -> Path,
     stop: CancellationToken,
     cut: CancellationToken,
     connections: TaskTracker,
@@ -39,11 +41,12 @@ pub async fn serve(
         };
         match accepted {
             Ok((client, from)) => {
-                let order = order(client_ip(from.ip()));
+                let from = client_ip(from.ip());
+                let (order, path) = (order(from), path(from));
                 let (dialer, cut) = (dialer.clone(), cut.clone());
                 connections.spawn(async move {
                     tokio::select! {
-                        () = carry(client, &order, &dialer) => {}
+                        () = carry(client, &order, &dialer, path) => {}
                         () = cut.cancelled() => {}
                     }
                 });
@@ -60,10 +63,12 @@ pub async fn serve(
     }
 }
 
-async fn carry(mut client: TcpStream, order: &[SocketAddrV4], dialer: &Dialer) {
+async fn carry(mut client: TcpStream, order: &[SocketAddrV4], dialer: &Dialer, path: Path) {
     let _ = client.set_nodelay(true);
+    path.clone().open().await;
     match connect(order, dialer).await {
-        Ok(mut server) => {
+        Ok(server) => {
+            let mut server = Faulty::new(server, path);
             // Half-closed connections go on in the other direction; an error of either ends both.
             if let Err(error) =
                 tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER)
@@ -74,7 +79,7 @@ async fn carry(mut client: TcpStream, order: &[SocketAddrV4], dialer: &Dialer) {
                     "a carried connection broke"
                 );
                 reset(&client);
-                reset(&server);
+                reset(server.get_ref());
             }
         }
         Err(error) => {

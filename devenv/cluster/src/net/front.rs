@@ -13,7 +13,9 @@ use tracing::warn;
 use super::balance::Balancer;
 use super::datagram;
 use super::dial::Dialer;
+use super::fault::Faults;
 use super::forward;
+use crate::controllers::runtime::Key;
 
 /// What a port speaks; SCTP is not carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,31 +71,47 @@ impl Drop for Front {
 #[derive(Debug, Clone)]
 pub struct Carrier {
     dialer: Dialer,
+    faults: Faults,
     cut: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Carrier {
     /// Everything that its fronts carry lives until `cut`.
-    pub fn new(dialer: Dialer, cut: CancellationToken, tasks: TaskTracker) -> Carrier {
-        Carrier { dialer, cut, tasks }
+    pub fn new(
+        dialer: Dialer,
+        faults: Faults,
+        cut: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Carrier {
+        Carrier {
+            dialer,
+            faults,
+            cut,
+            tasks,
+        }
     }
 
-    /// A front for connections that this listener (non-blocking) accepts.
+    /// A front of this Service for connections that the listener (non-blocking) accepts.
     ///
     /// # Errors
     /// When the listener is not usable.
-    pub fn tcp(&self, listener: std::net::TcpListener) -> io::Result<Front> {
+    pub fn tcp(&self, listener: std::net::TcpListener, service: &Key) -> io::Result<Front> {
         let listener = TcpListener::from_std(listener)?;
         let (balancer, stop) = (Arc::new(Balancer::default()), CancellationToken::new());
         let order = {
             let balancer = balancer.clone();
             move |client| balancer.order(client)
         };
+        let path = {
+            let (faults, service) = (self.faults.clone(), service.clone());
+            move |client| faults.path(client, Some(&service))
+        };
         let serving = forward::serve(
             listener,
             self.dialer.clone(),
             order,
+            path,
             stop.clone(),
             self.cut.clone(),
             self.tasks.clone(),

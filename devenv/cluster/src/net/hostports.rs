@@ -80,10 +80,10 @@ impl HostPorts {
         }
     }
 
-    fn open(&self, (port, protocol): Place) -> io::Result<Front> {
+    fn open(&self, (port, protocol): Place, service: &Key) -> io::Result<Front> {
         let at = SocketAddrV4::new(self.address, port);
         match protocol {
-            Protocol::Tcp => self.carrier.tcp(listen(at)?),
+            Protocol::Tcp => self.carrier.tcp(listen(at)?, service),
             Protocol::Udp => {
                 let socket = std::net::UdpSocket::bind(at)?;
                 socket.set_nonblocking(true)?;
@@ -137,7 +137,7 @@ impl HostPorts {
             if fronts.contains_key(place) {
                 continue;
             }
-            match self.open(*place) {
+            match self.open(*place, key) {
                 Ok(front) => drop(fronts.insert(*place, front)),
                 Err(error) => drop(failed.insert(*place, error)),
             }

@@ -8,6 +8,7 @@
 //! SIGKILL, and its object is removed last.
 
 mod ending;
+mod fault;
 mod probing;
 mod slot;
 mod start;
@@ -42,8 +43,10 @@ use crate::controllers::events::{EventType, Recorder};
 use crate::controllers::node;
 use crate::image::ImageTable;
 use crate::kinds;
+use crate::net::fault::Faults;
 use crate::net::routed::Routed;
 use crate::store::{Object, Store, StoreError};
+use fault::Imposed;
 use slot::{Phase, Slot};
 use stopping::{HookDone, LEAST_GRACE};
 
@@ -69,6 +72,8 @@ pub struct Shared {
     pub prober: Arc<dyn Prober>,
     /// Where events go.
     pub recorder: Recorder,
+    /// What is to go wrong between pods and Services.
+    pub faults: Faults,
     /// Where output goes.
     pub logs: LogStore,
     /// Which processes run.
@@ -133,6 +138,8 @@ pub struct Instance {
     sandbox_retry: Option<(Instant, Duration)>,
     /// Volumes whose objects are immutable.
     fixed: Fixed,
+    /// The faults that it has now.
+    imposed: Imposed,
     /// Whether the object is to be removed at the end.
     remove: bool,
     published: Value,
@@ -209,6 +216,7 @@ impl Instance {
             ip: None,
             sandbox_retry: None,
             fixed: Fixed::new(),
+            imposed: Imposed::default(),
             remove: false,
             published,
             taken: Timestamp::now(),
@@ -226,6 +234,7 @@ impl Instance {
         self.look_at_object();
         loop {
             self.advance().await;
+            self.impose().await;
             self.publish();
             if matches!(self.life, Life::Over) {
                 break;

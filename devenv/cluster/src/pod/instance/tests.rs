@@ -1,6 +1,7 @@
 //! Pods on the fake runtime and paused time, through the kubelet.
 
 mod endings;
+mod faults;
 mod limits;
 
 use std::collections::HashSet;
@@ -20,6 +21,7 @@ struct Rig {
     runtime: Arc<FakeRuntime>,
     prober: Arc<FakeProber>,
     routed: Routed,
+    faults: Faults,
     images: ImageTable,
     command_tx: mpsc::Sender<Command>,
     stop: CancellationToken,
@@ -32,6 +34,7 @@ fn rig() -> Rig {
     let prober = Arc::new(FakeProber::default());
     let dir = tempfile::tempdir().expect("a folder");
     let (routed, images, stop) = (Routed::new(), ImageTable::new(), CancellationToken::new());
+    let faults = Faults::default();
     images.set(
         "web",
         RunSpec {
@@ -46,6 +49,7 @@ fn rig() -> Rig {
         images: images.clone(),
         prober: prober.clone(),
         recorder: Recorder::new(store.clone()),
+        faults: faults.clone(),
         logs: LogStore::new(dir.path().join("logs"), store.clone()).expect("made"),
         pids: Pids::default(),
         ips: IpPool::default(),
@@ -62,6 +66,7 @@ fn rig() -> Rig {
         runtime,
         prober,
         routed,
+        faults,
         images,
         command_tx,
         stop,

@@ -1,0 +1,79 @@
+//! The annotation `devenv.dev/fault`.
+
+use super::*;
+use crate::controllers::runtime::Key;
+use crate::pod::instance::fault::ANNOTATION;
+
+const LONG: Duration = Duration::from_secs(3600);
+
+impl Rig {
+    fn annotate(&self, name: &str, fault: Option<&str>) {
+        let annotated = self.store.update(&kinds::POD, "default", name, |pod| {
+            pod["metadata"]["annotations"] = match fault {
+                Some(text) => json!({ANNOTATION: text}),
+                None => json!({}),
+            };
+            Ok(())
+        });
+        annotated.expect("annotated");
+    }
+
+    async fn until_signalled(&self, signal: i32) {
+        let line = format!("signal {signal} c");
+        while !self.runtime.log().iter().any(|(_, l)| *l == line) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_stopped_and_goes_on() {
+    let rig = rig();
+    rig.pod("web", json!({}));
+    rig.until_ready("web").await;
+    rig.annotate("web", Some(r#"[{"kind":"pause"}]"#));
+    rig.until_signalled(19).await;
+    rig.annotate("web", None);
+    rig.until_signalled(18).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_is_of_the_pod_and_goes_with_it() {
+    let rig = rig();
+    rig.pod("web", json!({}));
+    rig.until_ready("web").await;
+    let ip = rig.store.get(&kinds::POD, "default", "web").expect("there");
+    let ip: Ipv4Addr = ip.value()["status"]["podIP"]
+        .as_str()
+        .and_then(|ip| ip.parse().ok())
+        .expect("an address");
+    let key = Key::new("default", "db");
+    rig.annotate("web", Some(r#"[{"kind":"cut","service":"db"}]"#));
+    while tokio::time::timeout(LONG, rig.faults.path(ip, Some(&key)).open())
+        .await
+        .is_ok()
+    {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let other = Key::new("default", "other");
+    rig.faults.path(ip, Some(&other)).open().await;
+    let opened = tokio::spawn(rig.faults.path(ip, Some(&key)).open());
+    rig.store
+        .delete(&kinds::POD, "default", "web")
+        .expect("deleted");
+    tokio::time::timeout(LONG, opened)
+        .await
+        .expect("lifted")
+        .expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_said() {
+    let rig = rig();
+    rig.pod("web", json!({}));
+    rig.until_ready("web").await;
+    rig.annotate("web", Some("melt"));
+    while rig.events("InvalidAnnotation").is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
