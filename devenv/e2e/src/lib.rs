@@ -5,3 +5,4 @@
 
 pub mod environment;
 pub mod outcome;
+pub mod report;
