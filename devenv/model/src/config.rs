@@ -27,6 +27,7 @@ pub(crate) struct Config {
     pub image: BTreeMap<String, RawImage>,
     pub cloudrun: CloudRun,
     pub ingress: IngressConfig,
+    pub gate: GateConfig,
     #[serde(rename = "profile")]
     _profile: BTreeMap<String, Overlay>,
 }
@@ -46,6 +47,8 @@ struct Overlay {
     _cloudrun: CloudRun,
     #[serde(rename = "ingress")]
     _ingress: IngressConfig,
+    #[serde(rename = "gate")]
+    _gate: GateConfig,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -120,6 +123,15 @@ impl Default for IngressConfig {
     fn default() -> Self {
         Self { http_port: 8080 }
     }
+}
+
+/// `[gate]`: what a verdict must be like to count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct GateConfig {
+    /// Public keys in the form `devenv-ed25519:BASE64`: only what one of them signed
+    /// counts. Nothing: any valid signature does.
+    pub trusted_keys: Option<Vec<String>>,
 }
 
 /// A configuration and the tree it came from, which knows where everything stands.
@@ -220,6 +232,7 @@ fn misplaced(path: &Path) -> Option<String> {
         | "migrations" => "cloudsql",
         "services" => "cloudrun",
         "http_port" => "ingress",
+        "trusted_keys" => "gate",
         "source" | "dockerfile" | "watch" | "ignore" | "install" | "python" | "build" | "run"
         | "debug" | "reload" | "workdir" | "image_workdir" | "env" => "image.NAME",
         "images" => return Some("each image has a section of its own: [image.NAME]".into()),

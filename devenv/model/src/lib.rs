@@ -25,6 +25,7 @@ mod kinds;
 pub mod knative;
 mod kustomize;
 mod load;
+mod made;
 mod manifests;
 mod names;
 mod node;
@@ -37,8 +38,9 @@ mod topology;
 mod validate;
 mod yaml;
 
-pub use config::{CloudSqlEngine, Command, IngressConfig, Reload};
+pub use config::{CloudSqlEngine, Command, GateConfig, IngressConfig, Reload};
 pub use load::{Invalid, LoadOptions, Loaded};
+pub use made::MADE;
 pub use problem::{Place, Problem, Severity};
 pub use source::{Origin, SourceFile};
 pub use topology::{

@@ -132,6 +132,7 @@ fn load(reading: &mut Reading, options: &LoadOptions) -> Option<Topology> {
         images,
         cloud_sql,
         ingress: located.config.ingress.clone(),
+        gate: located.config.gate.clone(),
         config_path,
         profile: options.profile.clone(),
         inputs: Vec::new(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::config::{CloudSqlEngine, Command, IngressConfig, Reload};
+use crate::config::{CloudSqlEngine, Command, GateConfig, IngressConfig, Reload};
 use crate::image;
 use crate::kinds::Kind;
 use crate::node::{Node, Path};
@@ -24,6 +24,7 @@ pub struct Topology {
     pub(crate) images: BTreeMap<String, ImageSource>,
     pub(crate) cloud_sql: Option<CloudSql>,
     pub(crate) ingress: IngressConfig,
+    pub(crate) gate: GateConfig,
     pub(crate) config_path: PathBuf,
     pub(crate) profile: Option<String>,
     pub(crate) inputs: Vec<PathBuf>,
@@ -318,6 +319,11 @@ impl Topology {
     /// The host side of the Ingress.
     pub fn ingress(&self) -> &IngressConfig {
         &self.ingress
+    }
+
+    /// What a verdict must be like to count.
+    pub fn gate(&self) -> &GateConfig {
+        &self.gate
     }
 
     /// Absolute path of `devenv.toml`.

@@ -2,10 +2,15 @@
 
 use std::net::Ipv4Addr;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+
 use super::{Command, Located, RawCloudSql, RawImage, Step};
 use crate::names::NameRule;
 use crate::node::shortened;
 use crate::problem::Draft;
+
+/// What public keys begin with.
+const PUBLIC_KEY_PREFIX: &str = "devenv-ed25519:";
 
 /// Checks what needs no file system and no manifests.
 pub(crate) fn check_values(located: &Located, problems: &mut Vec<Draft>) {
@@ -36,6 +41,25 @@ pub(crate) fn check_values(located: &Located, problems: &mut Vec<Draft>) {
     }
     if let Some(sql) = &config.cloudsql {
         check_cloud_sql(located, sql, problems);
+    }
+    for (i, key) in config.gate.trusted_keys.iter().flatten().enumerate() {
+        let bytes = key
+            .strip_prefix(PUBLIC_KEY_PREFIX)
+            .and_then(|text| BASE64_STANDARD.decode(text).ok());
+        if bytes.is_none_or(|bytes| bytes.len() != 32) {
+            problems.push(
+                Draft::error(
+                    "config::illegal-value",
+                    located.item_span(&["gate", "trusted_keys"], i),
+                    format!(
+                        "`gate.trusted_keys[{i}]` is no public key: {}",
+                        shortened(key)
+                    ),
+                )
+                .expected(format!("{PUBLIC_KEY_PREFIX} and 32 bytes in base64"))
+                .help("`devenv verdict --key` prints your own"),
+            );
+        }
     }
 }
 
