@@ -1,8 +1,19 @@
 //! End-to-end suites: their format, their steps, the runner, and the reports. It knows
 //! an environment by its addresses and its Kubernetes API, and nothing of how it was
 //! brought up, so that the same suites run against every target.
+//!
+//! A file becomes a [`suite`]; its variables ([`vars`]) are put into a [`step`] just
+//! before that runs; what comes of it is an answer ([`capture`]) that is held against
+//! what was expected ([`expect`], [`matcher`]).
 #![warn(missing_docs)]
 
+pub mod capture;
 pub mod environment;
+pub mod expect;
+pub mod matcher;
 pub mod outcome;
+pub mod redact;
 pub mod report;
+pub mod step;
+pub mod suite;
+pub mod vars;

@@ -19,6 +19,7 @@
 mod config;
 mod de;
 mod dockerfile;
+pub mod document;
 mod image;
 mod infer;
 mod kinds;
