@@ -187,7 +187,7 @@ impl Inventory {
                 add(Kind::Ipc, identity, format!("made by process {creator}"));
             }
         }
-        for file in leftovers::run_files(&scope.project.join(".devenv/run")) {
+        for file in leftovers::run_files(&scope.project.join(".devenv")) {
             add(Kind::RunFile, file, String::new());
         }
         for file in leftovers::temporary_files(&scope.project) {

@@ -92,6 +92,12 @@ pub enum CliError {
     /// `up` was interrupted.
     #[error("stopped, since it was interrupted")]
     Interrupted(Asked),
+    /// Runs whose folders lie in the one that is to go.
+    #[error("end-to-end runs of this project are up: {}", .0.join(", "))]
+    Runs(Vec<String>),
+    /// There is no such run.
+    #[error("there is no run {0} of this project")]
+    NoRun(String),
     /// Another `up` is at work.
     #[error("another `devenv up` (pid {0}) is bringing this project up or down at this moment")]
     Busy(u32),
@@ -113,7 +119,7 @@ impl CliError {
     /// The exit code that goes with it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoProject(_) | Self::Directory { .. } => exit::USAGE,
+            Self::NoProject(_) | Self::Directory { .. } | Self::NoRun(_) => exit::USAGE,
             Self::Missing(_) | Self::NotUp | Self::Between(_) => exit::MISSING,
             Self::Traffic(e) => match e {
                 TrafficError::Unreachable { .. } | TrafficError::Resolve { .. } => exit::MISSING,
@@ -142,6 +148,13 @@ impl CliError {
             Self::NoProject(_) => {
                 "go to a project's folder, or name it: devenv -C DIR …".to_owned()
             }
+            Self::Runs(runs) => match runs.first() {
+                Some(run) => {
+                    format!("devenv down --run {run} ends one; the running ones end by themselves")
+                }
+                None => return None,
+            },
+            Self::NoRun(_) => "devenv test e2e --keep makes one and prints its id".to_owned(),
             Self::Missing(checks) => {
                 let packages = |c: &Check| matches!(c.fix, Some(Fix::Packages(_)));
                 if checks.iter().any(packages) {

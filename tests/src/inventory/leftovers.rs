@@ -5,10 +5,18 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-/// Everything under a project's `.devenv/run`, by path.
-pub fn run_files(run: &Path) -> Vec<String> {
+/// Everything that only something running needs, by path: a project's `.devenv/run`, and
+/// the folders of its end-to-end runs.
+pub fn run_files(state: &Path) -> Vec<String> {
     let mut found = Vec::new();
-    walk(run, &mut found);
+    walk(&state.join("run"), &mut found);
+    let runs = fs::read_dir(state.join("runs"));
+    for run in runs.into_iter().flatten().flatten() {
+        if run.path().is_dir() {
+            walk(&run.path(), &mut found);
+            found.push(run.path().display().to_string());
+        }
+    }
     found
 }
 

@@ -29,6 +29,15 @@ pub struct DownArgs {
 pub async fn down(args: DownArgs, context: &Context) -> Result<ExitCode, CliError> {
     let project = context.project()?;
     let start = Instant::now();
+    if args.volumes && context.run.is_none() {
+        let runs = project.state.runs();
+        let runs: Vec<&str> = runs.iter().filter_map(StateDir::run_id).collect();
+        if !runs.is_empty() {
+            return Err(CliError::Runs(
+                runs.iter().map(ToString::to_string).collect(),
+            ));
+        }
+    }
     let was_up = stop(&project.state).await?;
     // Of a run nothing stays.
     project.state.end_run()?;

@@ -70,6 +70,9 @@ pub async fn up(args: UpArgs, context: &Context) -> Result<ExitCode, CliError> {
     if let Some(holder) = project.state.holder() {
         return already_up(&args, context, &project, holder.pid).await;
     }
+    if let Some(run) = &context.run {
+        return Err(CliError::NoRun(run.clone()));
+    }
     ensure_installed(&topology, args.yes).await?;
     let mut progress = Progress::new(context.format);
     let done = if args.detach {
@@ -108,7 +111,7 @@ async fn already_up(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ensure_installed(topology: &Topology, yes: bool) -> Result<(), CliError> {
+pub async fn ensure_installed(topology: &Topology, yes: bool) -> Result<(), CliError> {
     let needs = needs(topology);
     let found = doctor::missing(&needs);
     if found.is_empty() {

@@ -35,6 +35,8 @@ enum What {
     Database,
     /// The Kubernetes API
     Kubernetes,
+    /// The file that leads kubectl to it
+    Kubeconfig,
 }
 
 pub async fn url(args: UrlArgs, context: &Context) -> Result<ExitCode, CliError> {
@@ -62,6 +64,7 @@ pub async fn url(args: UrlArgs, context: &Context) -> Result<ExitCode, CliError>
         What::Address => endpoints.ingress_also.first().cloned(),
         What::Frontend => endpoints.cloud_run.values().next().cloned(),
         What::Kubernetes => Some(endpoints.kubernetes.clone()),
+        What::Kubeconfig => Some(endpoints.kubeconfig.display().to_string()),
         What::Database => Some(database(&project, context, &endpoints).await?),
     };
     let Some(url) = url else {
