@@ -14,6 +14,7 @@ pub mod matcher;
 pub mod outcome;
 pub mod redact;
 pub mod report;
+pub mod socketio;
 pub mod step;
 pub mod suite;
 pub mod vars;
