@@ -30,6 +30,29 @@ pub struct Environment {
     pub exact_split: bool,
     /// Whether its runtime honours `devenv.dev/fault` annotations.
     pub faults: bool,
+    /// Namespace and name of the Deployment that is the database, where stopping it is
+    /// scaling that to 0: with the local target `devenv-system` and `cloudsql`.
+    pub database_workload: Option<(String, String)>,
+}
+
+impl Environment {
+    /// One of which nothing is known but its API.
+    pub fn at(client: kube::Client) -> Self {
+        Self {
+            name: String::new(),
+            target: String::new(),
+            profile: None,
+            namespace: "default".into(),
+            ingress: None,
+            cloud_run: BTreeMap::new(),
+            database: None,
+            kubeconfig: PathBuf::new(),
+            client,
+            exact_split: false,
+            faults: false,
+            database_workload: None,
+        }
+    }
 }
 
 impl std::fmt::Debug for Environment {
@@ -45,7 +68,8 @@ impl std::fmt::Debug for Environment {
 /// it may run beside others.
 #[async_trait]
 pub trait Provider: Send + Sync {
-    /// A fresh environment, ready.
+    /// A fresh environment, ready. A cancelled run drops the future: what was made until
+    /// then must end with it.
     ///
     /// # Errors
     /// Why there is none, for people.

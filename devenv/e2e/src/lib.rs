@@ -4,7 +4,8 @@
 //!
 //! A file becomes a [`suite`]; its variables ([`vars`]) are put into a [`step`] just
 //! before that runs; what comes of it is an answer ([`capture`]) that is held against
-//! what was expected ([`expect`], [`matcher`]).
+//! what was expected ([`expect`], [`matcher`]). [`plan`] says which tests run, [`run`] runs
+//! them, [`outcome`] is what came of it, and [`report`] shows that.
 #![warn(missing_docs)]
 
 pub mod capture;
@@ -12,9 +13,11 @@ pub mod environment;
 pub mod expect;
 pub mod matcher;
 pub mod outcome;
+pub mod plan;
 pub mod redact;
 pub mod report;
 pub mod socketio;
+pub mod run;
 pub mod step;
 pub mod suite;
 pub mod vars;

@@ -117,9 +117,22 @@ fn what_makes_no_sense_is_refused_with_what_would() {
                 bad.expected.unwrap_or_default(),
                 bad.help.unwrap_or_default()
             )
+            .trim_end()
+            .to_owned()
         })
         .collect();
-    insta::assert_snapshot!(said.join("\n"), @"");
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    [0].approx: "approx" is {"of":1} | two numbers: { of = 0.5, by = 0.05 } |
+    [0].exists: "exists" is "yes" | true or false |
+    .x.gt: "gt" is null | a number, or text to compare with |
+    .in: "in" is 1 | a list of values |
+    [0].length: "length" is [1] | a number or a matcher for one |
+    [0].matches: "(" is no regular expression: unclosed group |  |
+    [0].foo: "foo" stands among operators and is none | one of eq, ne, in, not_in, gt, ge, lt, le, matches, contains, length, type, exists, approx, all, any |
+    [0].contians: "contians" is no operator of a matcher | one of eq, ne, in, not_in, gt, ge, lt, le, matches, contains, length, type, exists, approx, all, any | did you mean "contains"? To expect a table with this key, write { eq = { contians = … } }
+    [1].not-in: "not-in" is no operator of a matcher | one of eq, ne, in, not_in, gt, ge, lt, le, matches, contains, length, type, exists, approx, all, any | did you mean "not_in"? To expect a table with this key, write { eq = { not-in = … } }
+    .x.type: "type" is "text" | one of string, number, integer, boolean, array, object, null |
+    "#);
 }
 
 #[rstest]

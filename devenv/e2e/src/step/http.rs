@@ -1,6 +1,6 @@
 //! One HTTP request.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
 
 use reqwest::{
     Client, Method, Response,
@@ -9,7 +9,7 @@ use reqwest::{
 };
 use serde_json::Value;
 
-use super::{Context, StepResult, beside};
+use super::{Context, StepResult};
 use crate::{
     capture::Answer,
     matcher::shortened,
@@ -31,7 +31,7 @@ pub(super) fn client(redirects: bool) -> Result<Client, reqwest::Error> {
 
 /// Sends the request and reads the whole answer.
 pub async fn run(spec: &HttpSpec, context: &mut Context) -> StepResult {
-    let body = match body(spec, context).await {
+    let body = match body(spec, &context.folder).await {
         Ok(body) => body,
         Err(failed) => return *failed,
     };
@@ -85,7 +85,7 @@ pub(super) enum Body {
     Bytes(Vec<u8>),
 }
 
-async fn body(spec: &HttpSpec, context: &Context) -> Result<Body, Box<StepResult>> {
+async fn body(spec: &HttpSpec, folder: &Path) -> Result<Body, Box<StepResult>> {
     if let Some(json) = &spec.json {
         return Ok(Body::Json(json.clone()));
     }
@@ -95,7 +95,7 @@ async fn body(spec: &HttpSpec, context: &Context) -> Result<Body, Box<StepResult
     let Some(file) = &spec.body_file else {
         return Ok(Body::None);
     };
-    let path = beside(context, file.as_str());
+    let path = folder.join(file.as_str());
     tokio::fs::read(&path).await.map(Body::Bytes).map_err(|e| {
         Box::new(StepResult::failed(
             "body_file",

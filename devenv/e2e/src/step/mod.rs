@@ -13,11 +13,7 @@ mod program;
 mod sessions;
 mod socketio;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use tokio::time::Instant;
 
@@ -320,9 +316,4 @@ pub fn file_safe(text: &str) -> String {
         .collect();
     let safe = safe.trim_matches(['-', '.']).to_owned();
     if safe.is_empty() { "x".into() } else { safe }
-}
-
-/// A path that a step names, relative to the suite's folder.
-fn beside(context: &Context, file: &str) -> PathBuf {
-    Path::new(&context.folder).join(file)
 }
