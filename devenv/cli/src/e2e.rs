@@ -1,3 +1,5 @@
-//! What end-to-end runs need of this program: systems to run against.
+//! What end-to-end runs need of this program: systems to run against, and looks at the
+//! tree that is tested.
 
 pub mod environments;
+pub mod tree;

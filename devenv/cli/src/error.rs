@@ -98,6 +98,41 @@ pub enum CliError {
     /// There is no such run.
     #[error("there is no run {0} of this project")]
     NoRun(String),
+    /// Nothing to test.
+    #[error("there are no suites in {}", .0.display())]
+    NoSuites(std::path::PathBuf),
+    /// There is no such suite.
+    #[error("there is no suite {name}; there are {}", known.join(", "))]
+    NoSuite {
+        /// As given.
+        name: String,
+        /// The project's.
+        known: Vec<String>,
+    },
+    /// Suites can't be looked for.
+    #[error(transparent)]
+    Suites(#[from] devenv_e2e::suite::FindError),
+    /// Suites can't be run.
+    #[error(transparent)]
+    RunSuites(#[from] devenv_e2e::run::RunError),
+    /// Reports can't be written.
+    #[error(transparent)]
+    TestReport(#[from] devenv_e2e::report::ReportError),
+    /// The tree can't be looked at.
+    #[error(transparent)]
+    Coverage(#[from] devenv_verdict::CoverageError),
+    /// There is no verdict.
+    #[error(transparent)]
+    Verdict(#[from] devenv_verdict::VerdictError),
+    /// The signing key.
+    #[error(transparent)]
+    Key(#[from] devenv_verdict::KeyError),
+    /// The verdicts.
+    #[error(transparent)]
+    Verdicts(#[from] devenv_verdict::StoreError),
+    /// An argument.
+    #[error("{0}")]
+    Usage(String),
     /// Another `up` is at work.
     #[error("another `devenv up` (pid {0}) is bringing this project up or down at this moment")]
     Busy(u32),
@@ -119,7 +154,12 @@ impl CliError {
     /// The exit code that goes with it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoProject(_) | Self::Directory { .. } | Self::NoRun(_) => exit::USAGE,
+            Self::NoProject(_)
+            | Self::Directory { .. }
+            | Self::NoRun(_)
+            | Self::NoSuites(_)
+            | Self::NoSuite { .. }
+            | Self::Usage(_) => exit::USAGE,
             Self::Missing(_) | Self::NotUp | Self::Between(_) => exit::MISSING,
             Self::Traffic(e) => match e {
                 TrafficError::Unreachable { .. } | TrafficError::Resolve { .. } => exit::MISSING,

@@ -9,9 +9,11 @@ mod reload;
 mod reloads;
 mod status;
 mod supervise;
+mod test;
 mod traffic;
 mod up;
 mod url;
+mod verdict;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -68,6 +70,10 @@ pub enum Command {
     Reloads(reloads::ReloadsArgs),
     /// Run a service under its language's debugger
     Debug(debug::DebugArgs),
+    /// Prove the system: run its suites and say what came of it
+    Test(test::TestArgs),
+    /// Say whether a verdict applies to exactly this tree, and why not
+    Verdict(verdict::VerdictArgs),
     /// Print the address of something
     Url(url::UrlArgs),
     /// Send telemetry of this machine to the Ingress and report what came of it
@@ -83,7 +89,7 @@ impl Command {
     /// Whether it holds the system itself or makes load, and so wants more than one
     /// thread.
     pub fn is_long_running(&self) -> bool {
-        matches!(self, Self::Supervise(_) | Self::Traffic(_))
+        matches!(self, Self::Supervise(_) | Self::Traffic(_) | Self::Test(_))
             || matches!(self, Self::Up(a) if !a.detach)
     }
 
@@ -97,6 +103,8 @@ impl Command {
             Self::Reload(a) => reload::reload(a, context).await,
             Self::Reloads(a) => reloads::reloads(a, context).await,
             Self::Debug(a) => debug::debug(a, context).await,
+            Self::Test(a) => test::test(a, context).await,
+            Self::Verdict(a) => verdict::verdict(a, context).await,
             Self::Url(a) => url::url(a, context).await,
             Self::Traffic(a) => traffic::traffic(a, context).await,
             Self::Doctor(a) => doctor::doctor(a, context).await,

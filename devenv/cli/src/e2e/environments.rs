@@ -19,7 +19,7 @@ use devenv_engine::{
     event::{Event, Report},
     state::{RunGuard, StateDir},
 };
-use devenv_platform::Endpoints;
+use devenv_platform::{Endpoints, cloudsql::NAMESPACE};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
@@ -61,8 +61,6 @@ pub struct Fresh {
     state: StateDir,
     made: AtomicU32,
     running: Mutex<HashMap<String, Held>>,
-    /// What is said of the database of the first.
-    endpoints: Mutex<Option<Endpoints>>,
 }
 
 /// A running system.
@@ -82,14 +80,7 @@ impl Fresh {
             state: project.state.clone(),
             made: AtomicU32::new(0),
             running: Mutex::default(),
-            endpoints: Mutex::default(),
         }
-    }
-
-    /// Where the first system was, once it was ready.
-    pub fn endpoints(&self) -> Option<Endpoints> {
-        let endpoints = self.endpoints.lock();
-        endpoints.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The systems that are left up, by their names.
@@ -169,11 +160,6 @@ impl Fresh {
         let environment = environment(name, &endpoints, self.how.profile.clone()).await?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.insert(name.to_owned(), Held { supervisor, guard });
-        let mut first = self
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(endpoints);
         Ok(environment)
     }
 }
@@ -265,6 +251,10 @@ async fn environment(
         client,
         exact_split: true,
         faults: true,
+        database_workload: endpoints
+            .database
+            .as_ref()
+            .map(|_| (NAMESPACE.to_owned(), "cloudsql".to_owned())),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The only place that prints. Results go to stdout, talk to stderr.
 
 mod debug;
+mod e2e;
 mod output;
 mod problem;
 mod progress;
@@ -20,6 +21,9 @@ use serde::Serialize;
 
 use crate::error::CliError;
 pub use debug::{debug_off, debugging};
+pub use e2e::{
+    Run, github, kept, no_verdict, no_verdict_of_attached, reports, tests, verdict, verification,
+};
 use output::{errln, outln};
 pub use output::{gone, lost};
 pub use progress::Progress;

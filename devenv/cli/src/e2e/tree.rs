@@ -1,0 +1,81 @@
+//! Looks at the tree that a run tests, for its verdict.
+
+use std::path::Path;
+
+use devenv_e2e::outcome::RunReport;
+use devenv_model::{LoadOptions, Topology};
+use devenv_platform::cloudsql::Engine;
+use devenv_verdict::{Look, SigningKey, Store, Tree, Verdict};
+
+use crate::{error::CliError, project::Project};
+
+/// Looks at everything that a verdict covers, as it is now.
+pub async fn look(project: &Project, load: &LoadOptions, target: &str) -> Result<Tree, CliError> {
+    let (root, load, target) = (project.root.clone(), load.clone(), target.to_owned());
+    blocking(move || {
+        let topology = loaded(&root, &load)?;
+        let database = topology
+            .cloud_sql()
+            .map(|_| Engine::find())
+            .transpose()
+            .map_err(|e| CliError::Check(e.to_string()))?
+            .map(|engine| format!("{} {}", engine.flavour, engine.version));
+        let mut look = Look::new(&topology, &target);
+        look.database = database.as_deref();
+        Ok(look.take()?)
+    })
+    .await
+}
+
+/// Signs and keeps the verdict on a run; returns what became of it, in words.
+pub async fn judge(
+    project: &Project,
+    before: Tree,
+    after: Tree,
+    report: RunReport,
+    partial: Option<String>,
+) -> Result<String, CliError> {
+    let (root, state) = (project.root.clone(), project.state.base().to_owned());
+    blocking(move || {
+        let devenv = env!("CARGO_PKG_VERSION");
+        let verdict = Verdict::of_run(&before, &after, &report, partial.as_deref(), devenv)?;
+        let key = SigningKey::of_user(&root)?;
+        Ok(match Store::in_state(&state).save(&verdict, &key)? {
+            devenv_verdict::Saved::Written(path) => {
+                let what = if verdict.passes {
+                    "passes"
+                } else {
+                    "does not pass"
+                };
+                format!("{} {what}: {}", verdict.coverage.tree, path.display())
+            }
+            devenv_verdict::Saved::Kept(path) => {
+                format!("the one on the whole stays: {}", path.display())
+            }
+        })
+    })
+    .await
+}
+
+/// The topology without a word about its warnings, which were shown before.
+pub fn loaded(root: &Path, load: &LoadOptions) -> Result<Topology, CliError> {
+    let loaded = Topology::load(root, load);
+    match loaded.topology {
+        Some(topology) => Ok(topology),
+        None => {
+            let mut problems = loaded.problems;
+            problems.retain(devenv_model::Problem::is_error);
+            Err(CliError::Problems(problems))
+        }
+    }
+}
+
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+) -> Result<T, CliError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // Only when devenv ends.
+        Err(e) => Err(CliError::Check(e.to_string())),
+    }
+}
