@@ -64,3 +64,6 @@ pub use toolchain::{Installed, Programs};
 pub use tree::{Look, NO_PROFILE, SUITES, Tree};
 pub use verdict::{Level, SCHEMA, SuiteOutcome, TestOutcome, Verdict, VerdictError};
 pub use verify::{Found, Policy, Reason, Verification, verify};
+
+#[cfg(test)]
+mod tests;
