@@ -9,6 +9,7 @@
 mod binomial;
 mod browser;
 mod exec;
+pub mod fault;
 mod http;
 mod hurl;
 mod kubectl;
@@ -189,10 +190,8 @@ async fn act(
             context.vars.fill(spec)?;
             split::run(spec, expect, context).await
         }
-        Action::Load(_) | Action::Fault(_) => StepResult::missing(format!(
-            "this build of devenv can't run {} steps",
-            action.kind()
-        )),
+        Action::Fault(spec) => fault::run(&context.vars.fill(spec)?, context).await,
+        Action::Load(_) => StepResult::missing("this build of devenv can't run load steps"),
     })
 }
 

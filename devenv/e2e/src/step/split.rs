@@ -193,7 +193,7 @@ fn whole(shares: &BTreeMap<String, f64>) -> f64 {
         .find(|n| {
             shares
                 .values()
-                .all(|share| (share * n - (share * n).round()).abs() < 1e-6)
+                .all(|share| (share * n - (share * n).round()).abs() < 1e-5)
         })
         .unwrap_or(f64::from(MOST))
 }

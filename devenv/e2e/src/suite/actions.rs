@@ -355,7 +355,7 @@ impl Check<'_> {
                 continue;
             }
             let kinds: &[&str] = if key.ends_with(".to") {
-                &["deployment", "statefulset", "daemonset", "service"]
+                &["service"]
             } else {
                 &["deployment", "statefulset", "daemonset"]
             };

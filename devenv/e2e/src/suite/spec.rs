@@ -240,7 +240,7 @@ pub struct FaultSpec {
 pub struct BetweenSpec {
     /// The workload that connects: `deployment/NAME`.
     pub from: Text,
-    /// Whom it connects to: `service/NAME` or `deployment/NAME`.
+    /// Whom it connects to: `service/NAME`.
     pub to: Text,
 }
 
@@ -250,7 +250,7 @@ pub struct BetweenSpec {
 pub struct DelaySpec {
     /// The workload that connects: `deployment/NAME`.
     pub from: Text,
-    /// Whom it connects to: `service/NAME` or `deployment/NAME`.
+    /// Whom it connects to: `service/NAME`.
     pub to: Text,
     /// How much later each packet arrives.
     pub by: Time,

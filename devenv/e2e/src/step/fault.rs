@@ -1,0 +1,485 @@
+//! Disturbances: a pod deleted through the API, others by an annotation that the local
+//! runtimes honour, the database stopped. All of them end with the test.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use k8s_openapi::{
+    api::{
+        apps::v1::{DaemonSet, Deployment, StatefulSet},
+        core::v1::Pod,
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+    core::Selector,
+    runtime::wait::await_condition,
+};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Context, Session, StepResult, http::chain};
+use crate::{
+    capture::Answer,
+    suite::spec::{DelaySpec, FaultSpec},
+};
+
+/// The annotation of a pod: a JSON array of [`PodFault`]s.
+pub const ANNOTATION: &str = "devenv.dev/fault";
+const SESSION: &str = "faults";
+/// What lasts only for the step.
+const UNNAMED: &str = "";
+
+/// What a pod suffers while its annotation says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum PodFault {
+    /// Its processes are stopped.
+    Pause,
+    /// Nothing gets through between it and a Service.
+    Cut {
+        /// Its name in the pod's namespace.
+        service: String,
+    },
+    /// What it sends to a Service takes longer.
+    Delay {
+        /// Its name in the pod's namespace.
+        service: String,
+        /// By so many milliseconds.
+        millis: u64,
+    },
+}
+
+type Failure = Box<StepResult>;
+
+/// Imposes or lifts a fault.
+pub async fn run(spec: &FaultSpec, context: &mut Context) -> StepResult {
+    match act(spec, context).await {
+        Ok(seen) => StepResult {
+            seen: Some(seen.clone()),
+            answer: Answer {
+                body: Some(seen),
+                ..Answer::default()
+            },
+            ..StepResult::default()
+        },
+        Err(failure) => *failure,
+    }
+}
+
+async fn act(spec: &FaultSpec, context: &mut Context) -> Result<String, Failure> {
+    let environment = context.environment.clone();
+    let (client, namespace) = (&environment.client, environment.namespace.as_str());
+    if let Some(workload) = &spec.delete_pod {
+        return delete_pod(client, namespace, workload.as_str()).await;
+    }
+    if context.sessions.get::<Faults>(SESSION).is_none() {
+        let faults = Faults::new(client.clone(), namespace.to_owned());
+        context.sessions.insert(SESSION, faults);
+    }
+    let Some(faults) = context.sessions.get::<Faults>(SESSION) else {
+        return Err(Box::new(StepResult::failed(
+            "faults",
+            "a place to keep them",
+            "none",
+        )));
+    };
+    if let Some(name) = &spec.lift {
+        if !faults.named.contains_key(name.as_str()) {
+            let known: Vec<&str> = faults.named.keys().map(String::as_str).collect();
+            let known = if known.is_empty() {
+                "none".into()
+            } else {
+                known.join(", ")
+            };
+            return Err(Box::new(StepResult::failed(
+                "lift",
+                format!("a fault named {name} in this test"),
+                known,
+            )));
+        }
+        faults.lift(name.as_str()).await.map_err(api)?;
+        return Ok(format!("{name} is lifted"));
+    }
+    let name = spec
+        .until
+        .as_ref()
+        .map_or(UNNAMED, |name| name.as_str())
+        .to_owned();
+    if spec.stop_database {
+        let Some((namespace, deployment)) = environment.database_workload.clone() else {
+            return Err(unsupported("stop the database", &environment.target));
+        };
+        faults
+            .stop_database(&name, namespace, deployment)
+            .await
+            .map_err(api)?;
+    } else {
+        if !environment.faults {
+            return Err(unsupported(
+                "pause pods or disturb their network",
+                &environment.target,
+            ));
+        }
+        let (workload, fault) = pod_fault(spec)?;
+        let pods = pods_of(client, namespace, &workload).await?;
+        if pods.is_empty() {
+            return Err(no_pod(&workload));
+        }
+        let names = pods.iter().map(ResourceExt::name_any).collect();
+        faults.impose(&name, names, fault).await.map_err(api)?;
+    }
+    if let Some(time) = spec.for_ {
+        tokio::time::sleep(time.0).await;
+        faults.lift(UNNAMED).await.map_err(api)?;
+        return Ok(format!("lasted {time}"));
+    }
+    Ok(format!("stays until {name} is lifted"))
+}
+
+/// The workload whose pods suffer, and what.
+fn pod_fault(spec: &FaultSpec) -> Result<(String, PodFault), Failure> {
+    let service = |to: &str| {
+        to.strip_prefix("service/")
+            .map(str::to_owned)
+            .ok_or_else(|| Box::new(StepResult::failed("to", "service/NAME", to)))
+    };
+    if let Some(workload) = &spec.pause {
+        return Ok((workload.0.clone(), PodFault::Pause));
+    }
+    if let Some(cut) = &spec.cut {
+        let service = service(cut.to.as_str())?;
+        return Ok((cut.from.0.clone(), PodFault::Cut { service }));
+    }
+    if let Some(DelaySpec { from, to, by }) = &spec.delay {
+        let service = service(to.as_str())?;
+        let millis = u64::try_from(by.0.as_millis()).unwrap_or(u64::MAX);
+        return Ok((from.0.clone(), PodFault::Delay { service, millis }));
+    }
+    Err(Box::new(StepResult::failed("fault", "one", "none")))
+}
+
+fn unsupported(what: &str, target: &str) -> Failure {
+    Box::new(StepResult::unsupported(format!(
+        "the target {target} can't {what}; the local one can"
+    )))
+}
+
+fn no_pod(workload: &str) -> Failure {
+    Box::new(StepResult::failed(
+        workload,
+        "at least one running pod",
+        "none",
+    ))
+}
+
+fn api(error: impl std::error::Error) -> Failure {
+    Box::new(StepResult::failed(
+        "Kubernetes API",
+        "an answer",
+        chain(&error),
+    ))
+}
+
+async fn delete_pod(client: &Client, namespace: &str, workload: &str) -> Result<String, Failure> {
+    let mut pods = pods_of(client, namespace, workload).await?;
+    pods.sort_by_key(|pod| (!is_ready(pod), pod.name_any()));
+    let Some(pod) = pods.first() else {
+        return Err(no_pod(workload));
+    };
+    let name = pod.name_any();
+    let all: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    all.delete(&name, &DeleteParams::default())
+        .await
+        .map_err(api)?;
+    Ok(format!("deleted {name}"))
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .iter()
+        .filter_map(|status| status.conditions.as_ref());
+    conditions
+        .flatten()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// A workload's pods that are not on their way out.
+async fn pods_of(client: &Client, namespace: &str, workload: &str) -> Result<Vec<Pod>, Failure> {
+    let unknown = || {
+        Box::new(StepResult::failed(
+            "workload",
+            "deployment/NAME, statefulset/NAME or daemonset/NAME",
+            workload,
+        ))
+    };
+    let (kind, name) = workload.split_once('/').ok_or_else(unknown)?;
+    let client = client.clone();
+    let selector: LabelSelector = match kind {
+        "deployment" => {
+            let workloads: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+            workloads
+                .get(name)
+                .await
+                .map_err(api)?
+                .spec
+                .map(|s| s.selector)
+        }
+        "statefulset" => {
+            let workloads: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
+            workloads
+                .get(name)
+                .await
+                .map_err(api)?
+                .spec
+                .map(|s| s.selector)
+        }
+        "daemonset" => {
+            let workloads: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+            workloads
+                .get(name)
+                .await
+                .map_err(api)?
+                .spec
+                .map(|s| s.selector)
+        }
+        _ => return Err(unknown()),
+    }
+    .unwrap_or_default();
+    let selector = Selector::try_from(selector).map_err(api)?;
+    let pods: Api<Pod> = Api::namespaced(client, namespace);
+    let list = pods
+        .list(&ListParams::default().labels_from(&selector))
+        .await
+        .map_err(api)?;
+    let stays = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
+    Ok(list.items.into_iter().filter(stays).collect())
+}
+
+/// What a test has imposed and not lifted yet.
+struct Faults {
+    client: Client,
+    namespace: String,
+    named: BTreeMap<String, Imposed>,
+}
+
+enum Imposed {
+    Pods(Vec<String>, PodFault),
+    /// No longer, once the annotations of these pods say so.
+    Lifting(Vec<String>),
+    Database {
+        namespace: String,
+        deployment: String,
+        replicas: i32,
+        /// The EndpointSlices of the application's namespace that led to it.
+        slices: Vec<String>,
+    },
+}
+
+impl Faults {
+    fn new(client: Client, namespace: String) -> Self {
+        Self {
+            client,
+            namespace,
+            named: BTreeMap::new(),
+        }
+    }
+
+    /// Noted before it is done, so that whatever happens it is undone.
+    async fn impose(&mut self, name: &str, pods: Vec<String>, fault: PodFault) -> kube::Result<()> {
+        self.lift(name).await?;
+        self.named
+            .insert(name.to_owned(), Imposed::Pods(pods.clone(), fault));
+        self.annotate(&pods).await
+    }
+
+    /// Makes the annotations of these pods say what is imposed on them.
+    async fn annotate(&self, pods: &[String]) -> kube::Result<()> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        for pod in pods {
+            let faults: Vec<&PodFault> = self
+                .named
+                .values()
+                .filter_map(|imposed| match imposed {
+                    Imposed::Pods(pods, fault) if pods.contains(pod) => Some(fault),
+                    _ => None,
+                })
+                .collect();
+            let value = (!faults.is_empty()).then(|| json!(faults).to_string());
+            let patch = json!({"metadata": {"annotations": {ANNOTATION: value}}});
+            match api
+                .patch(pod, &PatchParams::default(), &Patch::Merge(&patch))
+                .await
+            {
+                // It went meanwhile, and its faults with it.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => drop(other?),
+            }
+        }
+        Ok(())
+    }
+
+    async fn stop_database(
+        &mut self,
+        name: &str,
+        namespace: String,
+        deployment: String,
+    ) -> kube::Result<()> {
+        self.lift(name).await?;
+        let api: Api<Deployment> = Api::namespaced(self.client.clone(), &namespace);
+        let found = api.get(&deployment).await?;
+        let replicas = found
+            .spec
+            .and_then(|spec| spec.replicas)
+            .unwrap_or(1)
+            .max(1);
+        let slices = self.slices_of(&namespace, &deployment).await?;
+        self.named.insert(
+            name.to_owned(),
+            Imposed::Database {
+                namespace: namespace.clone(),
+                deployment: deployment.clone(),
+                replicas,
+                slices: slices.clone(),
+            },
+        );
+        scale(&api, &deployment, 0).await?;
+        self.wait(&slices, false).await
+    }
+
+    /// The slices of the application's namespace that lead to a Deployment's pods.
+    async fn slices_of(&self, namespace: &str, deployment: &str) -> kube::Result<Vec<String>> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let prefix = format!("{deployment}-");
+        let addresses: Vec<String> = pods
+            .list(&ListParams::default())
+            .await?
+            .items
+            .into_iter()
+            .filter(|pod| pod.name_any().starts_with(&prefix))
+            .filter_map(|pod| pod.status?.pod_ip)
+            .collect();
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
+        let leads = |slice: &EndpointSlice| {
+            let mut all = slice
+                .endpoints
+                .iter()
+                .flat_map(|endpoint| &endpoint.addresses);
+            all.any(|address| addresses.contains(address))
+        };
+        let list = slices.list(&ListParams::default()).await?.items;
+        Ok(list
+            .into_iter()
+            .filter(leads)
+            .map(|slice| slice.name_any())
+            .collect())
+    }
+
+    /// Until these slices lead to somebody who is ready, or to nobody.
+    async fn wait(&self, slices: &[String], filled: bool) -> kube::Result<()> {
+        for name in slices {
+            let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
+            let condition = move |slice: Option<&EndpointSlice>| has_ready(slice) == filled;
+            if let Err(error) = await_condition(api, name, condition).await {
+                tracing::debug!(%error, slice = %name, "waiting for the database's endpoints");
+            }
+        }
+        Ok(())
+    }
+
+    async fn lift(&mut self, name: &str) -> kube::Result<()> {
+        match self.named.remove(name) {
+            None => Ok(()),
+            Some(Imposed::Pods(pods, _) | Imposed::Lifting(pods)) => {
+                // Dropped or failed on the way, the test's end must find it again.
+                self.named
+                    .insert(name.to_owned(), Imposed::Lifting(pods.clone()));
+                self.annotate(&pods).await?;
+                self.named.remove(name);
+                Ok(())
+            }
+            Some(Imposed::Database {
+                namespace,
+                deployment,
+                replicas,
+                slices,
+            }) => {
+                let api: Api<Deployment> = Api::namespaced(self.client.clone(), &namespace);
+                self.named.insert(
+                    name.to_owned(),
+                    Imposed::Database {
+                        namespace,
+                        deployment: deployment.clone(),
+                        replicas,
+                        slices: slices.clone(),
+                    },
+                );
+                scale(&api, &deployment, replicas).await?;
+                self.wait(&slices, true).await?;
+                self.named.remove(name);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn has_ready(slice: Option<&EndpointSlice>) -> bool {
+    let mut endpoints = slice.into_iter().flat_map(|slice| &slice.endpoints);
+    endpoints.any(|endpoint| {
+        let conditions = endpoint.conditions.as_ref();
+        conditions.and_then(|c| c.ready).unwrap_or(true)
+    })
+}
+
+async fn scale(api: &Api<Deployment>, name: &str, replicas: i32) -> kube::Result<()> {
+    let patch = json!({"spec": {"replicas": replicas}});
+    let params = PatchParams::default();
+    api.patch(name, &params, &Patch::Merge(&patch))
+        .await
+        .map(drop)
+}
+
+#[async_trait]
+impl Session for Faults {
+    async fn close(mut self: Box<Self>) {
+        /// An API that can't be reached must not hold the other lifts up.
+        const EACH: Duration = Duration::from_secs(25);
+        let names: Vec<String> = self.named.keys().cloned().collect();
+        for name in names {
+            match tokio::time::timeout(EACH, self.lift(&name)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, fault = %name, "a fault could not be lifted")
+                }
+                Err(_) => tracing::warn!(fault = %name, "lifting a fault took too long"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn annotations_are_as_the_runtime_reads_them() {
+        let faults = [
+            PodFault::Pause,
+            PodFault::Cut {
+                service: "db".into(),
+            },
+            PodFault::Delay {
+                service: "db".into(),
+                millis: 5,
+            },
+        ];
+        assert_eq!(
+            json!(faults).to_string(),
+            r#"[{"kind":"pause"},{"kind":"cut","service":"db"},{"kind":"delay","millis":5,"service":"db"}]"#
+        );
+    }
+}
