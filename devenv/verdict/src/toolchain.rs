@@ -22,7 +22,8 @@ pub trait Programs: Sync {
     fn version(&self, program: &str, arguments: &[&str], folder: &Path) -> Option<String>;
 }
 
-/// The programs of this machine, as `PATH` finds them.
+/// The programs of this machine, as `PATH` finds them. That a version manager's stand-in
+/// fails, since the version is not chosen, is an answer as well.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Installed;
 
