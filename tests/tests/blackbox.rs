@@ -10,10 +10,12 @@ mod blackbox {
     mod course;
     mod crash;
     mod debug;
+    mod e2e;
     mod fresh;
     mod kubectl;
     mod main_job;
     mod reload;
+    mod sabotage;
     mod socketio;
     mod unprivileged;
 }
