@@ -2,7 +2,12 @@
 //! and with devenv, however that ends.
 
 use std::{
-    collections::BTreeMap, ffi::OsString, io, path::PathBuf, process::Stdio, time::Duration,
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
 };
 
 use nix::{
@@ -18,8 +23,10 @@ use tokio::{
 /// The end of an output that is kept: a program that prints without end must not fill
 /// the memory.
 const KEPT: usize = 4 << 20;
-/// Ends the group when its standard input closes without a line: when devenv dies.
-const GUARD: &str = "read -r _ || kill -KILL -- \"-$1\" 2>/dev/null";
+/// Ends the group when its standard input closes without a line, when devenv dies, and
+/// removes a folder that would be left.
+const GUARD: &str = "read -r _ || { kill -KILL -- \"-$1\" 2>/dev/null; \
+    [ -z \"$2\" ] || rm -rf -- \"$2\" || { sleep 1; rm -rf -- \"$2\"; }; }";
 
 /// What to run.
 pub(super) struct Run {
@@ -88,7 +95,7 @@ pub(super) async fn run(run: Run) -> Result<Finished, RunError> {
         io::ErrorKind::NotFound => RunError::NotFound(program.clone()),
         _ => failed(e),
     })?;
-    let mut group = Group::guard(&child).await.map_err(failed)?;
+    let mut group = Group::guard(&child, None).await.map_err(failed)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let write = async {
         if let (Some(mut pipe), Some(text)) = (stdin, &run.stdin) {
@@ -154,20 +161,23 @@ async fn keep(pipe: Option<impl tokio::io::AsyncRead + Unpin>, out: &mut Vec<u8>
 }
 
 /// A process group that ends when this is dropped, or when devenv dies.
-struct Group {
+pub(super) struct Group {
     /// Nothing once it has ended.
     leader: Option<Pid>,
     guard: Child,
 }
 
 impl Group {
-    async fn guard(child: &Child) -> io::Result<Self> {
+    /// Guards the group that this child leads. `leftover` is a folder that goes with it
+    /// when devenv dies; otherwise it is its owner's.
+    pub(super) async fn guard(child: &Child, leftover: Option<&Path>) -> io::Result<Self> {
         let id = child
             .id()
             .and_then(|id| i32::try_from(id).ok())
             .ok_or_else(|| io::Error::other("it ended before it began"))?;
         let guard = Command::new("sh")
             .args(["-c", GUARD, "guard", &id.to_string()])
+            .arg(leftover.unwrap_or(Path::new("")))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -194,7 +204,7 @@ impl Group {
     }
 
     /// Ends what is left of the group, and lets the guard go.
-    async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         self.kill();
         self.leader = None;
         if let Some(mut pipe) = self.guard.stdin.take() {
