@@ -9,33 +9,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use devenv_model::ImageSource;
+use devenv_model::{ImageSource, MADE};
 use ignore::{
     WalkBuilder,
     gitignore::{Gitignore, GitignoreBuilder},
 };
 use sha2::{Digest as _, Sha256};
-
-/// Folders and files that package managers, compilers and interpreters make beside the
-/// sources. They are no input, also where no .gitignore says so: a build that saw what
-/// it makes would never end.
-pub const MADE: &[&str] = &[
-    ".git/",
-    ".devenv/",
-    ".devenv-gke/",
-    "node_modules/",
-    "target/",
-    "__pycache__/",
-    "*.pyc",
-    ".venv/",
-    "venv/",
-    ".pytest_cache/",
-    ".mypy_cache/",
-    ".ruff_cache/",
-    ".gradle/",
-    ".next/",
-    ".nuxt/",
-];
 
 type Hash = [u8; 32];
 

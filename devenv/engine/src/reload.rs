@@ -20,7 +20,7 @@ use std::{
     time::Instant,
 };
 
-use devenv_model::{ImageSource, Loaded, Topology};
+use devenv_model::{ImageSource, Loaded, MADE, Topology};
 use devenv_watch::{Changes, Input, Mode, Options, WatchError, Watcher};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -36,7 +36,7 @@ use crate::{
     control::Control,
     event::Event,
     live::{Live, used_sources},
-    prints::{Hint, MADE},
+    prints::Hint,
 };
 use lane::{Dirty, Saves};
 use project::Saved;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use devenv_verdict::{Policy, Store, verify};
+use devenv_verdict::{Policy, SigningKey, Store, verify};
 
 use super::Context;
 use crate::{
@@ -22,6 +22,9 @@ pub struct VerdictArgs {
     /// Exit with 1 unless a passing verdict applies
     #[arg(long)]
     verify: bool,
+    /// Print the public key of your verdicts, for `[gate] trusted_keys`
+    #[arg(long, conflicts_with_all = ["verify", "profile"])]
+    key: bool,
     /// The profile of devenv.toml
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
@@ -29,6 +32,12 @@ pub struct VerdictArgs {
 
 pub async fn verdict(args: VerdictArgs, context: &Context) -> Result<ExitCode, CliError> {
     let project = context.project()?;
+    if args.key {
+        let root = project.root.clone();
+        let key = blocking(move || Ok(SigningKey::of_user(&root)?.public())).await?;
+        render::url(&key.to_string(), context.format);
+        return Ok(ExitCode::SUCCESS);
+    }
     let load = context.load_options(args.profile.as_deref());
     // Shows what is wrong with the project's files.
     project.load(&load)?;

@@ -16,7 +16,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
     core::Selector,
-    runtime::wait::await_condition,
+    runtime::wait::{await_condition, conditions::is_deleted},
 };
 use serde::Serialize;
 use serde_json::json;
@@ -330,6 +330,7 @@ impl Faults {
         deployment: String,
     ) -> kube::Result<()> {
         self.lift(name).await?;
+        let pods_namespace = namespace.clone();
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &namespace);
         let found = api.get(&deployment).await?;
         let replicas = found
@@ -337,7 +338,8 @@ impl Faults {
             .and_then(|spec| spec.replicas)
             .unwrap_or(1)
             .max(1);
-        let slices = self.slices_of(&namespace, &deployment).await?;
+        let running = self.pods_of(&namespace, &deployment).await?;
+        let slices = self.slices_of(&running).await?;
         self.named.insert(
             name.to_owned(),
             Imposed::Database {
@@ -348,20 +350,33 @@ impl Faults {
             },
         );
         scale(&api, &deployment, 0).await?;
-        self.wait(&slices, false).await
+        self.wait(&slices, false).await?;
+        // Connections that were open are served until it has ended.
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pods_namespace);
+        for pod in running {
+            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            let name = pod.name_any();
+            let ended = await_condition(pods.clone(), &name, is_deleted(&uid)).await;
+            if let Err(error) = ended {
+                tracing::debug!(%error, pod = %name, "waiting for the database's end");
+            }
+        }
+        Ok(())
     }
 
-    /// The slices of the application's namespace that lead to a Deployment's pods.
-    async fn slices_of(&self, namespace: &str, deployment: &str) -> kube::Result<Vec<String>> {
+    async fn pods_of(&self, namespace: &str, deployment: &str) -> kube::Result<Vec<Pod>> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let prefix = format!("{deployment}-");
-        let addresses: Vec<String> = pods
-            .list(&ListParams::default())
-            .await?
-            .items
-            .into_iter()
-            .filter(|pod| pod.name_any().starts_with(&prefix))
-            .filter_map(|pod| pod.status?.pod_ip)
+        let mut list = pods.list(&ListParams::default()).await?.items;
+        list.retain(|pod| pod.name_any().starts_with(&prefix));
+        Ok(list)
+    }
+
+    /// The slices of the application's namespace that lead to these pods.
+    async fn slices_of(&self, pods: &[Pod]) -> kube::Result<Vec<String>> {
+        let addresses: Vec<&String> = pods
+            .iter()
+            .filter_map(|pod| pod.status.as_ref()?.pod_ip.as_ref())
             .collect();
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
         let leads = |slice: &EndpointSlice| {
@@ -369,7 +384,7 @@ impl Faults {
                 .endpoints
                 .iter()
                 .flat_map(|endpoint| &endpoint.addresses);
-            all.any(|address| addresses.contains(address))
+            all.any(|address| addresses.contains(&address))
         };
         let list = slices.list(&ListParams::default()).await?.items;
         Ok(list
