@@ -493,8 +493,12 @@ mod tests {
             },
         ];
         assert_eq!(
-            json!(faults).to_string(),
-            r#"[{"kind":"pause"},{"kind":"cut","service":"db"},{"kind":"delay","millis":5,"service":"db"}]"#
+            json!(faults),
+            json!([
+                { "kind": "pause" },
+                { "kind": "cut", "service": "db" },
+                { "kind": "delay", "service": "db", "millis": 5 },
+            ])
         );
     }
 }
