@@ -482,3 +482,47 @@ async fn a_programs_children_end_with_its_step() {
         .and_then(|rest| rest.chars().next());
     assert!(matches!(state, None | Some('Z' | 'X')), "{state:?}");
 }
+
+#[tokio::test]
+async fn a_load_asks_again_with_the_same_key_until_it_is_acknowledged() {
+    let harness = Harness::new().await;
+    let report = harness
+        .one(
+            r#"
+            [[test]]
+            name = "t"
+            [[test.step]]
+            load = { start = "l", url = "${INGRESS_URL}/third", rate = 0.01, retry = true, idempotency = true, acknowledged = { status = 200 } }
+            [[test.step]]
+            load = { stop = "l" }
+            expect = { json = { "$.sent" = 1, "$.acknowledged" = 1, "$.failed" = 0, "$.statuses" = { "503" = 2, "200" = 1 } } }
+            [[test.step]]
+            load = { stop = "l" }
+            expect = { json = { "$.sent" = 1 } }
+            "#,
+        )
+        .await;
+    assert_eq!(report.outcome, Outcome::Passed, "{report:#?}");
+}
+
+#[rstest]
+#[case("{ api1 = 1.0 }", Outcome::Passed)]
+#[case("{ api1 = 0.5, api2 = 0.5 }", Outcome::Failed)]
+#[tokio::test]
+async fn a_split_counts_who_answered(#[case] shares: &str, #[case] want: Outcome) {
+    let harness = Harness::new().await;
+    let report = harness
+        .one(&format!(
+            "[[test]]\nname = \"t\"\n[[test.step]]\nsplit = {{ requests = 40, url = \"${{INGRESS_URL}}/api?${{uuid}}\", by = \"$.api\" }}\nexpect = {{ status = 201, shares = {shares}, json = {{ \"$.counts.api1\" = 40 }} }}\n"
+        ))
+        .await;
+    assert_eq!(report.outcome, want, "{report:#?}");
+    assert_eq!(step(&report).split.as_ref().unwrap()["api1"], 40);
+    let different: BTreeSet<String> = harness
+        .system
+        .seen()
+        .into_iter()
+        .filter(|s| s.starts_with("GET"))
+        .collect();
+    assert_eq!(different.len(), 40, "each request has a uuid of its own");
+}

@@ -13,6 +13,7 @@ pub mod fault;
 mod http;
 mod hurl;
 mod kubectl;
+mod load;
 mod program;
 mod sessions;
 mod socketio;
@@ -193,7 +194,7 @@ async fn act(
             split::run(spec, expect, context).await
         }
         Action::Fault(spec) => fault::run(&context.vars.fill(spec)?, context).await,
-        Action::Load(_) => StepResult::missing("this build of devenv can't run load steps"),
+        Action::Load(spec) => load::run(spec, context).await,
     })
 }
 
