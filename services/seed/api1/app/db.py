@@ -262,6 +262,8 @@ class Database:
             raise
 
     async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.config.acquire_timeout
         pause = 0.01
         while True:
             try:
@@ -269,7 +271,11 @@ class Database:
             except MySQLError as error:
                 # Nobody listens: the server may be starting, so wait for it as
                 # long as the request waits. What the server itself says is final.
-                if not isinstance(error.__cause__, ConnectionRefusedError):
+                # Its end is looked at here as well: `asyncio.wait_for`, which the
+                # driver connects with, loses a cancellation that comes together with
+                # the refusal (Python before 3.12), and this would go on for ever.
+                refused = isinstance(error.__cause__, ConnectionRefusedError)
+                if not refused or loop.time() >= deadline:
                     raise
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 0.25)
