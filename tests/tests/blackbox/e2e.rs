@@ -131,7 +131,7 @@ async fn a_kept_environment_is_reached_and_ended_by_its_id() {
     let id = kept["runs"][0].as_str().expect("the id of the kept one");
     let status = project.run(&["--run", id, "status", "-o", "json"]).await;
     assert!(status.ok(), "{status}");
-    assert_eq!(project.run(&["status"]).await.code, Some(3), "no `up`");
+    assert_eq!(project.run(&["url"]).await.code, Some(3), "no `up`");
     // Its folder lies in the one that `down -v` would throw away.
     let refused = project.run(&["down", "-v"]).await;
     assert_eq!(refused.code, Some(1), "{refused}");
