@@ -7,6 +7,7 @@ mod launch;
 mod process;
 mod project;
 mod render;
+mod supervisor;
 
 use std::process::ExitCode;
 

@@ -11,6 +11,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use crate::{error::CliError, render};
 
 /// The file that makes a folder a project.
@@ -110,17 +112,15 @@ pub async fn database_url(
     ))
 }
 
-/// Escapes what may not stand in the user part of a URL (RFC 3986 section 3.2.1).
-fn percent(text: &str) -> String {
-    text.bytes()
-        .map(|b| {
-            if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
-                char::from(b).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect()
+/// What may stand in the user part of a URL as it is (RFC 3986 section 2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+fn percent(text: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(text, UNRESERVED)
 }
 
 #[cfg(test)]
@@ -129,6 +129,6 @@ mod tests {
 
     #[test]
     fn passwords_survive_a_url() {
-        assert_eq!(percent("a:b@c/ñ"), "a%3Ab%40c%2F%C3%B1");
+        assert_eq!(percent("a:b@c/ñ").to_string(), "a%3Ab%40c%2F%C3%B1");
     }
 }

@@ -313,6 +313,11 @@ impl Cluster {
         })
     }
 
+    /// Whether pods have namespaces and a network of their own.
+    pub fn is_sandboxed(&self) -> bool {
+        matches!(*self.ground, Ground::Sandbox(_))
+    }
+
     /// How images run; pods that wait for one start when it is set.
     pub fn images(&self) -> &ImageTable {
         &self.images

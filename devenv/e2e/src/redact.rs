@@ -1,5 +1,7 @@
 //! Takes secrets out of what is shown.
 
+use percent_encoding::percent_decode_str;
+
 /// Knows the secrets of an environment.
 #[derive(Clone, Default)]
 pub struct Redactor {
@@ -25,7 +27,11 @@ impl Redactor {
             .and_then(|url| url.password().map(str::to_owned));
         let mut secrets = Vec::new();
         if let Some(written) = written.filter(|written| !written.is_empty()) {
-            secrets.push(decoded(&written));
+            secrets.push(
+                percent_decode_str(&written)
+                    .decode_utf8_lossy()
+                    .into_owned(),
+            );
             secrets.push(written);
         }
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -54,30 +60,6 @@ impl Redactor {
             *text = self.text(text);
         }
     }
-}
-
-/// Percent-decoded.
-fn decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        let hex = text
-            .get(i + 1..i + 3)
-            .filter(|_| bytes[i] == b'%')
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match hex {
-            Some(byte) => {
-                out.push(byte);
-                i += 3;
-            }
-            None => {
-                out.push(bytes[i]);
-                i += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

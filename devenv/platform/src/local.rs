@@ -215,6 +215,7 @@ impl LocalTarget {
             namespace: options.namespace.clone(),
             profile: None,
             watching: false,
+            sandboxed: cluster.is_sandboxed(),
             ingress: Some(ingress),
             ingress_also: vec![also],
             address: Some(own.to_string()),

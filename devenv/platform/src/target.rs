@@ -84,6 +84,9 @@ pub struct Endpoints {
     /// Whether saved files are reloaded.
     #[serde(default)]
     pub watching: bool,
+    /// Whether pods have a network of their own, with Services between them.
+    #[serde(default)]
+    pub sandboxed: bool,
     /// The Ingress, as people type it.
     pub ingress: Option<String>,
     /// Every other address on which the Ingress answers.

@@ -18,6 +18,8 @@ use devenv_e2e::{
     run::{self, Options},
     suite::{self, Suite},
 };
+use devenv_model::LoadOptions;
+use devenv_verdict::Tree;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -27,12 +29,13 @@ use super::{
 };
 use crate::{
     e2e::{
-        environments::{Attached, Fresh, How},
+        environments::{Attached, Fresh},
         tree,
     },
     error::{CliError, exit},
     project::Project,
     render,
+    supervisor::Launch,
 };
 
 /// Prove the system: run its suites and say what came of it.
@@ -172,18 +175,18 @@ async fn e2e(args: E2eArgs, context: &Context) -> Result<ExitCode, CliError> {
         true => None,
     };
     project.state.create()?;
+    prune(options.run_dir.parent().unwrap_or(&options.run_dir));
     fs::create_dir_all(&options.run_dir).map_err(io_error("make", &options.run_dir))?;
     let fresh = (!args.attach).then(|| {
-        let how = How {
+        let launch = Launch {
             root: project.root.clone(),
             namespace: context.namespace.clone(),
             profile: args.profile.clone(),
             timeout: args.timeout,
-            isolation: args.isolation,
             watch: false,
-            keep: args.keep,
+            isolation: args.isolation,
         };
-        Arc::new(Fresh::new(how, &id, &project))
+        Arc::new(Fresh::new(launch, args.keep, &id, &project))
     });
     let provider: Arc<dyn Provider> = match &fresh {
         Some(fresh) => fresh.clone(),
@@ -198,19 +201,29 @@ async fn e2e(args: E2eArgs, context: &Context) -> Result<ExitCode, CliError> {
         }
     }
     match before {
-        Some(before) => {
-            let verdict = async {
-                let after = tree::look(&project, &load, &args.target).await?;
-                tree::judge(&project, before, after, report.clone(), partial(&args)).await
-            };
-            match verdict.await {
-                Ok(text) => render::verdict(&text, context.format),
-                Err(e) => render::no_verdict(&e.report(), context.format),
-            }
-        }
+        Some(before) => judge(&args, &project, &load, before, &report, context).await,
         None => render::no_verdict_of_attached(context.format),
     }
     Ok(ExitCode::from(exit_code(&report)))
+}
+
+/// Writes the verdict. That there is none does not change what the tests said.
+async fn judge(
+    args: &E2eArgs,
+    project: &Project,
+    load: &LoadOptions,
+    before: Tree,
+    report: &RunReport,
+    context: &Context,
+) {
+    let verdict = async {
+        let after = tree::look(project, load, &args.target).await?;
+        tree::judge(project, before, after, report.clone(), partial(args)).await
+    };
+    match verdict.await {
+        Ok(text) => render::verdict(&text, context.format),
+        Err(e) => render::no_verdict(&e.report(), context.format),
+    }
 }
 
 /// What was left out by hand, as one would type it.
@@ -312,6 +325,24 @@ fn jobs() -> usize {
     (processors.map_or(2, std::num::NonZero::get) / 2).max(2)
 }
 
+/// Of how many runs the reports are kept.
+const KEPT_REPORTS: usize = 20;
+
+/// Removes the oldest reports. What can't be removed now is tried again next time.
+fn prune(folder: &Path) {
+    let runs = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut runs: Vec<_> = runs
+        .filter_map(|run| Some((run.metadata().ok()?.modified().ok()?, run.path())))
+        .collect();
+    runs.sort();
+    let old = runs.len().saturating_sub(KEPT_REPORTS - 1);
+    for (_, run) in runs.drain(..old) {
+        if let Err(e) = fs::remove_dir_all(&run) {
+            tracing::warn!(error = %e, run = %run.display(), "can't remove old reports");
+        }
+    }
+}
+
 /// Writes the reports.
 fn publish(
     args: &E2eArgs,
@@ -358,4 +389,70 @@ fn exit_code(report: &RunReport) -> u8 {
 fn io_error(what: &str, path: &Path) -> impl FnOnce(io::Error) -> CliError + use<> {
     let what = format!("{what} {}", path.display());
     move |source| CliError::Io { what, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devenv_e2e::outcome::{Place, SuiteReport, TestReport};
+    use rstest::rstest;
+
+    fn report(outcomes: &[Outcome]) -> RunReport {
+        let test = |outcome: &Outcome| TestReport {
+            name: String::new(),
+            place: Place {
+                file: PathBuf::new(),
+                line: 1,
+            },
+            outcome: *outcome,
+            attempts: Vec::new(),
+            reason: None,
+            again: String::new(),
+        };
+        RunReport {
+            id: String::new(),
+            started: jiff::Timestamp::UNIX_EPOCH,
+            ms: 0,
+            ready_ms: 0,
+            target: "local".to_owned(),
+            profile: None,
+            suites: vec![SuiteReport {
+                name: String::new(),
+                file: PathBuf::new(),
+                environment: String::new(),
+                started_ms: 0,
+                ms: 0,
+                tests: outcomes.iter().map(test).collect(),
+                error: None,
+            }],
+        }
+    }
+
+    #[rstest]
+    #[case(&[Outcome::Passed, Outcome::Skipped], exit::OK)]
+    #[case(&[Outcome::Flaky, Outcome::Unsupported], exit::OK)]
+    #[case(&[Outcome::Passed, Outcome::Missing], exit::MISSING)]
+    #[case(&[Outcome::Failed, Outcome::Missing], exit::FAILED)]
+    #[case(&[Outcome::Skipped, Outcome::Unsupported], exit::FAILED)]
+    #[case(&[], exit::FAILED)]
+    fn exit_codes(#[case] outcomes: &[Outcome], #[case] code: u8) {
+        assert_eq!(exit_code(&report(outcomes)), code);
+    }
+
+    #[test]
+    fn old_reports_go_and_the_newest_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let time = |n: u64| std::time::UNIX_EPOCH + Duration::from_secs(n);
+        for n in 0..30 {
+            let run = folder.path().join(n.to_string());
+            fs::create_dir(&run).unwrap();
+            fs::File::open(&run).unwrap().set_modified(time(n)).unwrap();
+        }
+        prune(folder.path());
+        assert!(!folder.path().join("10").exists() && folder.path().join("11").exists());
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            KEPT_REPORTS - 1
+        );
+    }
 }

@@ -1,11 +1,6 @@
 //! `devenv up`.
 
-use std::{
-    fs,
-    path::Path,
-    process::{ExitCode, Stdio},
-    time::Duration,
-};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
 use devenv_engine::{
@@ -23,7 +18,6 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
     signal::unix::{SignalKind, signal},
     sync::broadcast::error::RecvError,
 };
@@ -33,6 +27,7 @@ use crate::{
     error::CliError,
     project::Project,
     render::{self, Progress},
+    supervisor::Launch,
 };
 
 /// Bring the system up from its manifests.
@@ -146,64 +141,40 @@ async fn detached(
     progress: &mut Progress,
 ) -> Result<ExitCode, CliError> {
     project.state.create()?;
-    let log_path = project.state.log();
-    let io = |what: &str| {
-        let what = what.to_owned();
-        move |source| CliError::Io { what, source }
-    };
-    // Whoever gets the project's lock empties it; until then it may be another's.
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&log_path)
-        .map_err(io("write the supervisor's log"))?;
     // Before there is anything to stop.
     let mut stop = Interrupts::new()?;
-    let exe = std::env::current_exe().map_err(io("find this program's own file"))?;
-    let mut command = tokio::process::Command::new(exe);
-    command.arg("-C").arg(&project.root);
-    if let Some(n) = &context.namespace {
-        command.args(["-n", n]);
-    }
-    command
-        .arg("supervise")
-        .args(["--timeout", &args.timeout.as_secs().to_string()])
-        .args(args.no_watch.then_some("--no-watch"))
-        .args(args.profile.iter().flat_map(|p| ["--profile", p]))
-        .args(["--isolation", args.isolation.name()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log);
-    let mut child = command.spawn().map_err(io("start the supervisor"))?;
-    let Some(stdout) = child.stdout.take() else {
-        return Err(CliError::SupervisorGone(log_path));
+    let launch = Launch {
+        root: project.root.clone(),
+        namespace: context.namespace.clone(),
+        profile: args.profile.clone(),
+        timeout: args.timeout,
+        watch: !args.no_watch,
+        isolation: args.isolation,
     };
-    let mut events = BufReader::new(stdout).lines();
+    let mut supervisor = launch.start(&project.state)?;
     let mut asked: Option<Asked> = None;
     loop {
-        let line = tokio::select! {
-            line = events.next_line() => line.map_err(io("read the supervisor's events"))?,
+        let event = tokio::select! {
+            event = supervisor.next() => event?,
             signal = stop.wanted() => {
+                let id = supervisor.process.id();
                 if asked.is_none() {
                     render::say("stopping; Ctrl-C again stops at once");
-                    send(child.id(), Signal::SIGTERM);
+                    send(id, Signal::SIGTERM);
                 } else {
                     // The kernel ends all that it runs with it.
-                    send(child.id(), Signal::SIGKILL);
+                    send(id, Signal::SIGKILL);
                 }
                 asked.get_or_insert(signal);
                 continue;
             }
         };
-        let Some(line) = line else {
-            child.wait().await.map_err(io("wait for the supervisor"))?;
+        let Some(event) = event else {
+            supervisor.ended().await?;
             return Err(match asked {
                 Some(asked) => CliError::Interrupted(asked),
-                None => gone(&log_path),
+                None => gone(&supervisor.log),
             });
-        };
-        let Ok(event) = serde_json::from_str::<Event>(&line) else {
-            continue;
         };
         progress.show(&event);
         match event {
@@ -217,7 +188,7 @@ async fn detached(
             }
             Event::Failed { report } => {
                 // Its pods are gone; wait until it is as well, so that a next `up` can come.
-                child.wait().await.map_err(io("wait for the supervisor"))?;
+                supervisor.ended().await?;
                 return Err(CliError::Reported(report));
             }
             _ => {}

@@ -4,8 +4,6 @@
 use std::{
     collections::HashMap,
     fs,
-    path::PathBuf,
-    process::Stdio,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -20,43 +18,24 @@ use devenv_engine::{
     state::{RunGuard, StateDir},
 };
 use devenv_platform::{Endpoints, cloudsql::NAMESPACE};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{Child, Command},
-};
+use tokio::io::AsyncWriteExt;
 
 use crate::{
-    commands::{IsolationArgs, KEEP},
-    error::CliError,
+    commands::KEEP,
+    error::{CliError, exit},
     project::{self, Project},
+    supervisor::{Launch, Supervisor},
 };
 
 /// How long a system may take to go down in order before it is killed.
 const DOWN: Duration = Duration::from_secs(30);
 
-/// How systems are brought up.
-#[derive(Debug, Clone)]
-pub struct How {
-    /// The project's folder.
-    pub root: PathBuf,
-    /// `-n`.
-    pub namespace: Option<String>,
-    /// The profile of devenv.toml.
-    pub profile: Option<String>,
-    /// How long workloads may take to get ready.
-    pub timeout: Duration,
-    /// How pods are kept apart.
-    pub isolation: IsolationArgs,
-    /// Whether saved files are reloaded.
-    pub watch: bool,
-    /// Whether systems are left up.
-    pub keep: bool,
-}
-
 /// Brings systems up and takes them down.
 #[derive(Debug)]
 pub struct Fresh {
-    how: How,
+    launch: Launch,
+    /// Whether systems are left up.
+    keep: bool,
     id: String,
     state: StateDir,
     made: AtomicU32,
@@ -67,15 +46,16 @@ pub struct Fresh {
 #[derive(Debug)]
 struct Held {
     /// Ends when its stdin does: with this, with this process, or before.
-    supervisor: Child,
+    supervisor: Supervisor,
     guard: RunGuard,
 }
 
 impl Fresh {
     /// For the run `id` of `project`.
-    pub fn new(how: How, id: &str, project: &Project) -> Self {
+    pub fn new(launch: Launch, keep: bool, id: &str, project: &Project) -> Self {
         Self {
-            how,
+            launch,
+            keep,
             id: id.to_owned(),
             state: project.state.clone(),
             made: AtomicU32::new(0),
@@ -85,7 +65,7 @@ impl Fresh {
 
     /// The systems that are left up, by their names.
     pub fn kept(&self) -> Vec<String> {
-        if !self.how.keep {
+        if !self.keep {
             return Vec::new();
         }
         let runs = self.state.runs();
@@ -104,60 +84,27 @@ impl Fresh {
     }
 
     async fn start(&self, name: &str) -> Result<Environment, CliError> {
-        let io = |what: &str| {
-            let what = what.to_owned();
-            move |source| CliError::Io { what, source }
-        };
         let guard = self.state.begin_run(name)?;
-        let log_path = guard.state().log();
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&log_path)
-            .map_err(io("write the supervisor's log"))?;
-        let exe = std::env::current_exe().map_err(io("find this program's own file"))?;
-        let mut command = Command::new(exe);
-        command.arg("-C").arg(&self.how.root).args(["--run", name]);
-        if let Some(n) = &self.how.namespace {
-            command.args(["-n", n]);
-        }
-        command
-            .args(["supervise", "--tied"])
-            .args(["--timeout", &self.how.timeout.as_secs().to_string()])
-            .args((!self.how.watch).then_some("--no-watch"))
-            .args(self.how.profile.iter().flat_map(|p| ["--profile", p]))
-            .args(["--isolation", self.how.isolation.name()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log);
-        let mut supervisor = command.spawn().map_err(io("start the supervisor"))?;
-        let Some(stdout) = supervisor.stdout.take() else {
-            return Err(CliError::SupervisorGone(log_path));
-        };
-        let mut events = BufReader::new(stdout).lines();
+        let mut supervisor = self.launch.start(guard.state())?;
         let endpoints = loop {
-            let line = events
-                .next_line()
-                .await
-                .map_err(io("read the supervisor's events"))?;
-            let Some(line) = line else {
-                let log = fs::read_to_string(&log_path).unwrap_or_default();
-                return Err(CliError::Reported(Report {
-                    output: Some(log),
-                    ..Report::of(&CliError::SupervisorGone(log_path), None, 1)
-                }));
-            };
-            match serde_json::from_str::<Event>(&line) {
-                Ok(Event::Ready { endpoints, .. }) => break *endpoints,
-                Ok(Event::Failed { report }) => {
+            match supervisor.next().await? {
+                Some(Event::Ready { endpoints, .. }) => break *endpoints,
+                Some(Event::Failed { report }) => {
                     // Its pods are gone; what is left of it goes with the guard.
-                    let _ = supervisor.wait().await;
+                    supervisor.ended().await?;
                     return Err(CliError::Reported(report));
                 }
-                _ => {}
+                Some(_) => {}
+                None => {
+                    let gone = CliError::SupervisorGone(supervisor.log.clone());
+                    return Err(CliError::Reported(Report {
+                        output: fs::read_to_string(&supervisor.log).ok(),
+                        ..Report::of(&gone, None, exit::FAILED)
+                    }));
+                }
             }
         };
-        let environment = environment(name, &endpoints, self.how.profile.clone()).await?;
+        let environment = environment(name, &endpoints, self.launch.profile.clone()).await?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.insert(name.to_owned(), Held { supervisor, guard });
         Ok(environment)
@@ -183,18 +130,21 @@ impl Provider for Fresh {
         else {
             return;
         };
-        let Some(mut tie) = supervisor.stdin.take() else {
+        let Some(mut tie) = supervisor.process.stdin.take() else {
             return;
         };
-        if self.how.keep && tie.write_all(format!("{KEEP}\n").as_bytes()).await.is_ok() {
+        if self.keep && tie.write_all(format!("{KEEP}\n").as_bytes()).await.is_ok() {
             let _ = tie.flush().await;
             guard.leave();
             return;
         }
         drop(tie);
-        if tokio::time::timeout(DOWN, supervisor.wait()).await.is_err() {
+        if tokio::time::timeout(DOWN, supervisor.ended())
+            .await
+            .is_err()
+        {
             // The kernel ends all that it runs with it.
-            let _ = supervisor.kill().await;
+            let _ = supervisor.process.kill().await;
         }
     }
 }
@@ -250,7 +200,8 @@ async fn environment(
         kubeconfig: endpoints.kubeconfig.clone(),
         client,
         exact_split: true,
-        faults: true,
+        // Without namespaces nobody stands between pods and Services.
+        faults: endpoints.sandboxed,
         database_workload: endpoints
             .database
             .as_ref()

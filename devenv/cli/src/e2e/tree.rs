@@ -42,10 +42,10 @@ pub async fn judge(
         let key = SigningKey::of_user(&root)?;
         Ok(match Store::in_state(&state).save(&verdict, &key)? {
             devenv_verdict::Saved::Written(path) => {
-                let what = if verdict.passes {
-                    "passes"
-                } else {
-                    "does not pass"
+                let what = match (&verdict.partial, verdict.passes) {
+                    (Some(part), _) => format!("is on a part of the suites ({part})"),
+                    (None, true) => "passes".to_owned(),
+                    (None, false) => "does not pass".to_owned(),
                 };
                 format!("{} {what}: {}", verdict.coverage.tree, path.display())
             }

@@ -15,10 +15,10 @@ use k8s_openapi::{
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
-    core::Selector,
+    core::{ApiResource, DynamicObject, Selector},
     runtime::wait::{await_condition, conditions::is_deleted},
 };
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::json;
 
 use super::{Context, Session, StepResult, http::chain};
@@ -218,40 +218,17 @@ async fn pods_of(client: &Client, namespace: &str, workload: &str) -> Result<Vec
         ))
     };
     let (kind, name) = workload.split_once('/').ok_or_else(unknown)?;
-    let client = client.clone();
-    let selector: LabelSelector = match kind {
-        "deployment" => {
-            let workloads: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-            workloads
-                .get(name)
-                .await
-                .map_err(api)?
-                .spec
-                .map(|s| s.selector)
-        }
-        "statefulset" => {
-            let workloads: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
-            workloads
-                .get(name)
-                .await
-                .map_err(api)?
-                .spec
-                .map(|s| s.selector)
-        }
-        "daemonset" => {
-            let workloads: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
-            workloads
-                .get(name)
-                .await
-                .map_err(api)?
-                .spec
-                .map(|s| s.selector)
-        }
+    let kind = match kind {
+        "deployment" => ApiResource::erase::<Deployment>(&()),
+        "statefulset" => ApiResource::erase::<StatefulSet>(&()),
+        "daemonset" => ApiResource::erase::<DaemonSet>(&()),
         _ => return Err(unknown()),
-    }
-    .unwrap_or_default();
+    };
+    let workloads: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+    let found = workloads.get(name).await.map_err(api)?;
+    let selector = LabelSelector::deserialize(&found.data["spec"]["selector"]).map_err(api)?;
     let selector = Selector::try_from(selector).map_err(api)?;
-    let pods: Api<Pod> = Api::namespaced(client, namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let list = pods
         .list(&ListParams::default().labels_from(&selector))
         .await

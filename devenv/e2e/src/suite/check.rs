@@ -204,7 +204,14 @@ fn check_expect(document: &mut Document, kind: &str, expect: &Expect, at: &str, 
             check_matcher(document, &key(&format!("{at}.rows[{i}]"), column), value);
         }
     }
-    for (name, share) in &expect.shares {
+    check_shares(document, &at, &expect.shares);
+    if let Some(schema) = &expect.schema {
+        check_schema(document, &format!("{at}.schema"), schema, folder);
+    }
+}
+
+fn check_shares(document: &mut Document, at: &str, shares: &BTreeMap<String, f64>) {
+    for (name, share) in shares {
         if !(0.0..=1.0).contains(share) {
             document
                 .error(
@@ -215,8 +222,8 @@ fn check_expect(document: &mut Document, kind: &str, expect: &Expect, at: &str, 
                 .expected("a number from 0 to 1");
         }
     }
-    let sum: f64 = expect.shares.values().sum();
-    if !expect.shares.is_empty() && (sum - 1.0).abs() > 1e-6 {
+    let sum: f64 = shares.values().sum();
+    if !shares.is_empty() && (sum - 1.0).abs() > 1e-6 {
         document
             .error(
                 "step::shares",
@@ -224,9 +231,6 @@ fn check_expect(document: &mut Document, kind: &str, expect: &Expect, at: &str, 
                 format!("the shares add up to {sum}"),
             )
             .expected("1, with every backend that may answer named");
-    }
-    if let Some(schema) = &expect.schema {
-        check_schema(document, &format!("{at}.schema"), schema, folder);
     }
 }
 
