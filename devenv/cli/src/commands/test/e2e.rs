@@ -1,0 +1,204 @@
+//! `devenv test e2e`.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use clap::Args;
+use devenv_e2e::{
+    environment::Provider,
+    outcome::RunReport,
+    plan::{Selection, Shard, plan},
+    run::Options,
+};
+use devenv_model::LoadOptions;
+use devenv_verdict::Tree;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Chosen,
+    reports::{self, Wanted},
+    run,
+};
+use crate::{
+    commands::{Context, IsolationArgs, some_time, up::ensure_installed},
+    e2e::{
+        environments::{Attached, Fresh},
+        tree,
+    },
+    error::CliError,
+    project::Project,
+    render,
+    supervisor::Launch,
+};
+
+/// Run the suites of tests/e2e against a fresh environment.
+///
+/// The environment has a state folder, addresses and a database of its own, beside
+/// whatever is up, and is gone afterwards. Exit codes: 0 passed, 1 failed, 3
+/// something that a step needs is not installed.
+#[derive(Debug, Args)]
+pub struct E2eArgs {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// The K-th of N parts of the tests
+    #[arg(long, value_name = "K/N")]
+    shard: Option<Shard>,
+    /// Run everything so often
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Run again and again until a test fails
+    #[arg(long, conflicts_with = "repeat")]
+    until_fail: bool,
+    /// How many environments at a time [default: one for each two processors, at least 2]
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// Leave the environments up
+    #[arg(long)]
+    keep: bool,
+    /// Test the system that is up, instead of a fresh one
+    #[arg(long, conflicts_with = "keep")]
+    attach: bool,
+    /// Where: local
+    #[arg(long, value_name = "TARGET", default_value = "local", value_parser = target)]
+    target: String,
+    /// The profile of devenv.toml
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// How long workloads may take to get ready
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = some_time)]
+    timeout: Duration,
+    /// Write this report besides; `junit=FILE` puts it there, `github` prints annotations
+    #[arg(long, value_name = "FORMAT[=FILE]", value_parser = reports::wanted)]
+    report: Vec<Wanted>,
+    /// Install the packages that this machine lacks
+    #[arg(short, long)]
+    yes: bool,
+    /// Say which tests would run, and run none
+    #[arg(long)]
+    list: bool,
+    #[command(flatten)]
+    isolation: IsolationArgs,
+}
+
+fn target(text: &str) -> Result<String, String> {
+    match text {
+        "local" => Ok(text.to_owned()),
+        _ if text == "kind" || text.starts_with("kube:") => {
+            Err("this version runs suites on the local target alone".to_owned())
+        }
+        _ => Err("expected local".to_owned()),
+    }
+}
+
+pub async fn e2e(args: E2eArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let project = context.project()?;
+    let load = context.load_options(args.profile.as_deref());
+    let topology = project.load(&load)?;
+    let suites = run::suites(&project, &args.chosen.suites)?;
+    let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    let options = options(&args, &project, &id)?;
+    if args.list {
+        let planned = plan(suites, &options.selection);
+        let mut names = Vec::new();
+        for planned in planned.iter().filter(|p| p.skipped.is_none()) {
+            let tests = planned.tests.iter().map(|n| &planned.suite.tests[*n]);
+            names.extend(tests.map(|t| (planned.suite.name.clone(), t.name.clone())));
+        }
+        render::tests(&names, context.format);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.attach {
+        ensure_installed(&topology, args.yes).await?;
+    }
+    // Before the first build. Of a system that is up nobody knows what it was made from.
+    let before = match args.attach {
+        false => Some(tree::look(&project, &load, &args.target).await?),
+        true => None,
+    };
+    project.state.create()?;
+    reports::make_room(&options.run_dir)?;
+    let fresh = (!args.attach).then(|| {
+        let launch = Launch {
+            root: project.root.clone(),
+            namespace: context.namespace.clone(),
+            profile: args.profile.clone(),
+            timeout: args.timeout,
+            watch: false,
+            isolation: args.isolation,
+        };
+        Arc::new(Fresh::new(launch, args.keep, &id, &project))
+    });
+    let provider: Arc<dyn Provider> = match &fresh {
+        Some(fresh) => fresh.clone(),
+        None => Arc::new(Attached::new(&project)),
+    };
+    let report = run::follow(suites, options.clone(), provider, context).await?;
+    reports::publish(&args.report, &project, &options, &report, context)?;
+    if let Some(fresh) = &fresh {
+        let kept = fresh.kept();
+        if !kept.is_empty() {
+            render::kept(&kept, context.format);
+        }
+    }
+    match before {
+        Some(before) => judge(&args, &project, &load, before, &report, context).await,
+        None => render::no_verdict_of_attached(context.format),
+    }
+    Ok(ExitCode::from(reports::exit_code(&report)))
+}
+
+/// Writes the verdict. That there is none does not change what the tests said.
+async fn judge(
+    args: &E2eArgs,
+    project: &Project,
+    load: &LoadOptions,
+    before: Tree,
+    report: &RunReport,
+    context: &Context,
+) {
+    let verdict = async {
+        let after = tree::look(project, load, &args.target).await?;
+        tree::judge(project, before, after, report.clone(), partial(args)).await
+    };
+    match verdict.await {
+        Ok(text) => render::verdict(&text, context.format),
+        Err(e) => render::no_verdict(&e.report(), context.format),
+    }
+}
+
+/// What was left out by hand, as one would type it.
+fn partial(args: &E2eArgs) -> Option<String> {
+    let mut words = args.chosen.suites.clone();
+    words.extend(args.chosen.filter.iter().map(|f| format!("--filter {f}")));
+    words.extend(
+        args.shard
+            .iter()
+            .map(|s| format!("--shard {}/{}", s.index, s.of)),
+    );
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+fn options(args: &E2eArgs, project: &Project, id: &str) -> Result<Options, CliError> {
+    let selection = Selection {
+        filters: args.chosen.filters()?,
+        shard: args.shard,
+        target: args.target.clone(),
+        profile: args.profile.clone(),
+        workloads: None,
+    };
+    Ok(Options {
+        selection,
+        retries: args.chosen.retries,
+        repeat: args.repeat,
+        until_fail: args.until_fail,
+        jobs: args.jobs.map_or_else(jobs, std::num::NonZero::get),
+        id: id.to_owned(),
+        run_dir: reports::run_dir(project, id),
+        cancel: CancellationToken::new(),
+    })
+}
+
+/// A system keeps about one processor busy; waiting for time-outs takes none.
+fn jobs() -> usize {
+    let processors = std::thread::available_parallelism();
+    (processors.map_or(2, std::num::NonZero::get) / 2).max(2)
+}

@@ -1,0 +1,77 @@
+//! The suites of a project, and a run of them that is shown as it happens.
+
+use std::{pin::pin, sync::Arc};
+
+use devenv_e2e::{
+    environment::Provider,
+    outcome::RunReport,
+    run::{self, Options},
+    suite::{self, Suite},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    commands::{Context, up::Interrupts},
+    error::CliError,
+    project::Project,
+    render,
+};
+
+/// The suites of this project, or those of them that were named.
+pub fn suites(project: &Project, named: &[String]) -> Result<Vec<Suite>, CliError> {
+    let loaded = suite::load(&project.root)?;
+    let (errors, warnings): (Vec<_>, Vec<_>) = loaded
+        .problems
+        .into_iter()
+        .partition(devenv_model::Problem::is_error);
+    render::problems(&warnings);
+    if !errors.is_empty() {
+        return Err(CliError::Problems(errors));
+    }
+    let known: Vec<String> = loaded.suites.iter().map(|s| s.name.clone()).collect();
+    if known.is_empty() {
+        return Err(CliError::NoSuites(project.root.join(suite::FOLDER)));
+    }
+    if let Some(name) = named.iter().find(|n| !known.contains(n)) {
+        return Err(CliError::NoSuite {
+            name: name.clone(),
+            known,
+        });
+    }
+    let mut suites = loaded.suites;
+    suites.retain(|s| named.is_empty() || named.contains(&s.name));
+    Ok(suites)
+}
+
+/// Runs the suites and shows what happens; Ctrl-C ends the running tests in order, a
+/// second one at once.
+pub async fn follow(
+    suites: Vec<Suite>,
+    options: Options,
+    provider: Arc<dyn Provider>,
+    context: &Context,
+) -> Result<RunReport, CliError> {
+    let mut stop = Interrupts::new()?;
+    let cancel = options.cancel.clone();
+    let (events_tx, mut events) = mpsc::unbounded_channel();
+    let mut shown = render::Run::new(context.format);
+    let mut work = pin!(run::run(suites, options, provider, events_tx));
+    let report = loop {
+        tokio::select! {
+            biased;
+            Some(event) = events.recv() => shown.show(&event),
+            report = &mut work => break report?,
+            asked = stop.wanted() => {
+                if cancel.is_cancelled() {
+                    return Err(CliError::Interrupted(asked));
+                }
+                render::say("stopping; Ctrl-C again stops at once");
+                cancel.cancel();
+            }
+        }
+    };
+    while let Ok(event) = events.try_recv() {
+        shown.show(&event);
+    }
+    Ok(report)
+}
