@@ -474,13 +474,24 @@ async fn a_programs_children_end_with_its_step() {
         .trim()
         .parse()
         .unwrap();
-    // Gone, or a zombie until its reaper looks.
-    let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-    let state = state
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.chars().next());
-    assert!(matches!(state, None | Some('Z' | 'X')), "{state:?}");
+    // Killed, which it notices when it is next given a processor; then gone, or a
+    // zombie until its reaper looks.
+    let gone = async {
+        loop {
+            let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            let state = stat
+                .rsplit(") ")
+                .next()
+                .and_then(|rest| rest.chars().next());
+            if matches!(state, None | Some('Z' | 'X')) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), gone)
+        .await
+        .expect("the child ends with its step");
 }
 
 #[tokio::test]

@@ -215,8 +215,7 @@ impl Tree {
             let (rules, files) = Rules::above(top, &self.root);
             above = rules;
             for file in files {
-                let hook = Hook::Rules(file.clone().into(), ids.clone());
-                self.hook(&file, hook, true);
+                self.hook_rules(&file, &ids);
             }
         }
         Start {
@@ -265,6 +264,19 @@ impl Tree {
         }
         if !links.is_empty() && !end.exists() {
             self.hook(&end, Hook::Way, false);
+        }
+    }
+
+    /// Hooks a file that says what git ignores for `ids`. Its folder may be yet to come:
+    /// `git init` makes `.git` first, `.git/info` after.
+    fn hook_rules(&mut self, file: &Path, ids: &Arc<[Id]>) {
+        let hook = || Hook::Rules(file.into(), ids.clone());
+        if self.hook(file, hook(), true).is_none()
+            && let Some(folder) = file.parent()
+        {
+            self.hook(folder, Hook::Way, false);
+            // It may have come just before that.
+            self.hook(file, hook(), true);
         }
     }
 

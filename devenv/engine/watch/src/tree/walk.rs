@@ -106,13 +106,13 @@ impl Tree {
         let listing = Listing::of(path);
         let mut rules = ahead.start.above.clone();
         if scopes.any_follows_git(&ids) {
-            rules = Rules::of(&rules, path, listing.gitignore, listing.git);
+            // The watch first, here as well.
             if listing.git
                 && let Some(file) = exclude_file(path)
             {
-                let hook = Hook::Rules(file.as_path().into(), ids.clone());
-                self.hook(&file, hook, true);
+                self.hook_rules(&file, &ids);
             }
+            rules = Rules::of(&rules, path, listing.gitignore, listing.git);
         }
         let child = |name: &OsString, is_dir: bool| {
             let path = path.join(name);

@@ -138,10 +138,13 @@ async fn a_repository_may_be_made_and_have_rules_of_its_own() {
     .await;
     watched.write("sub/a.log", "1");
     assert_eq!(watched.all_heard().await, Vec::<String>::new());
-    fs::create_dir_all(watched.path("sub/.git/info")).unwrap();
-    watched.heard().await;
-    watched.write("sub/a.log", "2");
-    assert_eq!(watched.all_heard().await, ["sub/a.log"]);
+    // As `git init` does it, with time between the two to look.
+    for folder in ["sub/.git", "sub/.git/info"] {
+        fs::create_dir(watched.path(folder)).unwrap();
+        watched.heard().await;
+        watched.write("sub/a.log", folder);
+        assert_eq!(watched.all_heard().await, ["sub/a.log"]);
+    }
     watched.write("sub/.git/info/exclude", "*.tmp\n");
     assert_eq!(watched.all_heard().await, ["sub/.git/info/exclude"]);
     watched.write("sub/a.tmp", "1");
