@@ -73,7 +73,12 @@ fn become_container(
             setns(root, CloneFlags::CLONE_NEWNS).step("enter the root of a running container")?;
         }
         None => {
-            for warning in rootfs::enter(site, spec, user)? {
+            let entered = rootfs::enter(site, spec, user)?;
+            let memory: Vec<_> = entered.memory.iter().map(AsFd::as_fd).collect();
+            channel
+                .send(&LaunchReply::Memory, &memory)
+                .step("show the container's memory")?;
+            for warning in entered.warnings {
                 channel
                     .send(&LaunchReply::Warning(warning), &[])
                     .step("say what the container has to do without")?;

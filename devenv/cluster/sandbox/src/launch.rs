@@ -22,6 +22,8 @@ pub(crate) struct Launched {
     /// Its mount namespace, held open: without that, the number of a dead one
     /// would be given to the next.
     pub mount_namespace: OwnedFd,
+    /// The roots of the file systems in memory that were made for it.
+    pub memory: Vec<OwnedFd>,
     pub warnings: Vec<String>,
 }
 
@@ -43,14 +45,15 @@ pub(crate) fn launch(
         .spawn()
         .step("start a process")?;
     let pid = Pid::from_raw(child.id().cast_signed());
-    let launched = hand_over(name, what, within, &ours).and_then(|(mount_namespace, warnings)| {
+    let launched = hand_over(name, what, within, &ours).and_then(|told| {
         let id = rustix::process::Pid::from_child(&child);
         let pidfd = pidfd_open(id, PidfdFlags::empty()).step("watch a process")?;
         Ok(Launched {
             pid,
             pidfd,
-            mount_namespace,
-            warnings,
+            mount_namespace: told.mount_namespace,
+            memory: told.memory,
+            warnings: told.warnings,
         })
     });
     if launched.is_err() {
@@ -60,12 +63,19 @@ pub(crate) fn launch(
     launched
 }
 
+/// What the process said of itself.
+struct Told {
+    mount_namespace: OwnedFd,
+    memory: Vec<OwnedFd>,
+    warnings: Vec<String>,
+}
+
 fn hand_over(
     name: &str,
     what: &Launch,
     within: Option<BorrowedFd<'_>>,
     channel: &Channel,
-) -> Result<(OwnedFd, Vec<String>), Failure> {
+) -> Result<Told, Failure> {
     let died = || {
         Failure::plain(Cause::Died {
             name: name.to_owned(),
@@ -79,9 +89,11 @@ fn hand_over(
             .step("hear from a starting process")
     };
     let mut warnings = Vec::new();
+    let mut memory = Vec::new();
     let [mount_namespace] = loop {
         match next()? {
             Some((LaunchReply::Warning(warning), _)) => warnings.push(warning),
+            Some((LaunchReply::Memory, fds)) => memory = fds,
             Some((LaunchReply::Executing, fds)) => break exactly(fds)?,
             Some((LaunchReply::Failed(failure), _)) => return Err(failure),
             None => return Err(died()),
@@ -89,7 +101,11 @@ fn hand_over(
     };
     // exec closes the channel; a failed exec is told first.
     match next()? {
-        None => Ok((mount_namespace, warnings)),
+        None => Ok(Told {
+            mount_namespace,
+            memory,
+            warnings,
+        }),
         Some((LaunchReply::Failed(failure), _)) => Err(failure),
         Some(_) => Err(died()),
     }

@@ -39,6 +39,7 @@ mod host_child;
 mod host_children;
 mod janitor;
 mod launch;
+mod memory;
 mod netlink;
 mod network;
 mod plain;

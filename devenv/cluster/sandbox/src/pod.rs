@@ -101,6 +101,17 @@ impl Pod {
         self.ask(&request, &[]).map(drop)
     }
 
+    /// Leaves no room in what the pod's containers write to and in its [`Tmpfs`](crate::Tmpfs)
+    /// (ENOSPC), for containers that start later too; or gives the room back. Files of the
+    /// host that are bound writable are not touched.
+    ///
+    /// # Errors
+    /// [`SandboxError::Step`] when the kernel refuses, and then nothing is full;
+    /// [`SandboxError::PodGone`].
+    pub fn fill(&self, full: bool) -> Result<(), SandboxError> {
+        self.ask(&PodRequest::Fill(full), &[]).map(drop)
+    }
+
     /// Readable when [`next_event`](Self::next_event) has one (for `AsyncFd`).
     pub fn events(&self) -> BorrowedFd<'_> {
         self.events.as_fd()

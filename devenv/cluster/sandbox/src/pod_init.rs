@@ -32,6 +32,7 @@ use crate::{
     cluster_init::own_proc,
     error::{Cause, Context, Failure},
     launch::launch,
+    memory::{self, Memory},
     netlink::{LOOPBACK, Route},
     network::{GATEWAY, POD_LINK, POD_PREFIX, allow_low_ports},
     reaper::Reaper,
@@ -62,6 +63,10 @@ struct PodInit {
     files: Vec<FileMount>,
     /// Where the pod has memory of its own.
     tmpfs: Vec<PathBuf>,
+    /// The same, to be filled.
+    memory: Vec<Memory>,
+    /// Whether no room is to be left in what the pod writes to.
+    full: bool,
     reaper: Reaper,
     events: Channel,
     /// Events that the supervisor's buffer had no room for yet.
@@ -81,6 +86,8 @@ struct Running {
     mount_namespace: Option<OwnedFd>,
     /// Of what runs within another container: that container's.
     group: Group,
+    /// What it writes to, beside the pod's.
+    memory: Vec<Memory>,
     /// Set once the main process was reaped; the rest is being killed.
     exit: Option<Exit>,
 }
@@ -103,7 +110,11 @@ impl PodInit {
             .send(&PodReply::NeedsLink, &[])
             .step("ask for the pod's link")?;
         own_proc()?;
-        spec.tmpfs.iter().try_for_each(mount_tmpfs)?;
+        let memory = spec
+            .tmpfs
+            .iter()
+            .map(mount_tmpfs)
+            .collect::<Result<_, _>>()?;
         sethostname(&spec.hostname).step("set the pod's host name")?;
         let reaper = Reaper::new().step("receive signals as events")?;
         let (events, theirs) = Channel::pair().step("make a socket pair")?;
@@ -134,6 +145,8 @@ impl PodInit {
             site,
             files,
             tmpfs: spec.tmpfs.into_iter().map(|tmpfs| tmpfs.path).collect(),
+            memory,
+            full: false,
             reaper,
             events,
             unsent: VecDeque::new(),
@@ -182,6 +195,7 @@ impl PodInit {
             PodRequest::Signal { container, signal } => self
                 .signal(container, signal)
                 .map(|()| (PodReply::Signalled, None)),
+            PodRequest::Fill(full) => self.fill(full).map(|()| (PodReply::Filled, None)),
             PodRequest::Setup(..) | PodRequest::Linked => {
                 Err(Failure::plain(Cause::Step("set the pod up twice".into())))
             }
@@ -223,11 +237,20 @@ impl PodInit {
                 group.remove();
             }
         })?;
+        let mut memory: Vec<_> = launched.memory.into_iter().map(Memory::new).collect();
+        if self.full
+            && let Err(error) = memory.iter_mut().try_for_each(Memory::fill)
+        {
+            warnings.push(format!(
+                "it can write although its disk is to be full ({error})"
+            ));
+        }
         self.containers.push(Running {
             name,
             pid: launched.pid,
             mount_namespace: (!is_guest).then_some(launched.mount_namespace),
             group,
+            memory,
             exit: None,
         });
         warnings.extend(launched.warnings);
@@ -304,6 +327,30 @@ impl PodInit {
         signal
             .and_then(|signal| killpg(running.pid, signal))
             .step("signal a container")
+    }
+
+    /// All or nothing is full.
+    fn fill(&mut self, full: bool) -> Result<(), Failure> {
+        let of_containers = self.containers.iter_mut().flat_map(|c| &mut c.memory);
+        let mut all: Vec<_> = self.memory.iter_mut().chain(of_containers).collect();
+        self.full = full;
+        if full {
+            let filled = all.iter_mut().try_for_each(|memory| memory.fill());
+            if let Err(error) = filled {
+                self.full = false;
+                for memory in all {
+                    // The first failure is the one to tell.
+                    let _ = memory.free();
+                }
+                return Err(error).step("fill the pod's memory");
+            }
+            return Ok(());
+        }
+        let freed: Vec<_> = all.into_iter().map(Memory::free).collect();
+        freed
+            .into_iter()
+            .collect::<io::Result<()>>()
+            .step("give the pod's memory back")
     }
 
     /// Reaps containers and orphans, and ends what ended containers left.
@@ -406,13 +453,16 @@ fn kill_leftovers(mount_namespace: &OwnedFd) -> Result<bool, Failure> {
 }
 
 /// In this process's mounts, which every container's begin with.
-fn mount_tmpfs(tmpfs: &Tmpfs) -> Result<(), Failure> {
+fn mount_tmpfs(tmpfs: &Tmpfs) -> Result<Memory, Failure> {
     let size = tmpfs.size.map(|bytes| format!(",size={bytes}"));
     // Any user of the pod may write there, as in the kubelet's emptyDirs.
     let options = format!("mode=0777{}", size.unwrap_or_default());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let kind = Some("tmpfs");
     mount(kind, &tmpfs.path, kind, flags, Some(options.as_str()))
+        .map_err(io::Error::from)
+        .and_then(|()| memory::open(&tmpfs.path))
+        .map(Memory::new)
         .cause(|| Cause::Step(format!("mount memory at {}", tmpfs.path.display())))
 }
 

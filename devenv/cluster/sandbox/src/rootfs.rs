@@ -33,6 +33,7 @@ use rustix::{
 
 use crate::{
     error::{Cause, Context, Failure},
+    memory,
     readonly::{make_read_only, remount_read_only},
     spec::{Bind, ContainerSpec},
     wire::Site,
@@ -49,13 +50,20 @@ pub(crate) const MOUNT_POINT: &str = "root";
 const PRIVATE: [&str; 6] = ["proc", "dev", "etc", "tmp", "run", "lost+found"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// Makes the container's root and moves this process into it. Returns what the
-/// container has to do without.
+/// What there is to know of a new root.
+pub(crate) struct Entered {
+    /// The roots of the file systems in memory that the container writes to.
+    pub memory: Vec<OwnedFd>,
+    /// What the container has to do without.
+    pub warnings: Vec<String>,
+}
+
+/// Makes the container's root and moves this process into it.
 pub(crate) fn enter(
     site: &Site,
     spec: &ContainerSpec,
     user: (u32, u32),
-) -> Result<Vec<String>, Failure> {
+) -> Result<Entered, Failure> {
     unshare(CloneFlags::CLONE_NEWNS).step("make the container's mount namespace")?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .step("keep the container's mounts apart")?;
@@ -83,7 +91,10 @@ pub(crate) fn enter(
     root.seal_covers()?;
     umount2(OLD_ROOT, MntFlags::MNT_DETACH).step("let go of the host's root")?;
     fs::remove_dir(OLD_ROOT).step("let go of the host's root")?;
-    Ok(root.warnings)
+    Ok(Entered {
+        memory: root.memory,
+        warnings: root.warnings,
+    })
 }
 
 /// The host's path for a path of the container.
@@ -154,6 +165,8 @@ struct Root {
     covers: Vec<Cover>,
     layers: Vec<Layer>,
     warnings: Vec<String>,
+    /// [`Entered::memory`].
+    memory: Vec<OwnedFd>,
     /// Numbers overlays and files in scratch.
     next: u32,
 }
@@ -180,14 +193,15 @@ impl Root {
             covers: Vec::new(),
             layers: Vec::new(),
             warnings: Vec::new(),
+            memory: Vec::new(),
             next: 0,
         })
     }
 
     fn mount_tmpfs(&mut self) -> Result<(), Failure> {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        for path in [&self.scratch, &self.root] {
-            make_dir(path, 0o755).step("make a mount point for the container's root")?;
+        for path in [self.scratch.clone(), self.root.clone()] {
+            make_dir(&path, 0o755).step("make a mount point for the container's root")?;
             mount(
                 Some("pod"),
                 path.as_path(),
@@ -196,8 +210,15 @@ impl Root {
                 Some("mode=0755"),
             )
             .step("mount the container's root")?;
+            self.keep(&path).step("hold the container's root")?;
         }
         self.remember(&self.root.clone())
+    }
+
+    /// Holds a file system in memory that the container writes to.
+    fn keep(&mut self, path: &Path) -> io::Result<()> {
+        self.memory.push(memory::open(path)?);
+        Ok(())
     }
 
     /// Notes that the file system at `path` is ours to write to.
@@ -233,6 +254,11 @@ impl Root {
         let inert = data | MsFlags::MS_NOEXEC;
         self.add_mount("tmp", "tmpfs", data, Some("mode=1777"))?;
         self.add_mount("run", "tmpfs", data, Some("mode=0755"))?;
+        for name in ["tmp", "run"] {
+            let path = self.root.join(name);
+            self.keep(&path)
+                .cause(|| Cause::Step(format!("hold the container's /{name}")))?;
+        }
         // Programs of any user keep their sockets and locks there.
         for (path, mode) in [("run/lock", 0o1777), ("run/user", 0o755)] {
             make_dir(&self.root.join(path), mode).step("furnish the container's /run")?;

@@ -111,6 +111,8 @@ pub(crate) enum PodRequest {
         container: String,
         signal: i32,
     },
+    /// Leave no room in its memory file systems, or give it back.
+    Fill(bool),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -125,6 +127,7 @@ pub(crate) enum PodReply {
         warnings: Vec<String>,
     },
     Signalled,
+    Filled,
     Failed(Failure),
 }
 
@@ -141,6 +144,9 @@ pub(crate) enum Launch {
 pub(crate) enum LaunchReply {
     /// What the program has to do without; before [`Executing`](Self::Executing).
     Warning(String),
+    /// With the roots of the file systems in memory that were made for the container;
+    /// before [`Executing`](Self::Executing).
+    Memory,
     /// Everything but the execution is done; after this, a hang-up without a
     /// further message means that it was executed. With the process's mount
     /// namespace.

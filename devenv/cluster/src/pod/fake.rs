@@ -259,6 +259,11 @@ impl PodSandbox for FakeSandbox {
         Ok(Ended::Code(0))
     }
 
+    async fn fill_disk(&self, full: bool) -> Result<(), RuntimeError> {
+        self.state.note(format!("full {full}"));
+        Ok(())
+    }
+
     async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError> {
         self.state.note(format!("signal {signal} {container}"));
         let running = self

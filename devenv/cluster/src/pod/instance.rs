@@ -565,6 +565,7 @@ impl Instance {
             containers: self.slots.iter().map(Slot::view).collect(),
             ip: self.ip.as_ref().map(|ip| ip.addr().to_string()),
             has_sandbox: self.sandbox.is_some(),
+            fault: self.imposed.outcome.clone(),
             taken: self.taken,
         };
         let status = status(&view, &self.published, Timestamp::now());

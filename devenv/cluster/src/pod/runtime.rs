@@ -168,6 +168,15 @@ pub trait PodSandbox: Send + Sync + std::fmt::Debug {
     async fn exec(&self, spec: StartSpec) -> Result<Ended, RuntimeError>;
     /// Sends a signal to a container's processes.
     async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError>;
+    /// Leaves no room where the pod's containers write, those that start later too, or gives it
+    /// back. What is bound from the host is not touched.
+    async fn fill_disk(&self, full: bool) -> Result<(), RuntimeError> {
+        if full {
+            let why = "pods of this runtime write to the machine's own disk, which is never filled";
+            return Err(RuntimeError::Other(why.to_owned()));
+        }
+        Ok(())
+    }
     /// The next event; dropping the future loses nothing.
     async fn next_event(&self) -> SandboxEvent;
     /// Why the container's last run ended as it did, where the runtime knows more than its exit code.

@@ -226,6 +226,11 @@ impl PodSandbox for ProcessSandbox {
         Ok(blocking(move || pod.signal(&container, signal)).await??)
     }
 
+    async fn fill_disk(&self, full: bool) -> Result<(), RuntimeError> {
+        let pod = self.pod.clone();
+        Ok(blocking(move || pod.fill(full)).await??)
+    }
+
     async fn next_event(&self) -> SandboxEvent {
         loop {
             let next = match self.events.readable().await {

@@ -78,6 +78,36 @@ pub struct ContainerView<'a> {
     pub run: u64,
 }
 
+/// The condition that says what became of a pod's annotation `devenv.dev/fault`.
+pub const FAULT_CONDITION: &str = "devenv.dev/Fault";
+
+/// What became of an annotation `devenv.dev/fault`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why not all of it is in force: a word for programs.
+    refused: Option<&'static str>,
+    /// The annotation's text; for what is refused also why.
+    message: String,
+}
+
+impl Outcome {
+    /// All that this text asks for is in force.
+    pub fn in_force(text: &str) -> Outcome {
+        Outcome {
+            refused: None,
+            message: text.to_owned(),
+        }
+    }
+
+    /// Some or all of it is not.
+    pub fn refused(text: &str, reason: &'static str, why: &str) -> Outcome {
+        Outcome {
+            refused: Some(reason),
+            message: format!("{text}: {why}"),
+        }
+    }
+}
+
 /// The pod.
 #[derive(Debug)]
 pub struct PodView<'a> {
@@ -89,6 +119,8 @@ pub struct PodView<'a> {
     pub ip: Option<String>,
     /// Whether its sandbox is there.
     pub has_sandbox: bool,
+    /// What became of its faults, if it is to have some.
+    pub fault: Option<Outcome>,
     /// When devenv took it on.
     pub taken: Timestamp,
 }
@@ -207,13 +239,20 @@ fn conditions(view: &PodView<'_>, phase: &str, previous: &Value, now: Timestamp)
         condition
     };
     let ready = why_not.is_none();
-    json!([
+    let mut all = vec![
         build("PodReadyToStartContainers", None, view.has_sandbox),
         build("Initialized", init_why, initialized),
         build("Ready", why_not.clone(), ready),
         build("ContainersReady", why_not, ready),
         build("PodScheduled", None, true),
-    ])
+    ];
+    if let Some(Outcome { refused, message }) = &view.fault {
+        let mut condition = build(FAULT_CONDITION, None, refused.is_none());
+        condition["reason"] = json!(refused.unwrap_or("Imposed"));
+        condition["message"] = json!(message);
+        all.push(condition);
+    }
+    json!(all)
 }
 
 fn list(view: &PodView<'_>, uid: &str, init: bool) -> Value {
@@ -360,6 +399,7 @@ mod tests {
             containers,
             ip: None,
             has_sandbox: true,
+            fault: None,
             taken: at(0),
         })
         .to_owned()
@@ -429,6 +469,7 @@ mod tests {
             }],
             ip: Some("10.244.0.2".into()),
             has_sandbox: true,
+            fault: None,
             taken: at(0),
         };
         let first = status(&view(false), &Value::Null, at(10));

@@ -278,6 +278,32 @@ pub fn memory_volumes(pod: &Pod, policy: &HostPolicy) -> Result<Vec<Tmpfs>, Volu
         .collect()
 }
 
+/// Why a pod's disk can't be filled: a volume that it writes to lies on the machine's own.
+pub fn on_disk(pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
+    let mounts = containers.flat_map(|c| c.volume_mounts.iter().flatten());
+    let mut written = mounts.filter(|mount| !mount.read_only.unwrap_or(false));
+    written.find_map(|mount| {
+        let mut volumes = spec.volumes.iter().flatten();
+        let volume = volumes.find(|volume| volume.name == mount.name)?;
+        let mend = match (&volume.empty_dir, &volume.host_path) {
+            (Some(source), _) if source.medium.as_deref() == Some("Memory") => return None,
+            (Some(_), _) => "give its emptyDir medium: Memory",
+            (_, Some(_)) => "mount it with readOnly: true",
+            // Made of objects, and never written to.
+            _ => return None,
+        };
+        Some(format!(
+            "volume {:?} lies on this machine's own disk, which is never filled: {mend}",
+            volume.name
+        ))
+    })
+}
+
 fn host_path(
     volume: &str,
     host: &HostPathVolumeSource,

@@ -21,6 +21,8 @@ use kube::{
 use serde::{Deserialize as _, Serialize};
 use serde_json::json;
 
+use tokio::time::timeout;
+
 use super::{Context, Session, StepResult, http::chain};
 use crate::{
     capture::Answer,
@@ -29,6 +31,10 @@ use crate::{
 
 /// The annotation of a pod: a JSON array of [`PodFault`]s.
 pub const ANNOTATION: &str = "devenv.dev/fault";
+/// The pod's condition that says what became of it.
+const CONDITION: &str = "devenv.dev/Fault";
+/// How long the runtime may take to say so.
+const PATIENCE: Duration = Duration::from_secs(10);
 const SESSION: &str = "faults";
 /// What lasts only for the step.
 const UNNAMED: &str = "";
@@ -51,6 +57,8 @@ pub enum PodFault {
         /// By so many milliseconds.
         millis: u64,
     },
+    /// Nothing more fits where it writes.
+    FillDisk,
 }
 
 type Failure = Box<StepResult>;
@@ -120,7 +128,7 @@ async fn act(spec: &FaultSpec, context: &mut Context) -> Result<String, Failure>
     } else {
         if !environment.faults {
             return Err(unsupported(
-                "pause pods or disturb their network",
+                "pause pods, disturb their network or fill their disk",
                 &environment.target,
             ));
         }
@@ -130,7 +138,7 @@ async fn act(spec: &FaultSpec, context: &mut Context) -> Result<String, Failure>
             return Err(no_pod(&workload));
         }
         let names = pods.iter().map(ResourceExt::name_any).collect();
-        faults.impose(&name, names, fault).await.map_err(api)?;
+        faults.impose(&name, names, fault).await?;
     }
     if let Some(time) = spec.for_ {
         tokio::time::sleep(time.0).await;
@@ -149,6 +157,9 @@ fn pod_fault(spec: &FaultSpec) -> Result<(String, PodFault), Failure> {
     };
     if let Some(workload) = &spec.pause {
         return Ok((workload.0.clone(), PodFault::Pause));
+    }
+    if let Some(workload) = &spec.fill_disk {
+        return Ok((workload.0.clone(), PodFault::FillDisk));
     }
     if let Some(cut) = &spec.cut {
         let service = service(cut.to.as_str())?;
@@ -267,27 +278,63 @@ impl Faults {
     }
 
     /// Noted before it is done, so that whatever happens it is undone.
-    async fn impose(&mut self, name: &str, pods: Vec<String>, fault: PodFault) -> kube::Result<()> {
-        self.lift(name).await?;
+    /// What the runtime can't do is lifted again.
+    async fn impose(
+        &mut self,
+        name: &str,
+        pods: Vec<String>,
+        fault: PodFault,
+    ) -> Result<(), Failure> {
+        self.lift(name).await.map_err(api)?;
         self.named
             .insert(name.to_owned(), Imposed::Pods(pods.clone(), fault));
-        self.annotate(&pods).await
+        self.annotate(&pods).await.map_err(api)?;
+        for pod in &pods {
+            if let Err(failure) = self.wait_for_outcome(pod).await {
+                self.lift(name).await.map_err(api)?;
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is imposed on this pod, as its annotation says it.
+    fn text(&self, pod: &String) -> Option<String> {
+        let faults: Vec<&PodFault> = self
+            .named
+            .values()
+            .filter_map(|imposed| match imposed {
+                Imposed::Pods(pods, fault) if pods.contains(pod) => Some(fault),
+                _ => None,
+            })
+            .collect();
+        (!faults.is_empty()).then(|| json!(faults).to_string())
+    }
+
+    /// Until the runtime says that the annotation is in force, or why it can't be.
+    async fn wait_for_outcome(&self, pod: &String) -> Result<(), Failure> {
+        let text = self.text(pod).unwrap_or_default();
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let told = |pod: Option<&Pod>| outcome(pod, &text).is_some();
+        let found = timeout(PATIENCE, await_condition(pods, pod, told)).await;
+        let found = match found {
+            Ok(found) => found.map_err(api)?,
+            Err(_) => {
+                return Err(Box::new(StepResult::failed(
+                    pod,
+                    format!("the runtime says within {PATIENCE:?} what became of {ANNOTATION}"),
+                    "nothing",
+                )));
+            }
+        };
+        outcome(found.as_ref(), &text).unwrap_or(Ok(()))
     }
 
     /// Makes the annotations of these pods say what is imposed on them.
     async fn annotate(&self, pods: &[String]) -> kube::Result<()> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         for pod in pods {
-            let faults: Vec<&PodFault> = self
-                .named
-                .values()
-                .filter_map(|imposed| match imposed {
-                    Imposed::Pods(pods, fault) if pods.contains(pod) => Some(fault),
-                    _ => None,
-                })
-                .collect();
-            let value = (!faults.is_empty()).then(|| json!(faults).to_string());
-            let patch = json!({"metadata": {"annotations": {ANNOTATION: value}}});
+            let patch = json!({"metadata": {"annotations": {ANNOTATION: self.text(pod)}}});
             match api
                 .patch(pod, &PatchParams::default(), &Patch::Merge(&patch))
                 .await
@@ -419,6 +466,24 @@ impl Faults {
     }
 }
 
+/// What the runtime says of a pod's annotation; `None` when it has not spoken of this
+/// text yet. A pod that is gone suffers nothing any more.
+fn outcome(pod: Option<&Pod>, text: &str) -> Option<Result<(), Failure>> {
+    let Some(pod) = pod else { return Some(Ok(())) };
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|c| c.type_ == CONDITION)?;
+    let message = condition.message.as_deref()?.strip_prefix(text)?;
+    if condition.status == "True" {
+        return message.is_empty().then_some(Ok(()));
+    }
+    let why = message.strip_prefix(": ")?;
+    let why = format!("{}: {why}", pod.name_any());
+    Some(Err(Box::new(match condition.reason.as_deref() {
+        Some("Unsupported") => StepResult::unsupported(why),
+        _ => StepResult::failed("fault", "in force", why),
+    })))
+}
+
 fn has_ready(slice: Option<&EndpointSlice>) -> bool {
     let mut endpoints = slice.into_iter().flat_map(|slice| &slice.endpoints);
     endpoints.any(|endpoint| {
@@ -442,7 +507,7 @@ impl Session for Faults {
         const EACH: Duration = Duration::from_secs(25);
         let names: Vec<String> = self.named.keys().cloned().collect();
         for name in names {
-            match tokio::time::timeout(EACH, self.lift(&name)).await {
+            match timeout(EACH, self.lift(&name)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(%error, fault = %name, "a fault could not be lifted")
@@ -456,6 +521,7 @@ impl Session for Faults {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
 
     #[test]
     fn annotations_are_as_the_runtime_reads_them() {
@@ -468,6 +534,7 @@ mod tests {
                 service: "db".into(),
                 millis: 5,
             },
+            PodFault::FillDisk,
         ];
         assert_eq!(
             json!(faults),
@@ -475,7 +542,34 @@ mod tests {
                 { "kind": "pause" },
                 { "kind": "cut", "service": "db" },
                 { "kind": "delay", "service": "db", "millis": 5 },
+                { "kind": "fill-disk" },
             ])
         );
+    }
+
+    #[rstest]
+    #[case::not_yet(None, None)]
+    #[case::of_an_earlier_text(Some(("True", "Imposed", "[0]")), None)]
+    #[case::of_a_longer_text(Some(("True", "Imposed", "[1][2]")), None)]
+    #[case::in_force(Some(("True", "Imposed", "[1]")), Some("passed"))]
+    #[case::earlier_refusal(Some(("False", "Unsupported", "[0]: no disk")), None)]
+    #[case::refused(Some(("False", "Unsupported", "[1]: no disk")), Some("unsupported"))]
+    #[case::unreadable(Some(("False", "InvalidAnnotation", "[1]: melt")), Some("failed"))]
+    fn outcomes(#[case] condition: Option<(&str, &str, &str)>, #[case] expected: Option<&str>) {
+        let conditions: Vec<_> = condition
+            .iter()
+            .map(|(status, reason, message)| {
+                json!({"type": CONDITION, "status": status, "reason": reason, "message": message})
+            })
+            .collect();
+        let pod = json!({"metadata": {"name": "p"}, "status": {"conditions": conditions}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let got = outcome(Some(&pod), "[1]").map(|outcome| match outcome {
+            Ok(()) => "passed",
+            Err(failure) if failure.mismatches.is_empty() => "unsupported",
+            Err(_) => "failed",
+        });
+        assert_eq!(got, expected);
+        assert!(matches!(outcome(None, "[1]"), Some(Ok(()))));
     }
 }

@@ -287,6 +287,8 @@ fn fault_words(spec: &crate::suite::spec::FaultSpec) -> String {
         format!("cut {} from {}", cut.from, cut.to)
     } else if let Some(delay) = &spec.delay {
         format!("delay {} to {} by {}", delay.from, delay.to, delay.by)
+    } else if let Some(workload) = &spec.fill_disk {
+        format!("fill the disk of {workload}")
     } else if let Some(name) = &spec.lift {
         format!("lift {name}")
     } else {

@@ -317,12 +317,13 @@ impl Check<'_> {
             "stop_database",
             "cut",
             "delay",
+            "fill_disk",
             "lift",
         ];
         let Some(one) = self.one(at, &kinds) else {
             return;
         };
-        let lasting = ["pause", "stop_database", "cut", "delay"];
+        let lasting = ["pause", "stop_database", "cut", "delay", "fill_disk"];
         self.only_with(at, &lasting, one, &["for", "until"]);
         if lasting.contains(&one) && spec.for_.is_some() == spec.until.is_some() {
             self.document
@@ -341,6 +342,7 @@ impl Check<'_> {
         let mut objects: Vec<(String, Text)> = Vec::new();
         objects.extend(workload("delete_pod", &spec.delete_pod));
         objects.extend(workload("pause", &spec.pause));
+        objects.extend(workload("fill_disk", &spec.fill_disk));
         if let Some(cut) = &spec.cut {
             objects
                 .extend(ends((&cut.from, &cut.to)).map(|(end, text)| (format!("cut.{end}"), text)));

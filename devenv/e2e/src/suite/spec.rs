@@ -224,6 +224,8 @@ pub struct FaultSpec {
     pub cut: Option<BetweenSpec>,
     /// Delays what goes from one to the other.
     pub delay: Option<DelaySpec>,
+    /// Leaves no room where this workload's pods write.
+    pub fill_disk: Option<Text>,
     /// How long.
     #[serde(rename = "for")]
     pub for_: Option<Time>,

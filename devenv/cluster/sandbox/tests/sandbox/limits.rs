@@ -3,7 +3,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -30,6 +32,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("a_fork_bomb_is_bounded", a_fork_bomb_is_bounded),
     ("control_groups_go_with_what_is_in_them", groups_go),
     ("memory_volumes_are_shared_and_bounded", memory_volumes),
+    ("a_full_disk_refuses_writes_and_keeps_files", full_disks),
 ];
 
 /// The groups of a project, by their record.
@@ -354,4 +357,72 @@ fn memory_volumes() {
         0,
         "the host has none of it"
     );
+}
+
+/// In what runs and in what starts later: /tmp, /run, copies of the host's folders and
+/// volumes in memory, but not what is bound from the host.
+fn full_disks() {
+    let (_dir, dir) = temp();
+    let [volume, layer, bound] = ["volume", "layer", "bound"].map(|name| dir.join(name));
+    for path in [&volume, &layer, &bound] {
+        fs::create_dir(path).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let cluster = cluster();
+    let tmpfs = Tmpfs {
+        path: volume.clone(),
+        size: None,
+    };
+    let pod = pod_with(&cluster, Limits::default(), vec![tmpfs]);
+    let with_binds = |name: &str, script: &str| {
+        let mut spec = shell(script);
+        spec.name = name.into();
+        for (source, target, access) in [
+            (&volume, "/volume", Access::ReadWrite),
+            (&layer, "/layer", Access::Overlay),
+            (&bound, "/bound", Access::ReadWrite),
+        ] {
+            spec.binds.push(Bind {
+                source: source.clone(),
+                target: target.into(),
+                access,
+            });
+        }
+        spec
+    };
+    let tries = "tries() { for dir in /tmp /run /layer /volume /bound; do \
+        if (echo more > $dir/new && head -c 8192 /dev/zero >> $dir/log) 2> /dev/null; \
+        then echo $dir; rm $dir/new; fi; done; }";
+    let writer = format!("{tries}; while echo round; do tries; sleep 0.01; done");
+    let started = pod.start(&with_binds("writer", &writer)).unwrap();
+    let mut lines = BufReader::new(File::from(started.stdout)).lines();
+    // Where it can write, in the first round that begins from now on.
+    let mut round = || {
+        lines.find(|line| line.as_ref().unwrap() == "round");
+        let mut places = Vec::new();
+        loop {
+            let line = lines.next().unwrap().unwrap();
+            if line == "round" {
+                return places;
+            }
+            places.push(line);
+        }
+    };
+    let everywhere = ["/tmp", "/run", "/layer", "/volume", "/bound"];
+    assert_eq!(round(), everywhere);
+    pod.fill(true).unwrap();
+    // Twice is once.
+    pod.fill(true).unwrap();
+    eventually("the disk is full", || (round() == ["/bound"]).then_some(()));
+    let later = with_binds("later", &format!("{tries}; tries; cat /volume/log | wc -c"));
+    let ran = run(&pod, &later);
+    let mut printed = ran.stdout.lines();
+    assert_eq!(printed.next(), Some("/bound"), "{ran:?}");
+    let kept: usize = printed.next().unwrap().parse().unwrap();
+    assert!(kept >= 8192, "what was written before is there: {ran:?}");
+    pod.fill(false).unwrap();
+    eventually("there is room again", || {
+        (round() == everywhere).then_some(())
+    });
+    assert!(!volume.join("log").exists() && !layer.join("log").exists());
 }

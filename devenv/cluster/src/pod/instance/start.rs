@@ -56,6 +56,7 @@ impl Instance {
         match made {
             Ok(sandbox) => {
                 self.sandbox = Some(sandbox);
+                self.imposed.begin_anew();
                 self.sandbox_retry = None;
                 true
             }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::controllers::runtime::Key;
 use crate::pod::instance::fault::ANNOTATION;
+use crate::pod::status::FAULT_CONDITION;
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -76,4 +77,58 @@ async fn what_cannot_be_read_is_said() {
     while rig.events("InvalidAnnotation").is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// The pod's condition: its status, reason and message.
+fn condition(pod: Option<&Value>) -> Option<(String, String, String)> {
+    let conditions = pod?["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|c| c["type"] == FAULT_CONDITION)?;
+    let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+    Some((text("status"), text("reason"), text("message")))
+}
+
+const FULL: &str = r#"[{"kind":"fill-disk"}]"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_said_and_lifted() {
+    let rig = rig();
+    rig.pod("web", json!({}));
+    rig.until_ready("web").await;
+    rig.annotate("web", Some(FULL));
+    let in_force = ("True".into(), "Imposed".into(), FULL.into());
+    rig.until("web", "full", |pod| {
+        condition(pod) == Some(in_force.clone())
+    })
+    .await;
+    rig.annotate("web", None);
+    rig.until("web", "free", |pod| condition(pod).is_none())
+        .await;
+    let log = rig.runtime.log();
+    let full: Vec<_> = log.iter().filter(|(_, l)| l.starts_with("full")).collect();
+    assert!(
+        matches!(&full[..], [(_, on), (_, off)] if on == "full true" && off == "full false"),
+        "{full:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_disk_of_the_machine_is_never_filled() {
+    let rig = rig();
+    let mounts = json!([{"name": "data", "mountPath": "/data"}]);
+    rig.pod(
+        "web",
+        json!({
+            "containers": [{"name": "c", "image": "web", "volumeMounts": mounts}],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+        }),
+    );
+    rig.until_ready("web").await;
+    rig.annotate("web", Some(FULL));
+    rig.until("web", "refused", |pod| {
+        condition(pod).is_some_and(|(status, reason, message)| {
+            status == "False" && reason == "Unsupported" && message.contains("medium: Memory")
+        })
+    })
+    .await;
+    assert!(!rig.runtime.log().iter().any(|(_, l)| l.starts_with("full")));
 }
