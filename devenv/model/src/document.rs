@@ -160,7 +160,7 @@ impl Document {
 
 /// A problem that was just noted, to be said more of.
 #[derive(Debug)]
-pub struct Noted<'d>(&'d mut Draft);
+pub struct Noted<'d>(pub(crate) &'d mut Draft);
 
 impl Noted<'_> {
     /// What would have been right.

@@ -36,6 +36,7 @@ mod reading;
 mod source;
 mod toml_tree;
 mod topology;
+pub mod tree;
 mod validate;
 mod yaml;
 

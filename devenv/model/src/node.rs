@@ -13,26 +13,40 @@ use crate::source::Span;
 /// How deep a document may nest, aliases expanded. Kubernetes' own objects stay under 30.
 pub(crate) const MAX_DEPTH: usize = 100;
 
+/// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Node {
+pub struct Node {
+    /// The value.
     pub data: Data,
+    /// Its place.
     pub span: Span,
 }
 
+/// What a [`Node`] holds.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Data {
+pub enum Data {
+    /// `null`, `~`, or nothing.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A number that JSON can hold.
     Number(Number),
+    /// Text.
     String(String),
+    /// A list.
     Seq(Vec<Node>),
+    /// A mapping, in the order of the file; no key stands in it twice.
     Map(Vec<Entry>),
 }
 
+/// A key of a mapping with its value.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Entry {
+pub struct Entry {
+    /// The key.
     pub key: String,
+    /// Where the key stands.
     pub key_span: Span,
+    /// What it leads to.
     pub value: Node,
 }
 
@@ -45,11 +59,13 @@ impl Node {
         Self::new(Data::String(text.into()), span)
     }
 
-    pub(crate) fn entry(&self, key: &str) -> Option<&Entry> {
+    /// The entry at `key`, if this is a mapping that has it.
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries().iter().find(|e| e.key == key)
     }
 
-    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+    /// The value at `key`, if this is a mapping that has it.
+    pub fn get(&self, key: &str) -> Option<&Node> {
         self.entry(key).map(|e| &e.value)
     }
 
@@ -58,7 +74,7 @@ impl Node {
     }
 
     /// The entries of a mapping; of anything else, none.
-    pub(crate) fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[Entry] {
         match &self.data {
             Data::Map(entries) => entries,
             _ => &[],
@@ -66,7 +82,7 @@ impl Node {
     }
 
     /// The elements of a list; of anything else, none.
-    pub(crate) fn items(&self) -> &[Node] {
+    pub fn items(&self) -> &[Node] {
         match &self.data {
             Data::Seq(items) => items,
             _ => &[],
@@ -80,14 +96,16 @@ impl Node {
         }
     }
 
-    pub(crate) fn as_str(&self) -> Option<&str> {
+    /// The text, if it is text.
+    pub fn as_str(&self) -> Option<&str> {
         match &self.data {
             Data::String(s) => Some(s),
             _ => None,
         }
     }
 
-    pub(crate) fn as_bool(&self) -> Option<bool> {
+    /// The boolean, if it is one.
+    pub fn as_bool(&self) -> Option<bool> {
         match self.data {
             Data::Bool(b) => Some(b),
             _ => None,
@@ -101,7 +119,8 @@ impl Node {
         }
     }
 
-    pub(crate) fn is_null(&self) -> bool {
+    /// Whether nothing stands here.
+    pub fn is_null(&self) -> bool {
         self.data == Data::Null
     }
 
@@ -201,7 +220,7 @@ impl Node {
     }
 
     /// `the string "two"`, `the number 5`, `a list`: for messages.
-    pub(crate) fn described(&self) -> String {
+    pub fn described(&self) -> String {
         match &self.data {
             Data::Null => "null".into(),
             Data::Bool(b) => format!("the boolean {b}"),

@@ -92,12 +92,13 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A byte range in one of the [`Sources`]. Small and copied freely: every node carries one.
+/// A byte range in one of the files that were read together. Small and copied freely:
+/// every node carries one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Span {
-    pub file: u32,
-    pub start: u32,
-    pub end: u32,
+pub struct Span {
+    pub(crate) file: u32,
+    pub(crate) start: u32,
+    pub(crate) end: u32,
 }
 
 impl Span {

@@ -217,7 +217,10 @@ impl<'t> Builder<'_, 't> {
                 self.text.span(at),
                 format!("more than {MAX_DEPTH} levels of nesting"),
             )
-            .help("no Kubernetes object nests this deep: look for a bracket or indentation that was never closed"),
+            .help(format!(
+                "nothing of {} nests this deep: look for a bracket or indentation that was never closed",
+                self.text.reader.name()
+            )),
         );
         Stop::Document
     }
@@ -331,7 +334,10 @@ impl<'t> Builder<'_, 't> {
                     Draft::error(
                         "yaml::number",
                         shown,
-                        format!("{value} is a number that Kubernetes can't hold"),
+                        format!(
+                            "{value} is a number that {} can't hold",
+                            self.text.reader.name()
+                        ),
                     )
                     .expected("a 64-bit number")
                     .help(format!("quote it if it is text: \"{value}\"")),
@@ -389,7 +395,11 @@ impl<'t> Builder<'_, 't> {
             Draft::error(
                 "yaml::unknown-tag",
                 shown,
-                format!("the tag {} means nothing to Kubernetes", tag.original()),
+                format!(
+                    "the tag {} means nothing to {}",
+                    tag.original(),
+                    self.text.reader.name()
+                ),
             )
             .expected(format!(
                 "no tag, or one of {}",
@@ -430,7 +440,10 @@ impl<'t> Builder<'_, 't> {
                 Draft::warning(
                     "yaml::key-not-string",
                     span,
-                    format!("Kubernetes reads the unquoted key {value} as {name:?}"),
+                    format!(
+                        "{} reads the unquoted key {value} as {name:?}",
+                        self.text.reader.name()
+                    ),
                 )
                 .help(format!("quote it: \"{value}\"")),
             );
@@ -450,7 +463,10 @@ impl<'t> Builder<'_, 't> {
                     ),
                 )
                 .related(first, "first given at")
-                .help("keep one of the two: Kubernetes would silently take the last"),
+                .help(match self.text.reader {
+                    Reader::Compose => "keep one of the two",
+                    _ => "keep one of the two: Kubernetes would silently take the last",
+                }),
             );
         } else {
             seen.insert(name.clone(), span);

@@ -26,6 +26,18 @@ pub(crate) enum Reader {
     /// kustomize reads resources with go-yaml v3, which keeps them as text, and writes
     /// them out quoted.
     Kustomize,
+    /// Compose reads its files with go-yaml v3 too.
+    Compose,
+}
+
+impl Reader {
+    /// Who that is, for messages: resources end at Kubernetes whoever reads them first.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Reader::Kubernetes | Reader::Kustomize => "Kubernetes",
+            Reader::Compose => "Compose",
+        }
+    }
 }
 
 const KUBERNETES_ONLY: [&str; 16] = [
@@ -35,7 +47,7 @@ const KUBERNETES_ONLY: [&str; 16] = [
 
 /// Resolves a plain scalar.
 pub(super) fn resolve(text: &str, reader: Reader) -> Scalar {
-    if reader == Reader::Kustomize && KUBERNETES_ONLY.contains(&text) {
+    if reader != Reader::Kubernetes && KUBERNETES_ONLY.contains(&text) {
         return Scalar::String;
     }
     match text {
