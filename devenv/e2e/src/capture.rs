@@ -111,6 +111,12 @@ impl Query {
             Some(Value::Array(values.collect()))
         }
     }
+
+    /// All values at the path, where they stand.
+    pub(crate) fn places<'v>(&self, json: &'v Value) -> Vec<&'v Value> {
+        let found = js_path_process(&self.query, json).unwrap_or_default();
+        found.into_iter().map(|found| found.val()).collect()
+    }
 }
 
 impl fmt::Display for Query {

@@ -5,10 +5,12 @@
 //! A file becomes a [`suite`]; its variables ([`vars`]) are put into a [`step`] just
 //! before that runs; what comes of it is an answer ([`capture`]) that is held against
 //! what was expected ([`expect`], [`matcher`]). [`plan`] says which tests run, [`run`] runs
-//! them, [`outcome`] is what came of it, and [`report`] shows that.
+//! them, [`outcome`] is what came of it, and [`report`] shows that. [`compare`] sends what
+//! suites send to two systems, and says what differs.
 #![warn(missing_docs)]
 
 pub mod capture;
+pub mod compare;
 pub mod environment;
 pub mod expect;
 pub mod matcher;
@@ -18,6 +20,7 @@ pub mod redact;
 pub mod report;
 pub mod run;
 pub mod socketio;
+mod statistics;
 pub mod step;
 pub mod suite;
 pub mod vars;

@@ -294,7 +294,7 @@ fn clean(text: &str) -> String {
 }
 
 /// On one line, and not longer than a person reads.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     const LONGEST: usize = 200;
     let text = clean(text);
     let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");

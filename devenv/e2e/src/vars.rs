@@ -1,9 +1,16 @@
 //! Variables: `${name}` in texts, values that keep their type, captures.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     environment::Environment,
@@ -111,6 +118,25 @@ pub struct Vars {
     values: BTreeMap<String, Value>,
     /// What this environment lacks.
     absent: BTreeMap<String, String>,
+    /// What `${uuid}` is made of, where two sides must get the same ones.
+    uuids: Option<Arc<Uuids>>,
+}
+
+/// Random identifiers that come again from the same seed.
+struct Uuids {
+    seed: u64,
+    given: AtomicU64,
+}
+
+impl Uuids {
+    fn next(&self) -> uuid::Uuid {
+        let n = self.given.fetch_add(1, Ordering::Relaxed);
+        let mut hash = Sha256::new();
+        hash.update(self.seed.to_be_bytes());
+        hash.update(n.to_be_bytes());
+        let hash = hash.finalize();
+        uuid::Builder::from_random_bytes(std::array::from_fn(|i| hash[i])).into_uuid()
+    }
 }
 
 impl std::fmt::Debug for Vars {
@@ -179,6 +205,12 @@ impl Vars {
         }
     }
 
+    /// From now on `${uuid}` gives the identifiers that belong to `seed`, from the first.
+    pub(crate) fn seed_uuids(&mut self, seed: u64) {
+        let given = AtomicU64::new(0);
+        self.uuids = Some(Arc::new(Uuids { seed, given }));
+    }
+
     /// Gives a variable a value that is taken as it is.
     pub fn set(&mut self, name: impl Into<String>, value: Value) {
         let name = name.into();
@@ -239,7 +271,9 @@ impl Vars {
             return Err(VarError::Cycle(name.to_owned()));
         }
         if name == "uuid" {
-            return Ok(Value::String(uuid::Uuid::new_v4().to_string()));
+            let seeded = self.uuids.as_ref().map(|uuids| uuids.next());
+            let uuid = seeded.unwrap_or_else(uuid::Uuid::new_v4);
+            return Ok(Value::String(uuid.to_string()));
         }
         // The suite's own come before what is built in, and captures can't have either's name.
         if let Some(written) = self.written.get(name) {

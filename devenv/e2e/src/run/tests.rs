@@ -489,7 +489,7 @@ async fn a_programs_children_end_with_its_step() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), gone)
+    tokio::time::timeout(std::time::Duration::from_secs(30), gone)
         .await
         .expect("the child ends with its step");
 }

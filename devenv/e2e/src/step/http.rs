@@ -20,7 +20,7 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 /// What is shown of a body.
 const SHOWN: usize = 2000;
 
-pub(super) fn client(redirects: bool) -> Result<Client, reqwest::Error> {
+pub(crate) fn client(redirects: bool) -> Result<Client, reqwest::Error> {
     let policy = if redirects {
         redirect::Policy::limited(10)
     } else {
@@ -31,17 +31,7 @@ pub(super) fn client(redirects: bool) -> Result<Client, reqwest::Error> {
 
 /// Sends the request and reads the whole answer.
 pub async fn run(spec: &HttpSpec, context: &mut Context) -> StepResult {
-    let body = match body(spec, &context.folder).await {
-        Ok(body) => body,
-        Err(failed) => return *failed,
-    };
-    let request = match Request::new(
-        &method(spec),
-        spec.url.as_str(),
-        &spec.headers,
-        body,
-        spec.timeout.map_or(TIMEOUT, Duration::from),
-    ) {
+    let request = match prepare(spec, &context.folder).await {
         Ok(request) => request,
         Err(why) => return StepResult::failed("request", "one that can be sent", why),
     };
@@ -79,13 +69,27 @@ pub(crate) fn method(spec: &HttpSpec) -> String {
 }
 
 /// What is sent.
-pub(super) enum Body {
+pub(crate) enum Body {
     None,
     Json(Value),
     Bytes(Vec<u8>),
 }
 
-async fn body(spec: &HttpSpec, folder: &Path) -> Result<Body, Box<StepResult>> {
+/// The request that a step describes. `folder` is the suite's.
+///
+/// # Errors
+/// Why it can't be sent, for people.
+pub(crate) async fn prepare(spec: &HttpSpec, folder: &Path) -> Result<Request, String> {
+    Request::new(
+        &method(spec),
+        spec.url.as_str(),
+        &spec.headers,
+        body(spec, folder).await?,
+        spec.timeout.map_or(TIMEOUT, Duration::from),
+    )
+}
+
+async fn body(spec: &HttpSpec, folder: &Path) -> Result<Body, String> {
     if let Some(json) = &spec.json {
         return Ok(Body::Json(json.clone()));
     }
@@ -96,17 +100,13 @@ async fn body(spec: &HttpSpec, folder: &Path) -> Result<Body, Box<StepResult>> {
         return Ok(Body::None);
     };
     let path = folder.join(file.as_str());
-    tokio::fs::read(&path).await.map(Body::Bytes).map_err(|e| {
-        Box::new(StepResult::failed(
-            "body_file",
-            "a file that can be read",
-            format!("{}: {e}", path.display()),
-        ))
-    })
+    let read = tokio::fs::read(&path).await;
+    read.map(Body::Bytes)
+        .map_err(|e| format!("body_file {}: {e}", path.display()))
 }
 
 /// A request that can be sent again and again.
-pub(super) struct Request {
+pub(crate) struct Request {
     pub method: Method,
     pub url: reqwest::Url,
     pub headers: HeaderMap,
@@ -115,7 +115,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(
+    pub(crate) fn new(
         method: &str,
         url: &str,
         headers: &BTreeMap<String, Text>,
@@ -154,7 +154,7 @@ impl Request {
     }
 
     /// The answer, read to its end.
-    pub(super) async fn send(&self, client: &Client) -> Result<Answer, reqwest::Error> {
+    pub(crate) async fn send(&self, client: &Client) -> Result<Answer, reqwest::Error> {
         let mut request = client
             .request(self.method.clone(), self.url.clone())
             .headers(self.headers.clone())
@@ -207,6 +207,17 @@ fn shown(answer: &Answer) -> String {
         let _ = write!(out, "\n\n{}", shortened(body, SHOWN));
     }
     out
+}
+
+/// Few words, so that the same sort is counted together.
+pub(crate) fn sort_of(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
+        "timeout"
+    } else if error.is_connect() {
+        "no connection"
+    } else {
+        "broken connection"
+    }
 }
 
 /// An error with its causes.

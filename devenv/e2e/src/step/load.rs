@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, Session, StepResult,
-    http::{Body, Request, TIMEOUT, chain, method},
+    http::{Body, Request, TIMEOUT, chain, method, sort_of},
     sql,
 };
 use crate::{
@@ -354,7 +354,7 @@ async fn send(plan: Arc<Plan>, due: Instant) -> One {
                     break;
                 }
             }
-            Err(error) => one.statuses.push(short(&error).into()),
+            Err(error) => one.statuses.push(sort_of(&error).into()),
         }
         if !plan.spec.retry || due.elapsed() + PAUSE > RETRIED_FOR {
             break;
@@ -363,17 +363,6 @@ async fn send(plan: Arc<Plan>, due: Instant) -> One {
     }
     one.ms = u64::try_from(due.elapsed().as_millis()).unwrap_or(u64::MAX);
     one
-}
-
-/// Few words, so that the same sort is counted together.
-fn short(error: &reqwest::Error) -> &'static str {
-    if error.is_timeout() {
-        "timeout"
-    } else if error.is_connect() {
-        "no connection"
-    } else {
-        "broken connection"
-    }
 }
 
 /// A load of a test.

@@ -6,11 +6,10 @@
 //! the runner. A step that takes too long, or whose run is cancelled, is dropped: what
 //! must not outlive it ends with its guards.
 
-mod binomial;
 mod browser;
 mod exec;
 pub mod fault;
-mod http;
+pub(crate) mod http;
 mod hurl;
 mod kubectl;
 mod load;
@@ -297,7 +296,7 @@ fn fault_words(spec: &crate::suite::spec::FaultSpec) -> String {
 }
 
 /// Without the variable or host that it begins with.
-fn short_url(url: &str) -> &str {
+pub(crate) fn short_url(url: &str) -> &str {
     let rest = url
         .strip_prefix("${")
         .and_then(|rest| rest.split_once('}').map(|(_, path)| path))

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use super::{
     Context, StepResult,
-    binomial::two_sided,
     http::{Body, Request, TIMEOUT, chain, method},
 };
 use crate::{
     capture::{Answer, Source},
     matcher::{mismatches, shortened},
     outcome::Mismatch,
+    statistics::binomial,
     suite::spec::{Expect, HttpSpec, SplitSpec},
     vars::{VarError, Vars},
 };
@@ -156,7 +156,7 @@ fn judge(counts: &BTreeMap<String, u64>, expect: &Expect, exact: bool) -> Vec<Ve
             let off = (got as f64 - wanted).abs();
             (off <= block + 1e-9, format!("{wanted} ± {block}"))
         } else {
-            let p = two_sided(got, n, share);
+            let p = binomial(got, n, share);
             let how = format!("about {wanted:.0}, as chance has it (p ≥ {LEAST}; p = {p:.2e})");
             (p >= LEAST, how)
         };

@@ -36,6 +36,19 @@ pub(super) fn check(document: &mut Document, suite: &RawSuite, folder: &Path) {
                 .did_you_mean(target, known);
         }
     }
+    for (i, rule) in suite.compare.ignore.iter().enumerate() {
+        if let Err(why) = Source::parse(rule) {
+            document
+                .error("suite::compare", &format!("compare.ignore[{i}]"), why)
+                .expected("a JSON path such as \"$.ids\", \"header:NAME\", \"body\" or \"status\"");
+        }
+    }
+    for (i, name) in suite.compare.headers.iter().enumerate() {
+        if reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            let why = format!("{name:?} is no header's name");
+            document.error("suite::compare", &format!("compare.headers[{i}]"), why);
+        }
+    }
     let mut names = BTreeMap::new();
     for (t, test) in suite.test.iter().enumerate() {
         let at = format!("test[{t}]");

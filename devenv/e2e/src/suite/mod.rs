@@ -21,8 +21,8 @@ use serde_json::Value;
 use crate::outcome::Place;
 pub use schema::schema;
 use spec::{
-    BrowserSpec, ExecSpec, Expect, FaultSpec, HttpSpec, HurlSpec, KubectlSpec, LoadSpec, Poll,
-    SocketioSpec, SplitSpec, SqlSpec,
+    BrowserSpec, CompareSpec, ExecSpec, Expect, FaultSpec, HttpSpec, HurlSpec, KubectlSpec,
+    LoadSpec, Poll, SocketioSpec, SplitSpec, SqlSpec,
 };
 use value::Time;
 
@@ -55,6 +55,8 @@ pub struct Suite {
     pub vars: BTreeMap<String, Value>,
     /// What each profile lays over them.
     pub profile_vars: BTreeMap<String, BTreeMap<String, Value>>,
+    /// How answers to its requests are compared.
+    pub compare: CompareSpec,
     /// Its tests, in the file's order.
     pub tests: Vec<Test>,
 }
@@ -144,6 +146,8 @@ struct RawSuite {
     vars: BTreeMap<String, Value>,
     /// What profiles lay over it.
     profile: BTreeMap<String, RawProfile>,
+    /// How answers to its requests are compared by `devenv test e2e --compare`.
+    compare: CompareSpec,
     /// Its tests, in order.
     test: Vec<RawTest>,
 }
@@ -321,6 +325,7 @@ pub fn parse(root: &Path, file: &Path, text: String) -> Result<Suite, Vec<Proble
         timeout: raw.timeout.map_or(TEST_TIMEOUT, Duration::from),
         vars: raw.vars,
         profile_vars: raw.profile.into_iter().map(|(k, v)| (k, v.vars)).collect(),
+        compare: raw.compare,
         tests,
     };
     let problems = document.problems();

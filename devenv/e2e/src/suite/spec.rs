@@ -326,6 +326,26 @@ pub struct Expect {
     pub stderr: Option<Value>,
 }
 
+/// How answers are compared by `devenv test e2e --compare`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct CompareSpec {
+    /// What differs by its nature: JSON paths, `header:NAME`, `body`, `status`.
+    pub ignore: Vec<String>,
+    /// The headers that are compared; default: `content-type`.
+    pub headers: Vec<String>,
+}
+
+impl Default for CompareSpec {
+    fn default() -> Self {
+        Self {
+            ignore: Vec::new(),
+            headers: vec!["content-type".to_owned()],
+        }
+    }
+}
+
 /// Asking again.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]

@@ -138,6 +138,21 @@ load = { start = "l", lost = "SELECT 1" }
 }
 
 #[test]
+fn rules_for_comparing_are_checked() {
+    let text = "[compare]\nignore = [\"$.ids\", \"header:etag\", \"$.a[\", \"ids\"]\nheaders = [\"ETag\", \"a b\"]\nignoer = []\n\n[[test]]\nname = \"t\"\n[[test.step]]\nexec = { command = \"true\" }\n";
+    insta::assert_snapshot!(said(text), @r#"
+    tests/e2e/s.toml:2:35: error[suite::compare]: "$.a[" is no JSON path: expected selector
+      expected: a JSON path such as "$.ids", "header:NAME", "body" or "status"
+    tests/e2e/s.toml:2:43: error[suite::compare]: "ids" is no place in an answer
+      expected: a JSON path such as "$.ids", "header:NAME", "body" or "status"
+    tests/e2e/s.toml:3:20: error[suite::compare]: "a b" is no header's name
+    tests/e2e/s.toml:4:1: error[toml::unknown-key]: a suite has no key `compare.ignoer`
+      expected: one of "ignore" and "headers"
+      help: did you mean "ignore"?
+    "#);
+}
+
+#[test]
 fn what_is_no_toml_or_no_suite() {
     let all: Vec<String> = ["[[test]\nname = 1", "", "[[test]]\n", "vars = 1\n[[test]]"]
         .iter()

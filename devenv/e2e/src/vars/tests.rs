@@ -84,3 +84,21 @@ fn a_secret_is_not_in_the_debug_form() {
     vars.set("DATABASE_URL", json!("mysql://u:hunter2@h/d"));
     assert!(!format!("{vars:?}").contains("hunter2"));
 }
+
+#[test]
+fn two_sides_get_the_same_identifiers() {
+    let mut left = vars();
+    left.seed_uuids(7);
+    let mut right = vars();
+    right.seed_uuids(7);
+    let three = |vars: &Vars| vars.text("${uuid} ${uuid} ${uuid}").unwrap();
+    let first = three(&left);
+    assert_eq!(first, three(&right));
+    assert_ne!(first, three(&left), "each use has its own");
+    let mut ids: Vec<&str> = first.split(' ').collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 3);
+    assert!(ids.iter().all(|id| uuid::Uuid::parse_str(id).is_ok()));
+    right.seed_uuids(8);
+    assert_ne!(first, three(&right));
+}
