@@ -18,12 +18,13 @@ use crate::{
 };
 
 /// What is there without being said.
-pub const BUILT_IN: [&str; 9] = [
+pub const BUILT_IN: [&str; 10] = [
     "INGRESS_URL",
     "FRONTEND_URL",
     "API3_URL",
     "DATABASE_URL",
     "KUBECONFIG",
+    "DEVENV",
     "DEVENV_RUN_DIR",
     "NAMESPACE",
     "uuid",
@@ -185,6 +186,13 @@ impl Vars {
             }
         }
         let path = |path: &std::path::Path| Value::String(path.display().to_string());
+        match std::env::current_exe() {
+            Ok(program) => vars.set("DEVENV", path(&program)),
+            Err(error) => {
+                let why = format!("the path of this program can't be read: {error}");
+                vars.absent.insert("DEVENV".to_owned(), why);
+            }
+        }
         vars.set("KUBECONFIG", path(&environment.kubeconfig));
         vars.set("DEVENV_RUN_DIR", path(run_dir));
         vars.set("NAMESPACE", Value::String(environment.namespace.clone()));

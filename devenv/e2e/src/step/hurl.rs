@@ -10,15 +10,21 @@ use super::{
 };
 use crate::suite::spec::{Expect, HurlSpec};
 
+/// Hurl is in no Debian release, and as a library it would make libcurl and libxml2 part
+/// of every build of devenv.
+const INSTALL: &str = "apt-get install libcurl4-openssl-dev libxml2-dev libclang-dev pkg-config \
+    && cargo install --locked hurl";
+
 /// Runs the files; the addresses and the suite's variables are theirs too.
 pub async fn run(spec: &HurlSpec, expect: &Expect, context: &mut Context) -> StepResult {
     let variables = match variables(context) {
         Ok(variables) => variables,
         Err(result) => return *result,
     };
-    let mut argv: Vec<String> = ["hurl", "--test", "--no-color", "--variables-file"]
-        .map(str::to_owned)
-        .into();
+    // No proxy, as in the other steps: what is tested is here.
+    let argv = ["hurl", "--test", "--no-color", "--noproxy", "*"];
+    let mut argv: Vec<String> = argv.map(str::to_owned).into();
+    argv.push("--variables-file".to_owned());
     argv.push(variables.path().display().to_string());
     argv.extend(spec.files.iter().map(|file| file.0.clone()));
     let run = Run {
@@ -29,10 +35,7 @@ pub async fn run(spec: &HurlSpec, expect: &Expect, context: &mut Context) -> Ste
         timeout: spec.timeout.map(Duration::from),
     };
     let limit = spec.timeout.map(|limit| limit.to_string());
-    let install = Some(
-        "cargo install --locked hurl (it needs libcurl4-openssl-dev, libxml2-dev and pkg-config)",
-    );
-    exec::finish(program::run(run).await, expect, limit, install)
+    exec::finish(program::run(run).await, expect, limit, Some(INSTALL))
 }
 
 /// In a file that only this user can read: arguments are for everybody to see.
