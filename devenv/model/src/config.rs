@@ -28,6 +28,8 @@ pub(crate) struct Config {
     pub cloudrun: CloudRun,
     pub ingress: IngressConfig,
     pub gate: GateConfig,
+    #[serde(rename = "e2e")]
+    _e2e: E2eConfig,
     #[serde(rename = "profile")]
     _profile: BTreeMap<String, Overlay>,
 }
@@ -134,6 +136,15 @@ pub struct GateConfig {
     pub trusted_keys: Option<Vec<String>>,
 }
 
+/// `[e2e]`: end-to-end suites. What a suite says is read by whoever runs it, from the same
+/// file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct E2eConfig {
+    #[serde(rename = "suite")]
+    _suite: Vec<BTreeMap<String, serde_json::Value>>,
+}
+
 /// A configuration and the tree it came from, which knows where everything stands.
 #[derive(Clone, Debug)]
 pub(crate) struct Located {
@@ -233,6 +244,9 @@ fn misplaced(path: &Path) -> Option<String> {
         "services" => "cloudrun",
         "http_port" => "ingress",
         "trusted_keys" => "gate",
+        "suite" | "suites" => {
+            return Some("each suite is a section of its own: [[e2e.suite]]".into());
+        }
         "source" | "dockerfile" | "watch" | "ignore" | "install" | "python" | "build" | "run"
         | "debug" | "reload" | "workdir" | "image_workdir" | "env" => "image.NAME",
         "images" => return Some("each image has a section of its own: [image.NAME]".into()),

@@ -84,6 +84,18 @@ impl Document {
         checked.value
     }
 
+    /// The elements of the list at `path`, each as a document of its own whose places are
+    /// those in the whole file. Nothing where there is no list.
+    pub fn parts(&self, path: &str) -> Vec<Document> {
+        let items = self.find(path).map_or(&[][..], Node::items);
+        let part = |item: &Node| Document {
+            sources: self.sources.clone(),
+            tree: Some(item.clone()),
+            problems: Vec::new(),
+        };
+        items.iter().map(part).collect()
+    }
+
     /// Whether anything stands at `path`.
     pub fn has(&self, path: &str) -> bool {
         self.find(path).is_some()
@@ -264,6 +276,32 @@ mod tests {
           expected: one of "url" and "count"
           help: did you mean "count"?
         "#);
+    }
+
+    #[test]
+    fn parts_keep_their_places() {
+        let text = "[[a.item]]\nurl = \"x\"\n[[a.item]]\ncuont = 1\ncount = 2\n";
+        let whole = Document::parse("a/b.toml", text.into());
+        let mut parts = whole.parts("a.item");
+        assert_eq!(parts.len(), 2);
+        assert_eq!(parts[0].texts()[0].path, "url");
+        let second = &mut parts[1];
+        assert_eq!(second.read::<Item>("an item").map(|i| i.count), Some(2));
+        assert_eq!(second.origin("").line, 3);
+        let said: Vec<String> = parts
+            .remove(1)
+            .problems()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        insta::assert_snapshot!(said.join("\n"), @r#"
+        a/b.toml:4:1: error[toml::unknown-key]: an item has no key `cuont`
+          expected: one of "url" and "count"
+          help: did you mean "count"?
+        "#);
+        for nothing in ["a", "b", "a.item[0].url"] {
+            assert!(whole.parts(nothing).is_empty(), "{nothing}");
+        }
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Span {
 }
 
 /// All files read by one load, in the order of reading.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
     files: Vec<Arc<SourceFile>>,
 }
