@@ -3,14 +3,14 @@
 //!
 //! The client writes a line, [`Ask`] as JSON; the supervisor answers with lines, the
 //! events that come meanwhile and at last [`Reply::Done`], [`Reply::Debugging`] or
-//! [`Reply::Refused`].
+//! [`Reply::Refused`]. Only [`Ask::Follow`] has no such end.
 
 use std::{collections::BTreeSet, fs, io, os::fd::AsRawFd, path::Path, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
     sync::{broadcast::error::RecvError, mpsc, oneshot},
     task::{AbortHandle, JoinSet},
 };
@@ -49,6 +49,8 @@ pub enum Ask {
         /// How long to wait, in seconds.
         timeout_s: u64,
     },
+    /// Tell what happens from now on, until the client goes or the system does.
+    Follow,
 }
 
 /// What is answered.
@@ -60,6 +62,10 @@ pub enum Reply {
         /// What.
         happened: Event,
     },
+    /// To [`Ask::Follow`]: nothing that happens after this is left out.
+    Following,
+    /// Some of what happened is not told: the client or this machine was too slow.
+    Lagged,
     /// The debugger listens.
     Debugging {
         /// Where, and what it has.
@@ -136,9 +142,13 @@ async fn serve(
 ) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read).read_line(&mut line).await?;
+    let mut read = BufReader::new(read);
+    read.read_line(&mut line).await?;
     let ask: Ask = serde_json::from_str(&line).map_err(io::Error::other)?;
     let (_, mut events) = live.bus.subscribe();
+    if ask == Ask::Follow {
+        return follow(&mut events, read, &mut write).await;
+    }
     let (event_tx, mut event_rx) = mpsc::unbounded_channel();
     let telling = async {
         while let Some(event) = event_rx.recv().await {
@@ -155,10 +165,36 @@ async fn serve(
     send(write?, &reply).await
 }
 
-async fn send(write: &mut tokio::net::unix::OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
+async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
     let mut line = serde_json::to_vec(reply).map_err(io::Error::other)?;
     line.push(b'\n');
     write.write_all(&line).await
+}
+
+/// Tells what happens, but for the lines that builds print: those of one that fails are
+/// told with it.
+async fn follow(
+    events: &mut Events,
+    mut client: impl AsyncRead + Unpin,
+    write: &mut OwnedWriteHalf,
+) -> io::Result<()> {
+    send(write, &Reply::Following).await?;
+    let mut nothing = [0; 1];
+    loop {
+        let reply = tokio::select! {
+            // Clients have said all: what comes is their end.
+            _ = client.read(&mut nothing) => return Ok(()),
+            event = events.recv() => match event {
+                Ok(event) if matches!(*event, Event::Output { .. }) => continue,
+                Ok(event) => Reply::Event {
+                    happened: (*event).clone(),
+                },
+                Err(RecvError::Lagged(_)) => Reply::Lagged,
+                Err(RecvError::Closed) => return Ok(()),
+            },
+        };
+        send(write, &reply).await?;
+    }
 }
 
 type Events = tokio::sync::broadcast::Receiver<Arc<Event>>;
@@ -171,6 +207,8 @@ async fn answer(
     event_tx: &mpsc::UnboundedSender<Event>,
 ) -> Reply {
     match ask {
+        // Has no answer of this kind.
+        Ask::Follow => Reply::Done,
         Ask::Debug { wish } => match debug::start(live, &wish).await {
             Ok(session) => Reply::Debugging {
                 session: Box::new(session),
@@ -314,5 +352,49 @@ impl Asking {
                 .map_err(io::Error::other),
             None => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Bus;
+
+    #[tokio::test]
+    async fn a_follower_is_told_what_comes_until_the_system_goes() {
+        let bus = Bus::default();
+        bus.emit(Event::Stopping);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (read, mut write) = ours.into_split();
+        let (_, mut events) = bus.subscribe();
+        let serving = tokio::spawn(async move { follow(&mut events, read, &mut write).await });
+        let mut asking = Asking {
+            lines: BufReader::new(theirs).lines(),
+        };
+        assert_eq!(asking.next().await.unwrap(), Some(Reply::Following));
+        bus.emit(Event::Output {
+            source: "api1".into(),
+            line: "Compiling".into(),
+        });
+        let rolling = Event::Rolling {
+            workload: "Deployment api1".into(),
+        };
+        bus.emit(rolling.clone());
+        let told = Reply::Event { happened: rolling };
+        assert_eq!(asking.next().await.unwrap(), Some(told));
+        drop(bus);
+        assert_eq!(asking.next().await.unwrap(), None);
+        serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_goes_is_noticed_though_nothing_happens() {
+        let bus = Bus::default();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (read, mut write) = ours.into_split();
+        let (_, mut events) = bus.subscribe();
+        drop(theirs);
+        // Writing the first line may fail already.
+        let _ = follow(&mut events, read, &mut write).await;
     }
 }

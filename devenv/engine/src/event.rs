@@ -84,6 +84,12 @@ pub enum Event {
         /// Why.
         report: Report,
     },
+    /// A new version of a workload begins to take the place of the one that serves; a
+    /// [`Event::Reload`] of the same workload tells what came of it.
+    Rolling {
+        /// Such as `Deployment api1`.
+        workload: String,
+    },
     /// A save was answered, in one way or another.
     Reload {
         /// How.

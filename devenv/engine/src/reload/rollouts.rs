@@ -15,7 +15,7 @@ use super::{
     told,
 };
 use crate::{
-    event::Report,
+    event::{Event, Report},
     live::{Live, Rolling},
     workload::NotReady,
 };
@@ -73,7 +73,12 @@ impl Rollouts {
         mut reload: Reload,
     ) {
         let object = &rolling.object;
-        reload.workload = Some(format!("{} {}", object.kind(), object.name()));
+        let workload = format!("{} {}", object.kind(), object.name());
+        // Before the task, which may be done at once.
+        live.bus.emit(Event::Rolling {
+            workload: workload.clone(),
+        });
+        reload.workload = Some(workload);
         let key = object.to_string();
         // Locked until the task is in it: it may be done at once.
         let mut table = self.lock();
