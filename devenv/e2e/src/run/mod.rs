@@ -47,6 +47,8 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// Ends the run: the test under way fails as interrupted, environments are discarded.
     pub cancel: CancellationToken,
+    /// Ends the run after the tests under way: those that have not begun are left out.
+    pub stop: CancellationToken,
 }
 
 /// What all suites of a run share.
@@ -117,7 +119,7 @@ pub async fn run(
                 Some(before) => merge(before, report, round),
             }
         }
-        if run.options.cancel.is_cancelled() || (failed && run.options.until_fail) {
+        if run.is_ending() || (failed && run.options.until_fail) {
             break;
         }
     }
@@ -166,6 +168,11 @@ impl Run {
         millis(self.started.elapsed())
     }
 
+    /// Whether nothing more is to begin.
+    fn is_ending(&self) -> bool {
+        self.options.cancel.is_cancelled() || self.options.stop.is_cancelled()
+    }
+
     /// Nobody may be listening.
     fn tell(&self, event: RunEvent) {
         let _ = self.events.send(event);
@@ -211,6 +218,9 @@ impl Run {
         for (i, one) in planned.iter().enumerate() {
             let started = Instant::now();
             let started_ms = self.ms();
+            if self.options.stop.is_cancelled() {
+                break;
+            }
             let mut skipped = one.skipped.clone();
             if skipped.is_none() && lane.environment.is_none() && refused.is_none() {
                 let waiting: Vec<String> = planned[i..]
@@ -230,6 +240,9 @@ impl Run {
             let environment = lane.environment.as_ref().filter(|_| skipped.is_none());
             let mut tests = Vec::new();
             for &index in &one.tests {
+                if self.options.stop.is_cancelled() {
+                    break;
+                }
                 let report = match (environment, &skipped) {
                     (Some(environment), None) if !self.options.cancel.is_cancelled() => {
                         self.tell(RunEvent::TestStarted {
@@ -255,6 +268,9 @@ impl Run {
                     total: self.total.load(Ordering::Relaxed),
                 });
                 tests.push(report);
+            }
+            if tests.is_empty() {
+                break;
             }
             reports.push(SuiteReport {
                 name: one.suite.name.clone(),

@@ -162,6 +162,7 @@ impl Harness {
             id: "r1".into(),
             run_dir: folder.path().to_owned(),
             cancel: CancellationToken::new(),
+            stop: CancellationToken::new(),
         };
         Self {
             system,
@@ -331,6 +332,46 @@ async fn what_hangs_ends(#[case] head: &str, #[case] poll: &str, #[case] want: &
         .await;
     assert_eq!(report.outcome, Outcome::Failed);
     assert_eq!(step(&report).mismatches[0].expected, want);
+}
+
+#[tokio::test]
+async fn a_stopped_run_finishes_the_test_under_way_and_leaves_the_others_out() {
+    let harness = Harness::new().await;
+    let two = r#"
+        [[test]]
+        name = "first"
+        [[test.step]]
+        http = { url = "${INGRESS_URL}/api" }
+        [[test]]
+        name = "second"
+        [[test.step]]
+        exec = { command = ["true"] }
+        "#;
+    let suites = vec![harness.suite("s", two), harness.suite("t", two)];
+    let (events_tx, mut events_rx) = mpsc::unbounded_channel();
+    let running = tokio::spawn(run(
+        suites,
+        harness.options.clone(),
+        harness.provider.clone(),
+        events_tx,
+    ));
+    let mut ended = 0;
+    while let Some(event) = events_rx.recv().await {
+        match event {
+            RunEvent::TestStarted { .. } => harness.options.stop.cancel(),
+            RunEvent::TestEnded { .. } => ended += 1,
+            _ => {}
+        }
+    }
+    let report = running.await.unwrap().unwrap();
+    let suites: Vec<_> = report.suites.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(suites, ["s"]);
+    let tests = &report.suites[0].tests;
+    // The test was under way before anybody could know of it.
+    assert_eq!((tests.len(), ended), (1, 1), "{tests:#?}");
+    assert_eq!(tests[0].outcome, Outcome::Passed);
+    let discarded = harness.provider.discarded.lock();
+    assert_eq!(discarded.unwrap_or_else(PoisonError::into_inner).len(), 1);
 }
 
 #[tokio::test]
