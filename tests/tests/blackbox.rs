@@ -18,4 +18,5 @@ mod blackbox {
     mod sabotage;
     mod socketio;
     mod unprivileged;
+    mod watch;
 }

@@ -36,6 +36,9 @@ pub enum CliError {
     /// devenv.toml or manifests have errors.
     #[error("{} in this project's files", count(.0))]
     Problems(Vec<Problem>),
+    /// The suites have errors.
+    #[error("{} in this project's suites", count(.0))]
+    BadSuites(Vec<Problem>),
     /// Something has to be installed.
     #[error("this machine lacks something that the project needs")]
     Missing(Vec<Check>),
@@ -51,6 +54,9 @@ pub enum CliError {
     /// The project is not up.
     #[error("this project is not up")]
     NotUp,
+    /// The running system tells nobody of saves.
+    #[error("the running system does not reload what is saved, so nobody can tell when it was")]
+    NoReloads,
     /// The project is not up yet.
     #[error("this project is coming up or going down at this moment (supervisor pid {0})")]
     Between(u32),
@@ -112,6 +118,9 @@ pub enum CliError {
     /// Suites can't be looked for.
     #[error(transparent)]
     Suites(#[from] devenv_e2e::suite::FindError),
+    /// Suites can't be watched.
+    #[error(transparent)]
+    Watch(#[from] devenv_watch::WatchError),
     /// Suites can't be run.
     #[error(transparent)]
     RunSuites(#[from] devenv_e2e::run::RunError),
@@ -157,10 +166,11 @@ impl CliError {
             Self::NoProject(_)
             | Self::Directory { .. }
             | Self::NoRun(_)
+            | Self::BadSuites(_)
             | Self::NoSuites(_)
             | Self::NoSuite { .. }
             | Self::Usage(_) => exit::USAGE,
-            Self::Missing(_) | Self::NotUp | Self::Between(_) => exit::MISSING,
+            Self::Missing(_) | Self::NotUp | Self::NoReloads | Self::Between(_) => exit::MISSING,
             Self::Traffic(e) => match e {
                 TrafficError::Unreachable { .. } | TrafficError::Resolve { .. } => exit::MISSING,
                 TrafficError::Proc { .. } | TrafficError::ProcField { .. } => exit::FAILED,
@@ -207,6 +217,7 @@ impl CliError {
             Self::Busy(_) => "devenv status tells when it is up; devenv down stops it".to_owned(),
             Self::SupervisorGone(_) => "devenv up -d starts it again".to_owned(),
             Self::NotUp => "devenv up".to_owned(),
+            Self::NoReloads => "devenv down && devenv up -d".to_owned(),
             Self::NotStopped { pid, .. } => format!("kill -9 {pid} ends it and all that it runs"),
             _ => return None,
         })

@@ -16,7 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::{error::CliError, render};
 
 /// The file that makes a folder a project.
-const CONFIG: &str = "devenv.toml";
+pub const CONFIG: &str = "devenv.toml";
 
 /// A project's folder and its state.
 #[derive(Debug, Clone)]

@@ -129,7 +129,9 @@ pub fn plan(suites: Vec<Suite>, selection: &Selection) -> Vec<PlannedSuite> {
     out
 }
 
-fn concerns(suite: &Suite, workloads: Option<&BTreeSet<String>>) -> bool {
+/// Whether a suite is to run where only these workloads have changed: it names one of
+/// them, or none at all.
+pub fn concerns(suite: &Suite, workloads: Option<&BTreeSet<String>>) -> bool {
     workloads.is_none_or(|changed| {
         suite.workloads.is_empty() || suite.workloads.iter().any(|name| changed.contains(name))
     })
@@ -146,8 +148,8 @@ fn reason(suite: &Suite, selection: &Selection) -> Option<String> {
             suite.targets.join(" or ")
         ));
     }
-    let profile = selection.profile.as_deref().unwrap_or("default");
-    if !suite.profiles.is_empty() && !suite.profiles.iter().any(|wanted| wanted == profile) {
+    if !suite.is_for_profile(selection.profile.as_deref()) {
+        let profile = selection.profile.as_deref().unwrap_or("default");
         return Some(format!(
             "for the profile {}, and this is {profile}",
             suite.profiles.join(" or ")

@@ -180,7 +180,7 @@ async fn bad_suites_are_told_with_their_place() {
         "[[test]]\nname = \"x\"\n[[test.step]]\nhtp = { url = \"${INGRESS}\" }\n",
     );
     let run = project.run(&["test", "e2e"]).await;
-    assert_eq!(run.code, Some(1), "{run}");
+    assert_eq!(run.code, Some(2), "{run}");
     assert!(run.stderr.contains("tests/e2e/bad.toml:4"), "{run}");
     assert!(run.stderr.contains("http"), "{run}");
     fs::remove_file(project.path().join("tests/e2e/bad.toml")).expect("removed");

@@ -25,6 +25,7 @@ pub async fn ask(
     while let Some(reply) = asking.next().await.map_err(io)? {
         match reply {
             Reply::Event { happened } => progress.show(&happened),
+            Reply::Following | Reply::Lagged => {}
             Reply::Done => return Ok(None),
             Reply::Debugging { session } => return Ok(Some(session)),
             Reply::Refused { report } => return Err(CliError::Reported(report)),

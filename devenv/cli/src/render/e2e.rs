@@ -121,6 +121,14 @@ pub fn tests(all: &[(String, String)], format: Format) {
     }
 }
 
+/// A JSON schema.
+pub fn schema(schema: &serde_json::Value, format: Format) {
+    match format {
+        Format::Json => json(schema),
+        Format::Text => outln!("{schema:#}"),
+    }
+}
+
 /// What became of the verdict.
 pub fn verdict(text: &str, format: Format) {
     if format == Format::Json {

@@ -7,6 +7,7 @@ mod problem;
 mod progress;
 mod reload;
 mod table;
+mod watch;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,13 +23,15 @@ use serde::Serialize;
 use crate::error::CliError;
 pub use debug::{debug_off, debugging};
 pub use e2e::{
-    Run, github, kept, no_verdict, no_verdict_of_attached, reports, tests, verdict, verification,
+    Run, github, kept, no_verdict, no_verdict_of_attached, reports, schema, tests, verdict,
+    verification,
 };
 use output::{errln, outln};
 pub use output::{gone, lost};
 pub use progress::Progress;
 pub use reload::reloads;
 use table::table;
+pub use watch::{because, watched, watched_run, watching};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -61,7 +64,7 @@ fn json(value: &impl Serialize) {
 
 /// An error that ends the command.
 pub fn error(e: &CliError, format: Format) {
-    if let CliError::Problems(problems) = e {
+    if let CliError::Problems(problems) | CliError::BadSuites(problems) = e {
         self::problems(problems);
     }
     if let CliError::Missing(checks) = e {
@@ -78,7 +81,7 @@ pub fn error(e: &CliError, format: Format) {
     }
     if format == Format::Json {
         let mut document = serde_json::json!({"event": "failed", "report": report});
-        if let CliError::Problems(problems) = e {
+        if let CliError::Problems(problems) | CliError::BadSuites(problems) = e {
             document["problems"] = problems.iter().map(problem::data).collect();
         }
         if let CliError::Missing(checks) = e {

@@ -97,7 +97,7 @@ impl Progress {
                     self.line(&format!("{YELLOW}!{RESET} {name}: {reason}"));
                 }
             }
-            Event::Workload { .. } | Event::Failed { .. } => {}
+            Event::Workload { .. } | Event::Rolling { .. } | Event::Failed { .. } => {}
             Event::Reload { reload } => {
                 for line in reload::lines(reload) {
                     self.line(&line);

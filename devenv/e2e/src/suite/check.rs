@@ -9,7 +9,7 @@ use std::{
 use devenv_model::document::Document;
 use serde_json::Value;
 
-use super::{KINDS, RawStep, RawSuite, actions, spec::Expect, value::Text};
+use super::{KINDS, Known, RawStep, RawSuite, actions, is_for_profile, spec::Expect, value::Text};
 use crate::{
     capture::Source,
     matcher::Matcher,
@@ -17,7 +17,15 @@ use crate::{
 };
 
 /// Notes everything that is wrong with a suite beyond its types.
-pub(super) fn check(document: &mut Document, suite: &RawSuite, folder: &Path) {
+pub(super) fn check(
+    document: &mut Document,
+    suite: &RawSuite,
+    folder: &Path,
+    known: Option<&Known>,
+) {
+    if let Some(known) = known {
+        check_workloads(document, suite, known);
+    }
     if suite.test.is_empty() && !document.has("test") {
         document
             .error("suite::empty", "", "the suite has no test")
@@ -78,6 +86,26 @@ pub(super) fn check(document: &mut Document, suite: &RawSuite, folder: &Path) {
         }
     }
     check_variables(document, suite);
+}
+
+/// Of another profile nobody knows the workloads here.
+fn check_workloads(document: &mut Document, suite: &RawSuite, known: &Known) {
+    if !is_for_profile(&suite.profiles, known.profile.as_deref()) {
+        return;
+    }
+    let names = || known.workloads.iter().map(String::as_str);
+    for (i, name) in suite.workloads.iter().enumerate() {
+        if !known.workloads.contains(name) {
+            document
+                .error(
+                    "suite::workload",
+                    &format!("workloads[{i}]"),
+                    format!("the project has no workload {name:?}"),
+                )
+                .expected(format!("one of {}", names().collect::<Vec<_>>().join(", ")))
+                .did_you_mean(name, names());
+        }
+    }
 }
 
 fn check_step(document: &mut Document, step: &RawStep, at: &str, folder: &Path) {

@@ -1,14 +1,15 @@
-//! Suites: files of `tests/e2e`, read into types, with every problem and its place.
+//! Suites: files of `tests/e2e` and sections of `devenv.toml`, read into types, with every
+//! problem and its place.
 
 mod actions;
 mod check;
+mod find;
 mod schema;
 pub mod spec;
 pub mod value;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::outcome::Place;
+pub use find::{FOLDER, FindError, Found, Known, load};
 pub use schema::schema;
 use spec::{
     BrowserSpec, CompareSpec, ExecSpec, Expect, FaultSpec, HttpSpec, HurlSpec, KubectlSpec,
@@ -26,14 +28,12 @@ use spec::{
 };
 use value::Time;
 
-/// Where suites are, relative to the project's folder.
-pub const FOLDER: &str = "tests/e2e";
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A suite.
 #[derive(Clone, Debug)]
 pub struct Suite {
-    /// The file's name without its ending.
+    /// The file's name without its ending; in `devenv.toml` the one it is given.
     pub name: String,
     /// The file, relative to the project's folder.
     pub file: PathBuf,
@@ -59,6 +59,20 @@ pub struct Suite {
     pub compare: CompareSpec,
     /// Its tests, in the file's order.
     pub tests: Vec<Test>,
+    /// All that it says, to tell whether it has changed.
+    pub written: Value,
+}
+
+impl Suite {
+    /// Whether it is for this profile.
+    pub fn is_for_profile(&self, profile: Option<&str>) -> bool {
+        is_for_profile(&self.profiles, profile)
+    }
+}
+
+fn is_for_profile(wanted: &[String], profile: Option<&str>) -> bool {
+    let profile = profile.unwrap_or("default");
+    wanted.is_empty() || wanted.iter().any(|wanted| wanted == profile)
 }
 
 /// A test: steps in order, up to the first that fails.
@@ -125,11 +139,14 @@ impl Action {
     }
 }
 
-/// A suite's file as written.
+/// A suite as written.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(title = "devenv end-to-end suite", deny_unknown_fields)]
 struct RawSuite {
+    /// In `devenv.toml`: its name. A file's is that of the file.
+    #[schemars(skip)]
+    name: String,
     /// What it proves.
     description: String,
     /// The workloads that it concerns, for `devenv test watch`; default: all.
@@ -214,85 +231,24 @@ const KINDS: [&str; 10] = [
     "http", "hurl", "sql", "socketio", "split", "browser", "load", "fault", "kubectl", "exec",
 ];
 
-/// What came of looking for suites.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// Those that have no problem, by name.
-    pub suites: Vec<Suite>,
-    /// Everything that is wrong. Nothing should run while there is anything.
-    pub problems: Vec<Problem>,
-}
-
-/// Why suites could not be looked for.
-#[derive(Debug, thiserror::Error)]
-pub enum FindError {
-    /// The folder or a file can't be read.
-    #[error("{} can't be read", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// Reads all suites of a project.
-///
-/// # Errors
-/// If the folder or a file in it can't be read. That there is no folder is no error:
-/// nothing is found.
-pub fn load(root: &Path) -> Result<Found, FindError> {
-    let folder = root.join(FOLDER);
-    let read = |path: &Path, source| FindError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
-        Err(error) => return Err(read(&folder, error)),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|e| read(&folder, e))?.path();
-        if path.extension().is_some_and(|e| e == "toml") && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    let mut found = Found::default();
-    for path in files {
-        let bytes = fs::read(&path).map_err(|e| read(&path, e))?;
-        let text = String::from_utf8(bytes).map_err(|e| {
-            read(
-                &path,
-                io::Error::new(io::ErrorKind::InvalidData, e.utf8_error()),
-            )
-        })?;
-        let file = path.strip_prefix(root).unwrap_or(&path);
-        match parse(root, file, text) {
-            Ok(suite) => found.suites.push(suite),
-            Err(problems) => found.problems.extend(problems),
-        }
-    }
-    Ok(found)
-}
-
 /// Reads one suite. `file` is relative to `root`, the project's folder.
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(root: &Path, file: &Path, text: String) -> Result<Suite, Vec<Problem>> {
     let mut document = Document::parse(&file.display().to_string(), text);
-    let Some(raw) = document.read::<RawSuite>("a suite") else {
-        return Err(document.problems());
-    };
-    let name = file
-        .file_stem()
-        .map(|stem| stem.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    match read(&mut document, root, file, None) {
+        Some(suite) => sound(document, suite),
+        None => Err(document.problems()),
+    }
+}
+
+/// The suite that `document` says, a file of its own or a part of one. What is wrong with
+/// it is noted there; nothing if it is no suite at all.
+fn read(document: &mut Document, root: &Path, file: &Path, known: Option<&Known>) -> Option<Suite> {
+    let raw = document.read::<RawSuite>("a suite")?;
     let folder = root.join(file.parent().unwrap_or(Path::new("")));
-    check::check(&mut document, &raw, &folder);
+    check::check(document, &raw, &folder, known);
     let place = |path: &str| Place {
         file: file.to_owned(),
         line: document.origin(path).line,
@@ -313,8 +269,13 @@ pub fn parse(root: &Path, file: &Path, text: String) -> Result<Suite, Vec<Proble
             retries: test.retries,
         })
         .collect();
-    let suite = Suite {
-        name,
+    Some(Suite {
+        name: if raw.name.is_empty() {
+            let stem = file.file_stem().unwrap_or_default();
+            stem.to_string_lossy().into_owned()
+        } else {
+            raw.name
+        },
         file: file.to_owned(),
         root: root.to_owned(),
         description: raw.description,
@@ -327,7 +288,12 @@ pub fn parse(root: &Path, file: &Path, text: String) -> Result<Suite, Vec<Proble
         profile_vars: raw.profile.into_iter().map(|(k, v)| (k, v.vars)).collect(),
         compare: raw.compare,
         tests,
-    };
+        written: document.value("").unwrap_or_default(),
+    })
+}
+
+/// The suite, if nothing is wrong with it.
+fn sound(document: Document, suite: Suite) -> Result<Suite, Vec<Problem>> {
     let problems = document.problems();
     if problems.is_empty() {
         Ok(suite)

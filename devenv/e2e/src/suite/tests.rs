@@ -165,7 +165,10 @@ fn what_is_no_toml_or_no_suite() {
 fn suites_are_found_by_name_and_their_problems_together() {
     let folder = TempDir::new().unwrap();
     assert!(
-        load(folder.path()).unwrap().suites.is_empty(),
+        load(folder.path(), &Known::default())
+            .unwrap()
+            .suites
+            .is_empty(),
         "no folder is no error"
     );
     let e2e = folder.path().join(FOLDER);
@@ -179,7 +182,7 @@ fn suites_are_found_by_name_and_their_problems_together() {
     ] {
         fs::write(e2e.join(name), text).unwrap();
     }
-    let found = load(folder.path()).unwrap();
+    let found = load(folder.path(), &Known::default()).unwrap();
     let names: Vec<&str> = found.suites.iter().map(|s| s.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
     assert_eq!(found.problems.len(), 1);

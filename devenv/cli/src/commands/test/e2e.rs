@@ -33,8 +33,9 @@ use crate::{
 /// Run the suites of tests/e2e against a fresh environment.
 ///
 /// The environment has a state folder, addresses and a database of its own, beside
-/// whatever is up, and is gone afterwards. Exit codes: 0 passed, 1 failed, 3
-/// something that a step needs is not installed.
+/// whatever is up, and is gone afterwards. Exit codes: 0 passed, 1 failed, 2 the
+/// suites can't be used, 3 something that a step needs is not installed, 130 stopped by
+/// Ctrl-C.
 #[derive(Debug, Args)]
 pub struct E2eArgs {
     #[command(flatten)]
@@ -60,6 +61,9 @@ pub struct E2eArgs {
     /// Where: local
     #[arg(long, value_name = "TARGET", default_value = "local", value_parser = target)]
     target: String,
+    /// What pods are: process
+    #[arg(long, value_name = "RUNTIME", default_value = "process", value_parser = runtime)]
+    runtime: Runtime,
     /// The profile of devenv.toml
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
@@ -79,6 +83,25 @@ pub struct E2eArgs {
     isolation: IsolationArgs,
 }
 
+/// What runs the pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Runtime {
+    /// Processes of this machine, built from this tree.
+    Process,
+}
+
+fn runtime(text: &str) -> Result<Runtime, String> {
+    match text {
+        "process" => Ok(Runtime::Process),
+        "docker" => Err(
+            "pods in containers are not there yet; this version runs them as \
+             processes: --runtime process"
+                .to_owned(),
+        ),
+        _ => Err("expected process".to_owned()),
+    }
+}
+
 fn target(text: &str) -> Result<String, String> {
     match text {
         "local" => Ok(text.to_owned()),
@@ -93,8 +116,8 @@ pub async fn e2e(args: E2eArgs, context: &Context) -> Result<ExitCode, CliError>
     let project = context.project()?;
     let load = context.load_options(args.profile.as_deref());
     let topology = project.load(&load)?;
-    let suites = run::suites(&project, &args.chosen.suites)?;
-    let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    let suites = run::suites(&project, &topology, &args.chosen.suites)?;
+    let id = run::new_id();
     let options = options(&args, &project, &id)?;
     if args.list {
         let planned = plan(suites, &options.selection);
@@ -131,13 +154,17 @@ pub async fn e2e(args: E2eArgs, context: &Context) -> Result<ExitCode, CliError>
         Some(fresh) => fresh.clone(),
         None => Arc::new(Attached::new(&project)),
     };
-    let report = run::follow(suites, options.clone(), provider, context).await?;
+    let (report, ended_by) = run::follow(suites, options.clone(), provider, context).await?;
     reports::publish(&args.report, &project, &options, &report, context)?;
     if let Some(fresh) = &fresh {
         let kept = fresh.kept();
         if !kept.is_empty() {
             render::kept(&kept, context.format);
         }
+    }
+    if let Some(asked) = ended_by {
+        // Half a run says nothing for the tree or against it.
+        return Err(CliError::Interrupted(asked));
     }
     match before {
         Some(before) => judge(&args, &project, &load, before, &report, context).await,
@@ -190,15 +217,10 @@ fn options(args: &E2eArgs, project: &Project, id: &str) -> Result<Options, CliEr
         retries: args.chosen.retries,
         repeat: args.repeat,
         until_fail: args.until_fail,
-        jobs: args.jobs.map_or_else(jobs, std::num::NonZero::get),
+        jobs: args.jobs.map_or_else(run::jobs, std::num::NonZero::get),
         id: id.to_owned(),
         run_dir: reports::run_dir(project, id),
         cancel: CancellationToken::new(),
+        stop: CancellationToken::new(),
     })
-}
-
-/// A system keeps about one processor busy; waiting for time-outs takes none.
-fn jobs() -> usize {
-    let processors = std::thread::available_parallelism();
-    (processors.map_or(2, std::num::NonZero::get) / 2).max(2)
 }

@@ -3,15 +3,18 @@
 mod e2e;
 mod reports;
 mod run;
+mod watch;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use devenv_e2e::plan::Filter;
+use devenv_e2e::{plan::Filter, suite};
+
+pub use watch::Changes;
 
 use super::Context;
-use crate::error::CliError;
+use crate::{error::CliError, render};
 
 /// Prove the system: run its suites and say what came of it.
 #[derive(Debug, Args)]
@@ -24,6 +27,10 @@ pub struct TestArgs {
 enum What {
     /// Run the suites of tests/e2e against a fresh environment
     E2e(Box<e2e::E2eArgs>),
+    /// After each save, run the suites of what has changed against the system that is up
+    Watch(watch::WatchArgs),
+    /// Print the JSON schema of suites, for editors
+    Schema,
 }
 
 /// Which tests, and how often a failed one is tried.
@@ -50,5 +57,10 @@ impl Chosen {
 pub async fn test(args: TestArgs, context: &Context) -> Result<ExitCode, CliError> {
     match args.what {
         What::E2e(args) => e2e::e2e(*args, context).await,
+        What::Watch(args) => watch::watch(args, context).await,
+        What::Schema => {
+            render::schema(&suite::schema(), context.format);
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
