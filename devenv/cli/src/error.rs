@@ -105,7 +105,7 @@ pub enum CliError {
     #[error("there is no run {0} of this project")]
     NoRun(String),
     /// Nothing to test.
-    #[error("there are no suites in {}", .0.display())]
+    #[error("there are no suites, neither in {} nor in devenv.toml", .0.display())]
     NoSuites(std::path::PathBuf),
     /// There is no such suite.
     #[error("there is no suite {name}; there are {}", known.join(", "))]
