@@ -54,9 +54,12 @@ pub enum CliError {
     /// The project is not up.
     #[error("this project is not up")]
     NotUp,
-    /// The running system tells nobody of saves.
-    #[error("the running system does not reload what is saved, so nobody can tell when it was")]
-    NoReloads,
+    /// The running system tells nobody of reloads.
+    #[error("the running system does not reload what is saved")]
+    NoReloads {
+        /// Whether it is that of an end-to-end run: those never do.
+        of_run: bool,
+    },
     /// The project is not up yet.
     #[error("this project is coming up or going down at this moment (supervisor pid {0})")]
     Between(u32),
@@ -170,7 +173,9 @@ impl CliError {
             | Self::NoSuites(_)
             | Self::NoSuite { .. }
             | Self::Usage(_) => exit::USAGE,
-            Self::Missing(_) | Self::NotUp | Self::NoReloads | Self::Between(_) => exit::MISSING,
+            Self::Missing(_) | Self::NotUp | Self::NoReloads { .. } | Self::Between(_) => {
+                exit::MISSING
+            }
             Self::Traffic(e) => match e {
                 TrafficError::Unreachable { .. } | TrafficError::Resolve { .. } => exit::MISSING,
                 TrafficError::Proc { .. } | TrafficError::ProcField { .. } => exit::FAILED,
@@ -217,7 +222,10 @@ impl CliError {
             Self::Busy(_) => "devenv status tells when it is up; devenv down stops it".to_owned(),
             Self::SupervisorGone(_) => "devenv up -d starts it again".to_owned(),
             Self::NotUp => "devenv up".to_owned(),
-            Self::NoReloads => "devenv down && devenv up -d".to_owned(),
+            Self::NoReloads { of_run: true } => {
+                "devenv up -d, and the same without --run".to_owned()
+            }
+            Self::NoReloads { of_run: false } => "devenv down && devenv up -d".to_owned(),
             Self::NotStopped { pid, .. } => format!("kill -9 {pid} ends it and all that it runs"),
             _ => return None,
         })

@@ -3,6 +3,8 @@
 use devenv_tests::inventory::{Inventory, Scope};
 use devenv_tests::project::{Project, kill};
 use devenv_tests::{rounds, until};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
@@ -114,6 +116,39 @@ async fn a_killed_run_leaves_nothing() {
             Err(left) => panic!("round {round}: {left}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_takes_its_environment_down() {
+    let project = Project::reference();
+    project.write(
+        "tests/e2e/endless.toml",
+        "[[test]]\nname = \"t\"\n[[test.step]]\n\
+         exec = { command = \"touch began; exec sleep 1000\" }\n",
+    );
+    let before = Inventory::take(&project.scope());
+    let mut command = project.command(&["test", "e2e", "endless"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut test = command.spawn().expect("devenv starts");
+    let began = project.path().join("began");
+    let under_way = until(RUN, Duration::from_millis(5), || {
+        let began = began.exists();
+        async move { began.then_some(()) }
+    });
+    under_way.await.expect("the suite runs");
+    let run = runs(&project).pop().expect("its environment");
+    let scope = scope_of(&project, &run);
+    let pid = Pid::from_raw(i32::try_from(test.id()).expect("a pid"));
+    signal::kill(pid, Signal::SIGINT).expect("it runs");
+    let ended = tokio::task::spawn_blocking(move || test.wait());
+    let ended = tokio::time::timeout(RUN, ended).await.expect("it ends");
+    assert_eq!(ended.expect("no panic").expect("reaped").code(), Some(130));
+    let left = before.nothing_left(&scope, Duration::from_secs(5)).await;
+    left.unwrap_or_else(|left| panic!("{left}"));
+    assert!(
+        !project.path().join(".devenv/verdicts").exists(),
+        "half a run is no verdict"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -45,13 +45,13 @@ pub struct WatchArgs {
 /// After how long without news a version that does not serve yet is not waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Exits with 130 on Ctrl-C; there is no other good end.
+/// Ctrl-C is its only good end.
 pub async fn watch(args: WatchArgs, context: &Context) -> Result<ExitCode, CliError> {
     let project = context.project()?;
     let endpoints = project.endpoints()?;
     let filters = args.chosen.filters()?;
     let mut interrupts = Interrupts::new()?;
-    let mut supervisor = follow(&project).await?;
+    let mut supervisor = follow(&project, context.run.is_some()).await?;
     let load = context.load_options(endpoints.profile.as_deref());
     let mut suites = Suites::watch(&project, load, args.chosen.suites)?;
     let runs = Runs {
@@ -67,11 +67,11 @@ pub async fn watch(args: WatchArgs, context: &Context) -> Result<ExitCode, CliEr
         pending.changes = Changes::all();
     }
     let mut running: Option<Running> = None;
-    // Why no run is to be begun any more.
-    let mut end = None;
+    // What it ends with, once no run is to be begun any more.
+    let mut end: Option<Result<ExitCode, CliError>> = None;
     loop {
         match (&running, end.take()) {
-            (None, Some(why)) => return Err(why),
+            (None, Some(why)) => return why,
             (Some(run), Some(why)) => {
                 run.options.cancel.cancel();
                 end = Some(why);
@@ -86,12 +86,12 @@ pub async fn watch(args: WatchArgs, context: &Context) -> Result<ExitCode, CliEr
         tokio::select! {
             biased;
             asked = interrupts.wanted() => {
-                let why = CliError::Interrupted(asked);
+                let code = ExitCode::from(asked.exit_code());
                 if running.is_none() || end.is_some() {
-                    return Err(why);
+                    return Ok(code);
                 }
                 render::say("stopping; Ctrl-C again stops at once");
-                end = Some(why);
+                end = Some(Ok(code));
             }
             happened = happened(&mut running) => match happened {
                 Happened::Event(event) => runs.show(&mut running, &event),
@@ -113,26 +113,29 @@ pub async fn watch(args: WatchArgs, context: &Context) -> Result<ExitCode, CliEr
                 }
                 Ok(Some(Reply::Lagged)) => pending.lagged(),
                 Ok(Some(_)) => {}
-                Ok(None) | Err(_) => end = Some(CliError::NotUp),
+                Ok(None) | Err(_) => end = Some(Err(CliError::NotUp)),
             },
             saved = suites.saved(), if end.is_none() => match saved {
                 Some(saved) => pending.changes.merge(edited(&mut suites, saved, context)),
-                None => end = Some(CliError::Check("files are no longer watched".to_owned())),
+                None => {
+                    let why = CliError::Check("files are no longer watched".to_owned());
+                    end = Some(Err(why));
+                }
             },
             () = tokio::time::sleep(PATIENCE), if pending.is_held_up() => pending.hurry(),
         }
     }
 }
 
-/// Listens to the running supervisor.
-async fn follow(project: &Project) -> Result<Asking, CliError> {
-    let no = |_| CliError::NoReloads;
+/// Listens to the running supervisor; `of_run`: to that of an end-to-end run.
+async fn follow(project: &Project, of_run: bool) -> Result<Asking, CliError> {
+    let no = |_| CliError::NoReloads { of_run };
     let mut supervisor = Asking::start(project.state.path(), &Ask::Follow)
         .await
         .map_err(no)?;
     match supervisor.next().await.map_err(no)? {
         Some(Reply::Following) => Ok(supervisor),
-        _ => Err(CliError::NoReloads),
+        _ => Err(CliError::NoReloads { of_run }),
     }
 }
 
