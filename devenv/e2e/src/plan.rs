@@ -17,8 +17,6 @@ pub struct Selection {
     pub target: String,
     /// The profile of devenv.toml.
     pub profile: Option<String>,
-    /// Only suites that concern one of these workloads; nothing: all.
-    pub workloads: Option<BTreeSet<String>>,
 }
 
 /// Which tests are meant, by `suite::test`.
@@ -113,7 +111,6 @@ pub fn plan(suites: Vec<Suite>, selection: &Selection) -> Vec<PlannedSuite> {
     };
     let mut out: Vec<PlannedSuite> = suites
         .into_iter()
-        .filter(|suite| concerns(suite, selection.workloads.as_ref()))
         .filter_map(|suite| {
             let tests: Vec<usize> = (0..suite.tests.len())
                 .filter(|&i| wanted(&full_name(&suite.name, &suite.tests[i].name)))
@@ -131,10 +128,8 @@ pub fn plan(suites: Vec<Suite>, selection: &Selection) -> Vec<PlannedSuite> {
 
 /// Whether a suite is to run where only these workloads have changed: it names one of
 /// them, or none at all.
-pub fn concerns(suite: &Suite, workloads: Option<&BTreeSet<String>>) -> bool {
-    workloads.is_none_or(|changed| {
-        suite.workloads.is_empty() || suite.workloads.iter().any(|name| changed.contains(name))
-    })
+pub fn concerns(suite: &Suite, changed: &BTreeSet<String>) -> bool {
+    suite.workloads.is_empty() || suite.workloads.iter().any(|name| changed.contains(name))
 }
 
 /// Why a suite does not run here.
@@ -230,7 +225,7 @@ mod tests {
         let selection = Selection {
             target: "kube:prod".into(),
             profile: Some("seed".into()),
-            workloads: Some(["api3".to_owned()].into()),
+            filters: vec!["/^(page|read)::/".parse().unwrap()],
             ..Selection::default()
         };
         assert_eq!(

@@ -114,7 +114,7 @@ impl Command {
 }
 
 pub use supervise::KEEP;
-pub use test::Changes;
+pub use test::{Changes, Cut};
 pub use up::Asked;
 
 /// How pods are kept apart, as commands that start them take it.

@@ -5,7 +5,7 @@ use devenv_engine::{event::Event, reload::Outcome};
 use serde_json::json;
 
 use super::{DIM, Format, RESET, YELLOW, errln, json, reload};
-use crate::commands::Changes;
+use crate::commands::{Changes, Cut};
 
 /// From now on nothing is missed.
 pub fn watching(suites: usize, format: Format) {
@@ -47,17 +47,21 @@ pub fn because(changes: &Changes, suites: &[&str], format: Format) {
     }
 }
 
-/// A run that ended; `newer`: before its end something else was saved.
-pub fn watched_run(because: &Changes, newer: bool, report: &RunReport, format: Format) {
+/// A run that ended, perhaps before all its tests had run.
+pub fn watched_run(because: &Changes, cut: Option<Cut>, report: &RunReport, format: Format) {
     if format == Format::Json {
-        return json(
-            &json!({"event": "run", "because": because, "superseded": newer, "report": report}),
-        );
+        return json(&json!({
+            "event": "run",
+            "because": because,
+            "superseded": cut == Some(Cut::Superseded),
+            "interrupted": cut == Some(Cut::Interrupted),
+            "report": report,
+        }));
     }
-    if newer {
-        errln!("{YELLOW}stopped early{RESET}: there are newer changes");
-    } else {
-        errln!("{DIM}waiting for a save{RESET}");
+    match cut {
+        None => errln!("{DIM}waiting for a save{RESET}"),
+        Some(Cut::Superseded) => errln!("{YELLOW}stopped early{RESET}: there are newer changes"),
+        Some(Cut::Interrupted) => {}
     }
 }
 

@@ -210,7 +210,6 @@ fn options(args: &E2eArgs, project: &Project, id: &str) -> Result<Options, CliEr
         shard: args.shard,
         target: args.target.clone(),
         profile: args.profile.clone(),
-        workloads: None,
     };
     Ok(Options {
         selection,

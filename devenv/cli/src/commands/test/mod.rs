@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 
 use devenv_e2e::{plan::Filter, suite};
 
-pub use watch::Changes;
+pub use watch::{Changes, Cut};
 
 use super::Context;
 use crate::{error::CliError, render};

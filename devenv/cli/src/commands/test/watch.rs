@@ -170,6 +170,15 @@ struct Running {
     shown: render::Run,
 }
 
+/// Why a run ended before all its tests had run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Something else has changed.
+    Superseded,
+    /// The command ends.
+    Interrupted,
+}
+
 enum Happened {
     Event(Box<RunEvent>),
     Ended(Result<RunReport, CliError>),
@@ -246,12 +255,15 @@ impl Runs<'_> {
     fn ended(&self, run: Running, report: &RunReport) -> Result<Changes, CliError> {
         let options = &run.options;
         reports::publish(&[], &self.project, options, report, self.context)?;
-        let newer = options.stop.is_cancelled();
-        render::watched_run(&run.because, newer, report, self.context.format);
-        Ok(if newer {
-            run.because
+        let cut = if options.cancel.is_cancelled() {
+            Some(Cut::Interrupted)
         } else {
-            Changes::default()
+            options.stop.is_cancelled().then_some(Cut::Superseded)
+        };
+        render::watched_run(&run.because, cut, report, self.context.format);
+        Ok(match cut {
+            Some(_) => run.because,
+            None => Changes::default(),
         })
     }
 }

@@ -46,7 +46,7 @@ impl Changes {
     pub fn concern(&self, suite: &Suite) -> bool {
         self.everything
             || self.suites.contains(&suite.name)
-            || (!self.workloads.is_empty() && plan::concerns(suite, Some(&self.workloads)))
+            || (!self.workloads.is_empty() && plan::concerns(suite, &self.workloads))
     }
 }
 
