@@ -5,10 +5,11 @@ mod attempt;
 mod logs;
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, VecDeque},
     path::PathBuf,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -100,7 +101,10 @@ pub async fn run(
         http: crate::step::http_client()?,
         options,
     });
-    let (parallel, turns): (Vec<_>, Vec<_>) = planned.into_iter().partition(|p| p.suite.parallel);
+    let (mut parallel, turns): (Vec<_>, Vec<_>) =
+        planned.into_iter().partition(|p| p.suite.parallel);
+    // What may take longest begins first, so that the run doesn't end with waiting for it.
+    parallel.sort_by_key(|p| Reverse(p.suite.timeout.as_secs() * p.tests.len() as u64));
     let mut kept = Lane::default();
     let mut reports: BTreeMap<String, SuiteReport> = BTreeMap::new();
     let mut round = 0;
@@ -186,12 +190,19 @@ impl Run {
         kept: &mut Lane,
     ) -> Vec<SuiteReport> {
         let mut beside = JoinSet::new();
-        for planned in parallel {
-            let (run, planned) = (self.clone(), planned.clone());
+        // Whoever gets a slot takes the next one: in which order tasks come to run is not
+        // for us to say.
+        let queue: Arc<Mutex<VecDeque<_>>> = Arc::new(Mutex::new(parallel.to_vec().into()));
+        for _ in parallel {
+            let (run, queue) = (self.clone(), queue.clone());
             beside.spawn(async move {
                 let _slot = run.slots.acquire().await;
+                let next = queue
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .pop_front();
                 let mut lane = Lane::default();
-                let report = run.suites(std::slice::from_ref(&planned), &mut lane).await;
+                let report = run.suites(next.as_slice(), &mut lane).await;
                 lane.end(&run).await;
                 report
             });

@@ -437,6 +437,38 @@ async fn suites_take_turns_in_one_environment_or_run_beside_them_in_their_own() 
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_take_longest_begins_first() {
+    let mut harness = Harness::new().await;
+    harness.options.jobs = 1;
+    let test = |name: &str| {
+        format!("[[test]]\nname = \"{name}\"\n[[test.step]]\nexec = {{ command = \"true\" }}\n")
+    };
+    let suite = |name, timeout: &str, tests: &[&str]| {
+        let tests: String = tests.iter().map(|name| test(name)).collect();
+        harness.suite(
+            name,
+            &format!("parallel = true\ntimeout = \"{timeout}\"\n{tests}"),
+        )
+    };
+    let suites = vec![
+        suite("a", "60s", &["one"]),
+        suite("b", "60s", &["one", "two"]),
+        suite("c", "300s", &["one"]),
+        suite("d", "60s", &["one"]),
+    ];
+    let (_, events) = harness.run(suites).await;
+    let mut began: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            RunEvent::TestStarted { suite, .. } => Some(suite.as_str()),
+            _ => None,
+        })
+        .collect();
+    began.dedup();
+    assert_eq!(began, ["c", "b", "a", "d"]);
+}
+
 #[tokio::test]
 async fn of_several_rounds_the_worst_counts() {
     let mut harness = Harness::new().await;
