@@ -74,9 +74,11 @@ impl TestDatabase {
         }
     }
 
-    /// Whether it was started and not killed since.
-    pub fn is_up(&self) -> bool {
-        self.child.is_some()
+    /// Whether it was started and has not ended since.
+    pub fn is_up(&mut self) -> bool {
+        self.child
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// Starts the server again on the same port and files; returns when it answers.

@@ -21,11 +21,6 @@ use super::live::{Chosen, Live};
 use super::worker::Worker;
 use crate::table::UpstreamId;
 
-/// How long a request whose endpoints all failed waits for a new table when
-/// nothing says that one is coming: whoever removes a pod that has just died
-/// needs a moment to notice.
-const SETTLE: Duration = Duration::from_millis(500);
-
 /// Bounds of holding requests for services whose endpoints are on the way
 /// ([`Upstream::coming`](crate::Upstream::coming)). Past any of them a request
 /// is answered 503 with `Retry-After`.
@@ -33,6 +28,10 @@ const SETTLE: Duration = Duration::from_millis(500);
 pub struct HoldLimits {
     /// Longest time that one request is held, in all.
     pub patience: Duration,
+    /// How long a request whose endpoints all failed waits for a new table when
+    /// nothing says that one is coming: whoever removes a pod that has just died
+    /// needs a moment to notice.
+    pub settle: Duration,
     /// Requests held at the same time.
     pub requests: usize,
     /// Bytes of request bodies that are in memory because of it.
@@ -40,10 +39,11 @@ pub struct HoldLimits {
 }
 
 impl Default for HoldLimits {
-    /// 30 s, 10,000 requests, 64 MiB.
+    /// 30 s, half a second, 10,000 requests, 64 MiB.
     fn default() -> Self {
         Self {
             patience: Duration::from_secs(30),
+            settle: Duration::from_millis(500),
             requests: 10_000,
             body_bytes: 64 << 20,
         }
@@ -166,12 +166,12 @@ impl<'a> Hold<'a> {
         body_bytes: usize,
     ) -> Result<(), GivenUp> {
         let begin = Instant::now();
-        let patience = self.worker.shared.holding.limits.patience;
-        let late = *self.late.get_or_insert(begin + patience);
+        let limits = &self.worker.shared.holding.limits;
+        let late = *self.late.get_or_insert(begin + limits.patience);
         let settled = if chosen.endpoints().is_empty() {
             begin
         } else {
-            *self.settled.get_or_insert(begin + SETTLE)
+            *self.settled.get_or_insert(begin + limits.settle)
         };
         let version = chosen.version();
         let mut place = None;

@@ -26,10 +26,17 @@ use tokio::time::Sleep;
 use super::request_body::RequestBody;
 use super::write::poll_write_pieces;
 
-/// After the end of a connection that gave no answer, this often and at this
-/// distance it is looked whether a reset follows.
-const RESET_LOOKS: u8 = 20;
+/// After the end of a connection that gave no answer it is looked whether a reset
+/// follows: this often, at first after [`RESET_DISTANCE`], later after longer times,
+/// for about a quarter of a second in all. The program that ends a connection may be
+/// kept from its processor between the two steps.
+const RESET_LOOKS: u32 = 40;
 const RESET_DISTANCE: Duration = Duration::from_millis(1);
+
+/// How long to wait before the look after `looks` others.
+fn reset_distance(looks: u32) -> Duration {
+    RESET_DISTANCE * (1 + looks / 4)
+}
 
 /// What the socket tells about the request in flight.
 #[derive(Debug)]
@@ -75,7 +82,7 @@ struct EndpointStream {
     flow: Arc<Flow>,
     /// Running once the peer has ended the connection without an answer.
     look: Option<Pin<Box<Sleep>>>,
-    looks: u8,
+    looks: u32,
 }
 
 impl EndpointStream {
@@ -97,9 +104,10 @@ impl EndpointStream {
             if !owes || self.flow.refused.load(Ordering::Relaxed) || self.looks == RESET_LOOKS {
                 return Poll::Ready(Ok(()));
             }
+            let distance = reset_distance(self.looks);
             let look = self
                 .look
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep(RESET_DISTANCE)));
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(distance)));
             ready!(look.as_mut().poll(cx));
             self.look = None;
             self.looks += 1;
