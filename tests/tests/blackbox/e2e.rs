@@ -226,3 +226,21 @@ async fn bad_suites_are_told_with_their_place() {
         "the suites are named: {run}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schema_needs_no_system_and_the_rest_says_what_it_needs() {
+    let project = Project::empty();
+    project.write("devenv.toml", "[project]\nname = \"p\"\n");
+    let schema = project.run(&["test", "schema"]).await;
+    assert!(schema.ok(), "{schema}");
+    assert_eq!(schema.json()["title"], "devenv end-to-end suite");
+    for (words, code, said) in [
+        (&["--runtime", "docker"][..], 2, "not there yet"),
+        (&["--target", "kind"], 2, "local"),
+        (&["--attach"], 3, "devenv up"),
+    ] {
+        let run = project.run(&[&["test", "e2e"], words].concat()).await;
+        assert_eq!(run.code, Some(code), "{run}");
+        assert!(run.stderr.contains(said), "{run}");
+    }
+}

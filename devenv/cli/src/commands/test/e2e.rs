@@ -112,8 +112,11 @@ fn target(text: &str) -> Result<String, String> {
     }
 }
 
-pub async fn e2e(args: E2eArgs, context: &Context) -> Result<ExitCode, CliError> {
+pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliError> {
     let project = context.project()?;
+    if args.attach {
+        args.profile = running_profile(&project, args.profile)?;
+    }
     let load = context.load_options(args.profile.as_deref());
     let topology = project.load(&load)?;
     let suites = run::suites(&project, &topology, &args.chosen.suites)?;
@@ -171,6 +174,24 @@ pub async fn e2e(args: E2eArgs, context: &Context) -> Result<ExitCode, CliError>
         None => render::no_verdict_of_attached(context.format),
     }
     Ok(ExitCode::from(reports::exit_code(&report)))
+}
+
+/// The profile of the system that is up; one that was asked for must be that.
+fn running_profile(project: &Project, asked: Option<String>) -> Result<Option<String>, CliError> {
+    let running = project.endpoints()?.profile;
+    match asked {
+        Some(asked) if running.as_ref() != Some(&asked) => {
+            let has = match running {
+                Some(running) => format!("the profile {running}"),
+                None => "no profile".to_owned(),
+            };
+            Err(CliError::Usage(format!(
+                "the system that is up has {has}; \
+                 devenv down && devenv up -d --profile {asked} brings up the other"
+            )))
+        }
+        _ => Ok(running),
+    }
 }
 
 /// Writes the verdict. That there is none does not change what the tests said.
