@@ -137,6 +137,10 @@ fn main() {
         trial("a_memory_kill_is_told_as_one", pods::out_of_memory),
         trial("programs_write_beside_their_code", pods::overlaid),
         trial("containers_end_in_order", pods::ends_in_order),
+        trial(
+            "a_full_disk_refuses_writes_until_it_is_lifted",
+            pods::full_disk,
+        ),
         trial("a_cluster_goes_on_after_a_shutdown", lifecycle::goes_on),
         trial("the_database_ends_last", lifecycle::ends_in_order),
         trial("plain::pods_are_reached_by_name", plain::reached),
@@ -156,6 +160,7 @@ fn main() {
                 "a_memory_kill_is_told_as_one",
                 "programs_write_beside_their_code",
                 "containers_end_in_order",
+                "a_full_disk_refuses_writes_until_it_is_lifted",
             ]
             .map(as_user),
         );

@@ -145,3 +145,43 @@ pub async fn ends_in_order() {
     );
     rig.stop().await;
 }
+
+/// A program that writes gets ENOSPC while the annotation says so, and then writes again.
+pub async fn full_disk() {
+    let rig = Rig::start().await;
+    // The shell's own word for what it got stands in its log.
+    let script = "while :; do \
+        if said=$(LC_ALL=C dd if=/dev/zero bs=64k count=1 status=none 2>&1 >> /tmp/log); \
+        then now=room; else now=${said##*: }; fi; \
+        [ \"$now\" = \"$before\" ] || echo \"$now\"; before=$now; sleep 0.01; done";
+    rig.pod(
+        "writer",
+        json!({"containers": [{"name": "c", "image": "web", "command": ["sh", "-c", script]}]}),
+    );
+    let annotate = |fault: Value| {
+        let annotated = rig
+            .cluster
+            .store()
+            .update(&kinds::POD, "default", "writer", |pod| {
+                pod["metadata"]["annotations"] = json!({"devenv.dev/fault": fault});
+                Ok(())
+            });
+        annotated.expect("annotated");
+    };
+    rig.until_logged("writer", "room\n").await;
+    let fault = r#"[{"kind":"fill-disk"}]"#;
+    annotate(json!(fault));
+    rig.until(&kinds::POD, "writer", "full", |pod| {
+        let conditions = pod.map(|pod| &pod["status"]["conditions"]);
+        let mut all = conditions.and_then(Value::as_array).into_iter().flatten();
+        all.any(|c| {
+            c["type"] == "devenv.dev/Fault" && c["status"] == "True" && c["message"] == fault
+        })
+    })
+    .await;
+    let full = "room\nNo space left on device\n";
+    rig.until_logged("writer", full).await;
+    annotate(Value::Null);
+    rig.until_logged("writer", &format!("{full}room\n")).await;
+    rig.stop().await;
+}

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment, StatefulSet},
-        core::v1::Pod,
+        core::v1::{Pod, PodCondition},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
@@ -330,6 +330,24 @@ impl Faults {
         outcome(found.as_ref(), &text).unwrap_or(Ok(()))
     }
 
+    /// Until the runtime speaks of nothing but what is left: what it said of the same
+    /// fault before must not be taken for its answer to the next.
+    async fn wait_for_lift(&self, pods: &[String]) {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        for pod in pods {
+            let text = self.text(pod);
+            let settled = |found: Option<&Pod>| match &text {
+                Some(text) => outcome(found, text).is_some(),
+                None => found.and_then(condition).is_none(),
+            };
+            match timeout(PATIENCE, await_condition(api.clone(), pod, settled)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::debug!(%error, %pod, "waiting for the lift"),
+                Err(_) => tracing::debug!(%pod, "a fault is lifted, and the runtime is silent"),
+            }
+        }
+    }
+
     /// Makes the annotations of these pods say what is imposed on them.
     async fn annotate(&self, pods: &[String]) -> kube::Result<()> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -438,6 +456,7 @@ impl Faults {
                 self.named
                     .insert(name.to_owned(), Imposed::Lifting(pods.clone()));
                 self.annotate(&pods).await?;
+                self.wait_for_lift(&pods).await;
                 self.named.remove(name);
                 Ok(())
             }
@@ -466,12 +485,16 @@ impl Faults {
     }
 }
 
+fn condition(pod: &Pod) -> Option<&PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|c| c.type_ == CONDITION)
+}
+
 /// What the runtime says of a pod's annotation; `None` when it has not spoken of this
 /// text yet. A pod that is gone suffers nothing any more.
 fn outcome(pod: Option<&Pod>, text: &str) -> Option<Result<(), Failure>> {
     let Some(pod) = pod else { return Some(Ok(())) };
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let condition = conditions.iter().find(|c| c.type_ == CONDITION)?;
+    let condition = condition(pod)?;
     let message = condition.message.as_deref()?.strip_prefix(text)?;
     if condition.status == "True" {
         return message.is_empty().then_some(Ok(()));
