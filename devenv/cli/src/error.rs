@@ -145,6 +145,41 @@ pub enum CliError {
     /// An argument.
     #[error("{0}")]
     Usage(String),
+    /// git.
+    #[error("git {words} failed: {said}")]
+    Git {
+        /// What it was asked.
+        words: String,
+        /// What it said.
+        said: String,
+    },
+    /// There is no such version of the tree.
+    #[error("there is no branch, tag or commit {wanted} here")]
+    NoCommit {
+        /// As given.
+        wanted: String,
+        /// What was probably meant.
+        help: Option<String>,
+    },
+    /// A version of the tree from before there was a project in it.
+    #[error("there is no devenv.toml in {0}")]
+    NoProjectIn(String),
+    /// No Ingress leads there.
+    #[error("no Ingress leads to {name}; they lead to {}", known.join(", "))]
+    NoBackend {
+        /// As given.
+        name: String,
+        /// The Services that they lead to.
+        known: Vec<String>,
+    },
+    /// One of two systems that are compared.
+    #[error("{side}: {}", report.message)]
+    Side {
+        /// Which.
+        side: String,
+        /// What went wrong with it.
+        report: Box<Report>,
+    },
     /// Another `up` is at work.
     #[error("another `devenv up` (pid {0}) is bringing this project up or down at this moment")]
     Busy(u32),
@@ -172,6 +207,9 @@ impl CliError {
             | Self::BadSuites(_)
             | Self::NoSuites(_)
             | Self::NoSuite { .. }
+            | Self::NoCommit { .. }
+            | Self::NoProjectIn(_)
+            | Self::NoBackend { .. }
             | Self::Usage(_) => exit::USAGE,
             Self::Missing(_) | Self::NotUp | Self::NoReloads { .. } | Self::Between(_) => {
                 exit::MISSING
@@ -185,6 +223,7 @@ impl CliError {
             Self::Interrupted(asked) => asked.exit_code(),
             Self::Up(e) => e.report().exit_code,
             Self::Reported(r) => r.exit_code,
+            Self::Side { report, .. } => report.exit_code,
             _ => exit::FAILED,
         }
     }
@@ -194,12 +233,34 @@ impl CliError {
         match self {
             Self::Reported(r) => r.clone(),
             Self::Up(e) => e.report(),
+            Self::Side { report, .. } => Report {
+                message: self.to_string(),
+                ..*report.clone()
+            },
             other => Report::of(other, other.help(), other.exit_code()),
+        }
+    }
+
+    /// The same error, as one of one of two systems that are compared.
+    pub fn of_side(self, side: &str) -> Self {
+        if matches!(self, Self::Missing(_)) {
+            // Of the machine.
+            return self;
+        }
+        let mut report = self.report();
+        if let Self::Problems(problems) = &self {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            report.output = Some(lines.join("\n"));
+        }
+        Self::Side {
+            side: side.to_owned(),
+            report: Box::new(report),
         }
     }
 
     fn help(&self) -> Option<String> {
         Some(match self {
+            Self::NoCommit { help, .. } => return help.clone(),
             Self::NoProject(_) => {
                 "go to a project's folder, or name it: devenv -C DIR …".to_owned()
             }

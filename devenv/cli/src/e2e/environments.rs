@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     fs,
+    path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -83,6 +84,53 @@ impl Fresh {
         }
     }
 
+    /// The folder of the project that is brought up.
+    pub fn root(&self) -> &Path {
+        &self.launch.root
+    }
+
+    /// Brings a system up.
+    ///
+    /// # Errors
+    /// Why there is none; nothing is left of it then.
+    pub async fn bring_up(&self) -> Result<Environment, CliError> {
+        self.start(&self.next_name()).await
+    }
+
+    /// Takes all of them down again, or leaves them up where that was asked for.
+    pub async fn end(&self) {
+        let held: Vec<Held> = {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.drain().map(|(_, held)| held).collect()
+        };
+        for held in held {
+            self.take_down(held).await;
+        }
+    }
+
+    async fn take_down(&self, held: Held) {
+        let Held {
+            mut supervisor,
+            guard,
+        } = held;
+        let Some(mut tie) = supervisor.process.stdin.take() else {
+            return;
+        };
+        if self.keep && tie.write_all(format!("{KEEP}\n").as_bytes()).await.is_ok() {
+            let _ = tie.flush().await;
+            guard.leave();
+            return;
+        }
+        drop(tie);
+        if tokio::time::timeout(DOWN, supervisor.ended())
+            .await
+            .is_err()
+        {
+            // The kernel ends all that it runs with it.
+            let _ = supervisor.process.kill().await;
+        }
+    }
+
     async fn start(&self, name: &str) -> Result<Environment, CliError> {
         let guard = self.state.begin_run(name)?;
         let mut supervisor = self.launch.start(guard.state())?;
@@ -114,8 +162,7 @@ impl Fresh {
 #[async_trait]
 impl Provider for Fresh {
     async fn fresh(&self) -> Result<Environment, String> {
-        let name = self.next_name();
-        self.start(&name).await.map_err(|e| in_words(&e))
+        self.bring_up().await.map_err(|e| in_words(&e))
     }
 
     async fn discard(&self, environment: Environment) {
@@ -123,28 +170,8 @@ impl Provider for Fresh {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             running.remove(&environment.name)
         };
-        let Some(Held {
-            mut supervisor,
-            guard,
-        }) = held
-        else {
-            return;
-        };
-        let Some(mut tie) = supervisor.process.stdin.take() else {
-            return;
-        };
-        if self.keep && tie.write_all(format!("{KEEP}\n").as_bytes()).await.is_ok() {
-            let _ = tie.flush().await;
-            guard.leave();
-            return;
-        }
-        drop(tie);
-        if tokio::time::timeout(DOWN, supervisor.ended())
-            .await
-            .is_err()
-        {
-            // The kernel ends all that it runs with it.
-            let _ = supervisor.process.kill().await;
+        if let Some(held) = held {
+            self.take_down(held).await;
         }
     }
 }

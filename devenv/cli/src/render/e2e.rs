@@ -1,6 +1,7 @@
 //! An end-to-end run as it goes, and what came of it.
 
 use devenv_e2e::{
+    compare::{self, Comparison},
     outcome::{Outcome, RunEvent, RunReport},
     report::{
         github,
@@ -75,6 +76,14 @@ impl Run {
             outln!("\n{}", failure.trim_end());
         }
         outln!("\n{}", text::summary(report, &self.styles));
+    }
+}
+
+/// What differs between two systems.
+pub fn comparison(comparison: &Comparison, format: Format) {
+    match format {
+        Format::Json => json(comparison),
+        Format::Text => outln!("{}", compare::text::render(comparison, &Styles::colored())),
     }
 }
 

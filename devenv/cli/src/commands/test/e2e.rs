@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Chosen,
+    compare::{Common, CompareArgs},
     reports::{self, Wanted},
     run,
 };
@@ -35,7 +36,7 @@ use crate::{
 /// The environment has a state folder, addresses and a database of its own, beside
 /// whatever is up, and is gone afterwards. Exit codes: 0 passed, 1 failed, 2 the
 /// suites can't be used, 3 something that a step needs is not installed, 130 stopped by
-/// Ctrl-C.
+/// Ctrl-C. With --compare: 0 no difference, 1 differences.
 #[derive(Debug, Args)]
 pub struct E2eArgs {
     #[command(flatten)]
@@ -79,6 +80,8 @@ pub struct E2eArgs {
     /// Say which tests would run, and run none
     #[arg(long)]
     list: bool,
+    #[command(flatten)]
+    comparing: CompareArgs,
     #[command(flatten)]
     isolation: IsolationArgs,
 }
@@ -132,6 +135,19 @@ pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliEr
         render::tests(&names, context.format);
         return Ok(ExitCode::SUCCESS);
     }
+    if args.comparing.wanted() {
+        let planned = plan(suites, &options.selection);
+        let common = Common {
+            context,
+            project: &project,
+            topology: &topology,
+            load: &load,
+            launch: launch(&args, &project, context),
+            id: &id,
+            yes: args.yes,
+        };
+        return args.comparing.run(&planned, common).await;
+    }
     if !args.attach {
         ensure_installed(&topology, args.yes).await?;
     }
@@ -143,14 +159,7 @@ pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliEr
     project.state.create()?;
     reports::make_room(&options.run_dir)?;
     let fresh = (!args.attach).then(|| {
-        let launch = Launch {
-            root: project.root.clone(),
-            namespace: context.namespace.clone(),
-            profile: args.profile.clone(),
-            timeout: args.timeout,
-            watch: false,
-            isolation: args.isolation,
-        };
+        let launch = launch(&args, &project, context);
         Arc::new(Fresh::new(launch, args.keep, &id, &project))
     });
     let provider: Arc<dyn Provider> = match &fresh {
@@ -191,6 +200,17 @@ fn running_profile(project: &Project, asked: Option<String>) -> Result<Option<St
             )))
         }
         _ => Ok(running),
+    }
+}
+
+fn launch(args: &E2eArgs, project: &Project, context: &Context) -> Launch {
+    Launch {
+        root: project.root.clone(),
+        namespace: context.namespace.clone(),
+        profile: args.profile.clone(),
+        timeout: args.timeout,
+        watch: false,
+        isolation: args.isolation,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `devenv test`.
 
+mod compare;
 mod e2e;
 mod reports;
 mod run;
