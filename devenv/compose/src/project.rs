@@ -328,6 +328,12 @@ impl Mount {
 }
 
 impl Service {
+    /// What Compose 2 calls the hash of its configuration: equal as long as nothing of
+    /// the service has changed.
+    pub fn config_hash(&self) -> String {
+        crate::hash::config_hash(self)
+    }
+
     /// The name of its container.
     pub fn container(&self, project: &str) -> String {
         self.container_name

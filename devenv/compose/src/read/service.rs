@@ -64,7 +64,7 @@ pub(super) fn read(r: &mut Reader<'_>, name: &str, at: &At<'_>, around: &Around<
             .unwrap_or_default(),
         restart: at.get("restart").and_then(|p| restart(r, &p)),
         labels: r.labels_at(at, "labels"),
-        user: r.scalar_at(at, "user"),
+        user: r.text_at(at, "user"),
         working_dir: r.text_at(at, "working_dir"),
         stop_signal: r.text_at(at, "stop_signal"),
         stop_grace_period: r.duration_at(at, "stop_grace_period"),

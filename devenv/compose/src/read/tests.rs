@@ -95,7 +95,7 @@ services:
       two: {condition: service_healthy, restart: true}
       three: {condition: service_completed_successfully, required: false}
     restart: on-failure:3
-    user: 1000
+    user: "1000"
     working_dir: /src
     stop_signal: SIGINT
     stop_grace_period: 1m

@@ -79,10 +79,6 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// As Go writes a duration: `1m30s`, `1.5s`, `100ms`.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the configuration's hash needs it")
-)]
 pub(crate) fn go_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     let decimal = |unit: u128, name: &str| {
