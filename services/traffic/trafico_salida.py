@@ -17,6 +17,7 @@ Options of ours, beside Locust's own:
     --records FILE      send the records of a JSON file (an array, or one a line) in turn, as they
                         stand, instead of this machine's
     --per-user RATE     requests a second that each user aims at (default 2, 0: as fast as answered)
+    --requests N        stop after so many requests, all users together
     --preflight         an OPTIONS before each POST, as a browser does
     --idempotency       a key of its own with each request
 
@@ -37,7 +38,9 @@ import uuid
 from collections import Counter
 from datetime import datetime
 
+import gevent
 from locust import FastHttpUser, constant_throughput, events, task
+from locust.exception import StopUser
 
 log = logging.getLogger("trafico_salida")
 
@@ -150,6 +153,7 @@ class File:
 def add_options(parser):
     parser.add_argument("--records", metavar="FILE", default="", help="JSON file of records to send instead of this machine's")
     parser.add_argument("--per-user", metavar="RATE", type=float, default=2.0, help="requests a second that each user aims at; 0: as fast as answered")
+    parser.add_argument("--requests", metavar="N", type=int, default=0, help="stop after so many requests, all users together; 0: never")
     parser.add_argument("--preflight", action="store_true", help="an OPTIONS before each POST, as a browser does")
     parser.add_argument("--idempotency", action="store_true", help="an Idempotency-Key of its own with each request")
 
@@ -161,6 +165,7 @@ taken_by = Counter()
 def choose_source(environment, **_):
     taken_by.clear()
     options = environment.parsed_options
+    environment.due = itertools.count(1)
     environment.records = File(options.records) if options.records else Machine()
 
 
@@ -181,6 +186,13 @@ class Trafico(FastHttpUser):
     @task
     def send(self):
         options = self.environment.parsed_options
+        if options.requests:
+            due = next(self.environment.due)
+            if due == options.requests + 1:
+                # Not from here: it ends this user too. What is under way has --stop-timeout.
+                gevent.spawn(self.environment.runner.quit)
+            if due > options.requests:
+                raise StopUser()
         if options.preflight:
             asks = {
                 "Origin": "http://localhost",
