@@ -1,6 +1,10 @@
 //! Another version of the project's tree, in a folder of its own.
 
-use std::{fs, path::Path, path::PathBuf, process::Stdio};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use devenv_engine::state::RunGuard;
 use tokio::process::Command;
@@ -38,15 +42,15 @@ impl Checkout {
             "--end-of-options",
             &name,
         ];
-        // `--end-of-options` is told back before the answer.
         let commit = git(root, &commit).await?.ok_or_else(|| {
-            let help = root.join(wanted).is_dir();
+            let is_folder = root.join(wanted).is_dir();
             CliError::NoCommit {
                 wanted: wanted.to_owned(),
-                help: help
+                help: is_folder
                     .then(|| format!("a folder is written with a dot or slash first: ./{wanted}")),
             }
         })?;
+        // Some versions of git tell `--end-of-options` back before the answer.
         let commit = commit.lines().last().unwrap_or_default().trim().to_owned();
         let inside = ask(root, &["rev-parse", "--show-prefix"]).await?;
         let short = ask(root, &["rev-parse", "--short", &commit]).await?;
