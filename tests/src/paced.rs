@@ -85,9 +85,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How fast requests are sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Requests a second.
+    pub rate: u32,
+    /// So many at a time; what would be more is left out.
+    pub at_once: usize,
+}
+
+impl From<u32> for Pace {
+    /// However many are under way.
+    fn from(rate: u32) -> Self {
+        let at_once = usize::MAX;
+        Self { rate, at_once }
+    }
+}
+
 impl Paced {
-    /// Sends `rate` requests a second to `url`; idempotency keys begin with `prefix`.
-    pub fn start(url: &str, body: Body, rate: u32, prefix: &str) -> Self {
+    /// Sends requests to `url`; idempotency keys begin with `prefix`.
+    pub fn start(url: &str, body: Body, pace: impl Into<Pace>, prefix: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (tell, answers) = watch::channel(Answers::default());
         let (count, under_way) = watch::channel(0);
@@ -105,7 +122,7 @@ impl Paced {
             under_way: Arc::new(count),
             ledger: ledger.clone(),
         };
-        let task = tokio::spawn(send(one, rate, prefix.to_owned(), stop.clone()));
+        let task = tokio::spawn(send(one, pace.into(), prefix.to_owned(), stop.clone()));
         Self {
             stop,
             task,
@@ -241,16 +258,20 @@ struct One {
     ledger: Arc<Mutex<Ledger>>,
 }
 
-async fn send(one: One, rate: u32, prefix: String, stop: Arc<AtomicBool>) {
+async fn send(one: One, pace: Pace, prefix: String, stop: Arc<AtomicBool>) {
     let mut ticks = tokio::time::interval(TICK);
     let start = Instant::now();
     let mut under_way = JoinSet::new();
-    let mut number = 0u64;
+    let (mut number, mut left_out) = (0u64, 0u64);
     while !stop.load(Ordering::Relaxed) {
         ticks.tick().await;
         // Open loop: as many as are due, however long the others take.
-        let due = start.elapsed().as_secs_f64() * f64::from(rate);
-        while (number as f64) < due {
+        let due = start.elapsed().as_secs_f64() * f64::from(pace.rate);
+        while ((number + left_out) as f64) < due {
+            if *one.under_way.borrow() >= pace.at_once {
+                left_out += 1;
+                continue;
+            }
             one.under_way.send_modify(|n| *n += 1);
             under_way.spawn(ask(one.clone(), format!("{prefix}-{number}"), number));
             number += 1;

@@ -160,7 +160,7 @@ impl TestDatabase {
             .database(&config.name);
         MySqlConnection::connect_with(&options)
             .await
-            .expect("the server is up")
+            .unwrap_or_else(|error| panic!("the server is up: {error}\n{}", self.log_tail()))
     }
 
     /// Runs statements as the server's administrator.
