@@ -7,6 +7,7 @@
 mod blackbox {
     mod browser;
     mod cli;
+    mod compare;
     mod course;
     mod crash;
     mod debug;
