@@ -30,12 +30,19 @@ impl Engine {
         volumes: bool,
         told: Told<'_>,
     ) -> Result<(), EngineError> {
-        for container in dependents_first(self.inspected(project).await?) {
+        let containers = self.inspected(project).await?;
+        let nameless = nameless_volumes(&containers);
+        for container in dependents_first(containers) {
             self.remove(&container, told).await?;
         }
         self.remove_networks(project, told).await?;
         if volumes {
-            self.remove_volumes(project, told).await?;
+            for name in nameless {
+                self.remove_volume(name, told).await?;
+            }
+            for name in self.labelled_volumes(project).await? {
+                self.remove_volume(name, told).await?;
+            }
         }
         Ok(())
     }
@@ -106,27 +113,41 @@ impl Engine {
         names
     }
 
-    async fn remove_volumes(&self, project: &str, told: Told<'_>) -> Result<(), EngineError> {
+    async fn labelled_volumes(&self, project: &str) -> Result<Vec<String>, EngineError> {
         let options = ListVolumesOptions {
             filters: Some(labels::filter(project)),
         };
         let found = self.docker.list_volumes(Some(options)).await;
         let found = found.map_err(|e| EngineError::of(e, "listing volumes"))?;
-        for volume in found.volumes.unwrap_or_default() {
-            let name = volume.name;
-            let none = None::<RemoveVolumeOptions>;
-            match self.docker.remove_volume(&name, none).await {
-                Ok(()) => told(Progress::Removed(name)),
-                Err(e) if is_not_found(&e) => {}
-                Err(e) if is_conflict(&e) => {
-                    let message = said(e).map(|(_, message)| message).unwrap_or_default();
-                    return Err(EngineError::VolumeUsed { name, message });
-                }
-                Err(e) => return Err(EngineError::of(e, format!("removing the volume {name}"))),
+        let volumes = found.volumes.unwrap_or_default();
+        Ok(volumes.into_iter().map(|v| v.name).collect())
+    }
+
+    async fn remove_volume(&self, name: String, told: Told<'_>) -> Result<(), EngineError> {
+        let none = None::<RemoveVolumeOptions>;
+        match self.docker.remove_volume(&name, none).await {
+            Ok(()) => told(Progress::Removed(name)),
+            Err(e) if is_not_found(&e) => {}
+            Err(e) if is_conflict(&e) => {
+                let message = said(e).map(|(_, message)| message).unwrap_or_default();
+                return Err(EngineError::VolumeUsed { name, message });
             }
+            Err(e) => return Err(EngineError::of(e, format!("removing the volume {name}"))),
         }
         Ok(())
     }
+}
+
+/// The volumes of containers that nobody named: they have no labels to be found by. The
+/// engine's own `rm -v` would leave those that a container has inherited.
+fn nameless_volumes(containers: &[ContainerInspectResponse]) -> BTreeSet<String> {
+    let digest = |name: &str| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    containers
+        .iter()
+        .flat_map(|c| c.mounts.iter().flatten())
+        .filter_map(|mount| mount.name.clone())
+        .filter(|name| digest(name))
+        .collect()
 }
 
 /// By their labels: the file may have changed since, or be gone.

@@ -145,12 +145,22 @@ async fn what_has_changed_is_made_anew_and_keeps_its_volumes() {
 
     // A service that has gone is told, and left alone.
     let (head, rest) = TWO.split_once("  b:").unwrap();
-    let (_, volumes) = rest.split_once("volumes:").unwrap();
-    project.write(&format!("{head}volumes:{volumes}"));
+    let (_, declared) = rest.split_once("volumes:").unwrap();
+    project.write(&format!("{head}volumes:{declared}"));
     let told = project.up().await.unwrap();
     let orphans = Progress::Orphans(vec![project.container("b")]);
     assert!(told.contains(&orphans), "{told:?}");
     assert_eq!(project.ids().await.len(), 2);
+
+    // All volumes go with the project, the nameless one that was inherited too.
+    project.down(true).await.unwrap();
+    for (_, name) in volumes {
+        assert!(
+            engine.docker().inspect_volume(&name).await.is_err(),
+            "{name}"
+        );
+    }
+    project.up().await.unwrap();
 
     // A network that was removed behind its back is no reason to fail.
     let docker = engine.docker();
