@@ -268,24 +268,36 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let (project, service) = (up.project, up.service);
         let image = up.image.id.as_deref().unwrap_or_default();
-        let options = CreateContainerOptions {
-            name: Some(name.into()),
-            ..CreateContainerOptions::default()
-        };
         let request = body::container(project, service, image, inherited);
-        match self.docker.create_container(Some(options), request).await {
-            Ok(_) => {}
-            Err(e) if is_conflict(&e) => {
-                let holder = self.inspect(name).await?;
-                let whose = holder.as_ref().and_then(|c| label(c, labels::PROJECT));
-                return Err(EngineError::NameTaken {
-                    what: "the container",
-                    name: name.into(),
-                    holder: owner(whose.map(Into::into).as_ref()),
-                    origin: service.origin.clone(),
-                });
+        let mut first = true;
+        loop {
+            let options = CreateContainerOptions {
+                name: Some(name.into()),
+                ..CreateContainerOptions::default()
+            };
+            let made = self.docker.create_container(Some(options), request.clone());
+            match made.await {
+                Ok(_) => break,
+                Err(e) if is_conflict(&e) => {}
+                Err(e) => return Err(EngineError::of(e, format!("making {name}"))),
             }
-            Err(e) => return Err(EngineError::of(e, format!("making {name}"))),
+            let holder = self.inspect(name).await?;
+            let whose = |key| holder.as_ref().and_then(|c| label(c, key));
+            let ours = whose(labels::PROJECT) == Some(&project.name)
+                && whose(labels::SERVICE) == Some(&service.name);
+            match &holder {
+                // An `up` that was cut off had asked for it, and the engine was slow.
+                Some(late) if ours && first => self.remove(late, up.told).await?,
+                _ => {
+                    return Err(EngineError::NameTaken {
+                        what: "the container",
+                        name: name.into(),
+                        holder: owner(whose(labels::PROJECT).map(Into::into).as_ref()),
+                        origin: service.origin.clone(),
+                    });
+                }
+            }
+            first = false;
         }
         // Older engines take the first network only.
         for (key, attachment) in service.networks.iter().skip(1) {

@@ -29,13 +29,18 @@ pub async fn engine() -> Option<Engine> {
             return None;
         }
     };
-    if engine.docker().inspect_image(IMAGE).await.is_err() {
-        if !is_static_busybox() {
-            skipped("a static busybox is missing; install busybox-static");
-            return None;
-        }
-        import_image(&engine).await;
+    if !is_static_busybox() {
+        skipped("a static busybox is missing; install busybox-static");
+        return None;
     }
+    // Once, however many tests want it at the same time.
+    static IMPORTED: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    let there = async || {
+        if engine.docker().inspect_image(IMAGE).await.is_err() {
+            import_image(&engine).await;
+        }
+    };
+    IMPORTED.get_or_init(there).await;
     Some(engine)
 }
 
