@@ -186,8 +186,10 @@ async fn the_default_suites_pass_and_are_reported() {
     let project = Project::reference();
     let junit = project.path().join("junit.xml");
     let junit_argument = format!("junit={}", junit.display());
+    let (times, repeat) = (rounds(1), rounds(1).to_string());
     let arguments = ["test", "e2e", "-o", "json", "--report", &junit_argument];
-    let run = project.run_within(RUN, &arguments).await;
+    let arguments = [&arguments[..], &["--repeat", &repeat]].concat();
+    let run = project.run_within(RUN * times, &arguments).await;
     assert!(run.ok(), "{run}");
     let ended = run.stdout.lines().find_map(|line| {
         let event: Value = serde_json::from_str(line).ok()?;
@@ -202,7 +204,7 @@ async fn the_default_suites_pass_and_are_reported() {
         "{text}"
     );
     println!(
-        "the default suites: ready after {} ms, {} ms in all",
+        "the default suites, {times} times: ready after {} ms, {} ms in all",
         ended["ready_ms"], ended["ms"]
     );
 }

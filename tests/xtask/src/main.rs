@@ -1,7 +1,7 @@
 //! The project's chores: `cargo xtask test | soak NAME | bench [NAME]`.
 //!
 //! No dependencies, so that the first `cargo xtask` of a fresh clone compiles in
-//! seconds. What a command does is in its own room: [`needs`] installs,
+//! seconds. What a command does is in its own room: [`needs`] and [`tools`] install,
 //! [`page`] builds the page, [`part`] runs one command and reads its counts,
 //! [`plan`] says which parts there are, [`report`] sums up.
 
@@ -10,6 +10,7 @@ mod page;
 mod part;
 mod plan;
 mod report;
+mod tools;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ The chores of this project.
   cargo xtask test --only PART[,…]    some parts only: fmt page build clippy unit contract
                                       inventory blackbox soak
   cargo xtask soak [NAME] [--rounds N]  a long form: db-kill devenv-kill sandbox-kill cold edits
-                                      reload-kill, or all
+                                      reload-kill runs run-kill suites, or all
   cargo xtask bench [NAME] [-o json]  a benchmark: version up memory reload, or all
   cargo xtask needs                   install what the tests need, and nothing else
 
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
         ["soak", rest @ ..] => soak(rest),
         ["bench", rest @ ..] => plan::bench(&root(), rest),
         ["needs"] => {
-            let missing = needs::install();
+            let (missing, _engine) = plan::ready(&root());
             for (tool, why) in &missing {
                 println!("missing: {tool} ({why})");
             }

@@ -86,11 +86,29 @@ const NEEDS: &[Need] = &[
         package: "git",
         why: "copying the checkout's files",
     },
+    Need {
+        tool: "dockerd",
+        package: "docker.io",
+        why: "the tests of containers",
+    },
+    Need {
+        tool: "iptables",
+        package: "iptables",
+        why: "the tests of containers",
+    },
+    Need {
+        tool: "busybox",
+        package: "busybox-static",
+        why: "the tests of containers",
+    },
 ];
 
-/// Installs what is missing and answers what still is, with who misses it.
+/// A tool that is not here, and who misses it.
+pub type Missing = (&'static str, &'static str);
+
+/// Installs what is missing and answers what still is.
 /// Asks the package lists only when something is missing.
-pub fn install() -> Vec<(&'static str, &'static str)> {
+pub fn install() -> Vec<Missing> {
     let mut packages: Vec<&str> = NEEDS
         .iter()
         .filter(|need| find(need.tool).is_none())
@@ -129,7 +147,7 @@ fn python_makes_venvs() -> bool {
 
 /// Installs the packages, one by one when they cannot be had together: one that
 /// this release does not know must not keep the others away.
-fn apt(packages: &[&str]) {
+pub fn apt(packages: &[&str]) {
     if find("apt-get").is_none() {
         eprintln!(
             "missing, and there is no apt-get to install them: {}",

@@ -4,6 +4,7 @@
 //! another runner installed does not test otherwise than CI.
 
 use crate::part::{self, Outcome};
+use crate::tools::{Engine, Tools};
 use crate::{needs, page, report};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -30,14 +31,29 @@ pub const SOAKS: &[&str] = &[
     "cold",
     "edits",
     "reload-kill",
+    "runs",
+    "run-kill",
+    "suites",
 ];
 
 /// Rounds of a kill test in `test`.
 const SHORT_ROUNDS: u32 = 5;
 
+/// Installs and starts what tests need; answers what is missing for all that.
+pub fn ready(root: &Path) -> (Vec<needs::Missing>, Option<Engine>) {
+    let mut missing = needs::install();
+    let tools = Tools::of(&target(root));
+    missing.extend(tools.install());
+    let engine = tools.engine().unwrap_or_else(|none| {
+        missing.push(none);
+        None
+    });
+    (missing, engine)
+}
+
 /// `cargo xtask test`: every part (or `only` some), to the end even when one fails.
 pub fn test(root: &Path, only: &[&str]) -> ExitCode {
-    let missing = needs::install();
+    let (missing, _engine) = ready(root);
     let mut outcomes = Vec::new();
     let mut built = true;
     for name in PARTS {
@@ -122,7 +138,7 @@ pub fn test(root: &Path, only: &[&str]) -> ExitCode {
 
 /// `cargo xtask soak`: the long forms.
 pub fn soak(root: &Path, names: &[&str], rounds: u32) -> ExitCode {
-    let missing = needs::install();
+    let (missing, _engine) = ready(root);
     let mut outcomes = vec![page_part(root)];
     outcomes.push(part::check(
         "build",
@@ -190,9 +206,12 @@ fn soaks(root: &Path, names: &[&str], rounds: u32) -> Vec<Outcome> {
             "db-kill" => libtest(root, name, "blackbox", "blackbox::crash::database", rounds),
             "devenv-kill" => libtest(root, name, "blackbox", "blackbox::crash::devenv", rounds),
             "cold" => libtest(root, name, "blackbox", "blackbox::fresh::cold", rounds),
-            // Both are in the black-box part in few rounds.
+            // These are in the black-box part in few rounds.
             "edits" => edits(root, name, rounds),
             "reload-kill" => libtest(root, name, "blackbox", "blackbox::reload::killed", rounds),
+            "runs" => libtest(root, name, "blackbox", "blackbox::e2e::two_runs", rounds),
+            "run-kill" => libtest(root, name, "blackbox", "blackbox::e2e::a_killed", rounds),
+            "suites" => libtest(root, name, "blackbox", "blackbox::e2e::the_default", rounds),
             // The sandbox's own kill test: it needs no services and no database.
             _ => part::tests(
                 name,
@@ -333,6 +352,7 @@ fn cargo(root: &Path) -> Command {
             command.env_remove(&name);
         }
     }
+    Tools::of(&target(root)).offer(&mut command);
     command
 }
 
