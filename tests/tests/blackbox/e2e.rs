@@ -5,8 +5,11 @@ use devenv_tests::project::{Project, kill};
 use devenv_tests::{rounds, until};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -207,6 +210,89 @@ async fn the_default_suites_pass_and_are_reported() {
         "the default suites, {times} times: ready after {} ms, {} ms in all",
         ended["ready_ms"], ended["ms"]
     );
+    the_verdict_follows_each_input(&project).await;
+}
+
+/// What `devenv verdict --verify` says, and whether by its exit code a verdict applies.
+async fn verification(project: &Project) -> (bool, Value) {
+    let run = project.run(&["verdict", "--verify", "-o", "json"]).await;
+    let said: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {run}"));
+    (run.ok(), said)
+}
+
+/// Whether that is because of this input: it differs, or the project can't even be read
+/// without it.
+fn names(said: &Value, group: &str, file: &str, how: &str) -> bool {
+    let reasons = said["reasons"].as_array().into_iter().flatten();
+    let problems = said["problems"].as_array().into_iter().flatten();
+    let mut messages = problems.filter_map(|problem| problem["message"].as_str());
+    let change = serde_json::json!({"group": group, "input": file, "how": how});
+    let is_it = |reason: &Value| {
+        change
+            .as_object()
+            .into_iter()
+            .flatten()
+            .all(|(k, v)| &reason[k] == v)
+    };
+    reasons.into_iter().any(is_it) || messages.any(|message| message.contains(file))
+}
+
+/// A verdict applies to the tree that was tested; touched anywhere it does not, and says
+/// where; as it was, it does again.
+async fn the_verdict_follows_each_input(project: &Project) {
+    let (applies, said) = verification(project).await;
+    assert!(applies, "{said:#}");
+    let covered = &said["closest"]["verdict"]["coverage"]["inputs"];
+    let files: Vec<(&str, &String)> = ["source", "migration", "suite"]
+        .into_iter()
+        .flat_map(|group| {
+            let files = covered[group].as_object();
+            let files = files.unwrap_or_else(|| panic!("no {group}: {covered:#}"));
+            files.keys().map(move |file| (group, file))
+        })
+        .collect();
+    assert!(files.len() > 30, "{files:?}");
+    let seed = u64::from(std::process::id());
+    println!("edits of {} files, seed {seed}", files.len());
+    let mut random = StdRng::seed_from_u64(seed);
+    for n in 0..30 {
+        let (group, file) = files[random.random_range(0..files.len())];
+        let path = project.path().join(file);
+        let was = fs::read(&path).expect("a covered file");
+        let mode = fs::metadata(&path).expect("a covered file").permissions();
+        let mut is = was.clone();
+        let (what, how) = match n % 4 {
+            0 => {
+                is.push(b' ');
+                ("a byte more", "changed")
+            }
+            1 if !is.is_empty() => {
+                let at = random.random_range(0..is.len());
+                is[at] ^= 1;
+                ("a bit turned", "changed")
+            }
+            2 => ("gone", "removed"),
+            _ => ("made executable or not", "changed"),
+        };
+        match what {
+            "gone" => fs::remove_file(&path).expect("removed"),
+            "made executable or not" => {
+                let mut other = mode.clone();
+                other.set_mode(other.mode() ^ 0o111);
+                fs::set_permissions(&path, other).expect("its owner may");
+            }
+            _ => fs::write(&path, &is).expect("written"),
+        }
+        let (applies, said) = verification(project).await;
+        assert!(
+            !applies && names(&said, group, file, how),
+            "{file}, {what}: {said:#}"
+        );
+        fs::write(&path, &was).expect("written");
+        fs::set_permissions(&path, mode).expect("its owner may");
+    }
+    let (applies, said) = verification(project).await;
+    assert!(applies, "{}", said["reasons"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
