@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tower::Service;
 
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Rig {
     pub cluster: Cluster,

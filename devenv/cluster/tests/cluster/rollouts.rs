@@ -251,7 +251,7 @@ pub async fn overtaken() {
         .await
         .check("overtaken", 1 + rounds() / 3, BOUND);
     // Of the old ReplicaSets the youngest two are kept.
-    rig.until(&kinds::DEPLOYMENT, "web", "tidied up", |_| {
+    rig.until(&kinds::REPLICA_SET, "web", "tidied up", |_| {
         rig.sets().len() <= 3
     })
     .await;
