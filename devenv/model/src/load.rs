@@ -119,8 +119,8 @@ fn load(reading: &mut Reading, options: &LoadOptions) -> Option<Topology> {
     let project = project(reading, &located, options);
     let nodes = read_manifests(reading, &located);
     let cloud_run = read_cloud_run(reading, &located);
-    let cloud_sql = cloud_sql(reading, &located);
     let found = validate::identify(reading, &project, nodes, cloud_run);
+    let cloud_sql = cloud_sql(reading, &located, &project.project, &found);
     let (images, exposed) = images::load(reading, &located, &found);
     validate::check(reading, &located, &project, &found, &exposed);
     let mut objects: Vec<Object> = found.into_iter().map(|f| freeze(reading, f)).collect();
@@ -316,19 +316,33 @@ fn folder(reading: &mut Reading, written: &str, span: Span) -> Option<PathBuf> {
     None
 }
 
-fn cloud_sql(reading: &mut Reading, located: &Located) -> Option<CloudSql> {
+fn cloud_sql(
+    reading: &mut Reading,
+    located: &Located,
+    project: &Project,
+    found: &[Found],
+) -> Option<CloudSql> {
     let raw = located.config.cloudsql.as_ref()?;
     let span = located.span(&["cloudsql", "migrations"]);
     let migrations = raw
         .migrations
         .as_ref()
         .and_then(|m| folder(reading, m, span));
+    let service = found.iter().find(|o| {
+        o.is("v1", "Service")
+            && o.name == raw.service
+            && o.namespace.as_deref() == Some(&project.namespace)
+    });
     Some(CloudSql {
         version: raw.version.clone(),
         engine: raw.engine,
         database: raw.database.clone(),
         user: raw.user.clone(),
         service: raw.service.clone(),
+        // A Service that is missing, or has no such port, is reported with the others.
+        port: service
+            .and_then(validate::cloud_sql_port)
+            .unwrap_or(validate::MYSQL_PORT),
         secret: raw.secret.clone(),
         // What is no address has been reported.
         also_at: raw.also_at.iter().filter_map(|a| a.parse().ok()).collect(),

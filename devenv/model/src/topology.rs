@@ -242,6 +242,9 @@ pub struct CloudSql {
     pub user: String,
     /// Name of the selectorless Service whose endpoints devenv fills in.
     pub service: String,
+    /// The port of that Service through which devenv itself reaches the database: 3306
+    /// if it has that one, else its first for TCP.
+    pub port: u16,
     /// Name of the Secret that devenv makes, with `DB_USER` and `DB_PASSWORD`.
     pub secret: String,
     /// Addresses at which the programs find it as well, such as production's private IP

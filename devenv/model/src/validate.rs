@@ -21,6 +21,8 @@ use crate::node::{At, Node, shortened};
 use crate::problem::Draft;
 use crate::reading::Reading;
 
+pub(crate) use services::{MYSQL_PORT, cloud_sql_port};
+
 /// An object whose kind, name and namespace are known.
 #[derive(Debug)]
 pub(crate) struct Found {

@@ -7,6 +7,9 @@ use crate::names::{NameRule, closest, did_you_mean};
 use crate::node::{At, shortened};
 use crate::problem::Draft;
 
+/// The port of MySQL's own protocol.
+pub(crate) const MYSQL_PORT: u16 = 3306;
+
 pub(super) fn check(world: &World<'_>, out: &mut Vec<Draft>) {
     for service in world.of("v1", "Service", None) {
         let Some(spec) = service.root().get("spec") else {
@@ -203,6 +206,23 @@ fn selectorless(world: &World<'_>, service: &Found, spec: &At<'_>, out: &mut Vec
     }
 }
 
+/// The port of a Service that stands for Cloud SQL: MySQL's own if it has that one, else
+/// its first for TCP.
+pub(crate) fn cloud_sql_port(service: &Found) -> Option<u16> {
+    let spec = service.root().get("spec")?;
+    let ports = tcp_ports(&spec).into_iter().filter_map(|port| {
+        let number = port.get("port")?.node.as_i64()?;
+        u16::try_from(number).ok()
+    });
+    ports.min_by_key(|port| *port != MYSQL_PORT)
+}
+
+fn tcp_ports<'n>(spec: &At<'n>) -> Vec<At<'n>> {
+    let mut ports = spec.items_at("ports");
+    ports.retain(|port| port.str_at("protocol").unwrap_or("TCP") == "TCP");
+    ports
+}
+
 /// `[cloudsql]` needs its Service, and that Service must leave its endpoints to devenv.
 pub(super) fn cloud_sql(world: &World<'_>, project: &Named, out: &mut Vec<Draft>) {
     let Some(sql) = &world.located.config.cloudsql else {
@@ -212,13 +232,15 @@ pub(super) fn cloud_sql(world: &World<'_>, project: &Named, out: &mut Vec<Draft>
     if !NameRule::Label1035.accepts(&sql.service) {
         return;
     }
+    let namespace = &project.project.namespace;
     let services: Vec<&Found> = world.of("v1", "Service", None).collect();
-    let Some(service) = services.iter().find(|s| s.name == sql.service) else {
+    let named = services.iter().filter(|s| s.name == sql.service);
+    let Some(service) = named.min_by_key(|s| s.namespace.as_ref() != Some(namespace)) else {
         let help = did_you_mean(&sql.service, services.iter().map(|s| s.name.as_str()))
             .unwrap_or_else(|| {
                 format!(
-                    "apiVersion: v1\nkind: Service\nmetadata:\n  name: {}\n  namespace: {}\nspec:\n  ports:\n  - port: 3306",
-                    sql.service, project.project.namespace
+                    "apiVersion: v1\nkind: Service\nmetadata:\n  name: {}\n  namespace: {namespace}\nspec:\n  ports:\n  - port: {MYSQL_PORT}",
+                    sql.service
                 )
             });
         out.push(
@@ -235,7 +257,11 @@ pub(super) fn cloud_sql(world: &World<'_>, project: &Named, out: &mut Vec<Draft>
         );
         return;
     };
-    if let Some(selector) = service.root().at(&["spec", "selector"])
+    let said = world.located.span(&["cloudsql", "service"]);
+    let Some(spec) = service.root().get("spec") else {
+        return;
+    };
+    if let Some(selector) = spec.get("selector")
         && !selector.node.entries().is_empty()
     {
         out.push(
@@ -244,8 +270,41 @@ pub(super) fn cloud_sql(world: &World<'_>, project: &Named, out: &mut Vec<Draft>
                 selector.span(),
                 format!("{} stands for Cloud SQL, so it must have no selector", service.title()),
             )
-            .related(world.located.span(&["cloudsql", "service"]), "said to be so at")
+            .related(said, "said to be so at")
             .help("remove the selector: devenv fills in the endpoints here, as the network does in production"),
+        );
+    }
+    let headless = spec.str_at("clusterIP") == Some("None");
+    let ports = spec.get("ports").filter(|p| !p.items().is_empty());
+    if spec.str_at("type") == Some("ExternalName") {
+        out.push(
+            Draft::error(
+                "cloudsql::external-name",
+                spec.get("type").map_or(spec.span(), |t| t.span()),
+                format!(
+                    "{} stands for Cloud SQL, and as an ExternalName it would lead the pods away from here",
+                    service.title()
+                ),
+            )
+            .related(said, "said to be so at")
+            .expected("a Service without selector, whose endpoints devenv fills in")
+            .help(format!(
+                "instead of `type` and `externalName`, write:\nports:\n- port: {MYSQL_PORT}"
+            )),
+        );
+    } else if tcp_ports(&spec).is_empty() && (ports.is_some() || headless) {
+        // Any other Service without ports has been reported.
+        out.push(
+            Draft::error(
+                "cloudsql::no-port",
+                ports.map_or(spec.span(), |p| p.span()),
+                format!(
+                    "{} stands for Cloud SQL, and has no port for TCP that could lead there",
+                    service.title()
+                ),
+            )
+            .related(said, "said to be so at")
+            .help(format!("ports:\n- port: {MYSQL_PORT}")),
         );
     }
 }
