@@ -424,6 +424,7 @@ fn local_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> 
         cloud_run: topology.cloud_run().map(|o| o.name().to_owned()).collect(),
         database: topology.cloud_sql().map(|sql| DatabaseOptions {
             service: sql.service.clone(),
+            port: sql.port,
             also_at: sql.also_at.clone(),
         }),
         isolation: options.isolation,

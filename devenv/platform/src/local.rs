@@ -14,16 +14,13 @@ use std::{
 use async_trait::async_trait;
 use devenv_cluster::{Cluster, ClusterOptions, Isolation, ServicePort};
 use devenv_model::Topology;
-use futures_util::StreamExt;
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Namespace, Pod, Secret},
-    discovery::v1::EndpointSlice,
+    core::v1::{Namespace, Secret, Service},
 };
 use kube::{
     Api, Client,
-    api::{ListParams, LogParams, Patch, PatchParams},
-    runtime::{WatchStreamExt, watcher},
+    api::{Patch, PatchParams},
 };
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use tokio::{net::TcpStream, task::JoinHandle};
@@ -34,6 +31,8 @@ use crate::{
     host::Host,
     target::{BuiltImage, Database, DatabaseFacts, Endpoints, Target, TargetError},
 };
+
+mod follow;
 
 /// The field manager of everything that devenv applies.
 pub const FIELD_MANAGER: &str = "devenv";
@@ -71,6 +70,8 @@ pub struct LocalOptions {
 pub struct DatabaseOptions {
     /// The Service of the default namespace that leads to it.
     pub service: String,
+    /// The port of that Service that leads there.
+    pub port: u16,
     /// Addresses at which pods reach it as well.
     pub also_at: Vec<Ipv4Addr>,
 }
@@ -81,7 +82,7 @@ impl DatabaseOptions {
             let to = ServicePort {
                 namespace: namespace.to_owned(),
                 service: self.service.clone(),
-                port: MYSQL,
+                port: self.port,
             };
             (SocketAddrV4::new(*ip, MYSQL), to)
         };
@@ -122,8 +123,6 @@ const MYSQL: u16 = 3306;
 const CLOUD_RUN: u16 = 8081;
 /// What helps when not one of many ports is free.
 const HTTP_HINT: &str = ", or set another one in devenv.toml: [ingress] http_port";
-/// How often the database's server may end before it has answered once.
-const DATABASE_TRIES: i32 = 3;
 
 impl LocalTarget {
     /// Starts the cluster: when this returns, the API answers and pods can run.
@@ -311,6 +310,7 @@ impl Target for LocalTarget {
         let Some(config) = topology.cloud_sql() else {
             return Ok(None);
         };
+        let service = service_of(topology, &config.service)?;
         let (account, made_here) = self.credentials(topology)?;
         let run = self.options.state_dir.join("run");
         let data = self.options.state_dir.join("data").join("cloudsql");
@@ -373,10 +373,11 @@ impl Target for LocalTarget {
         let deployments: Api<Deployment> = Api::namespaced(self.client(), cloudsql::NAMESPACE);
         self.apply(&deployments, "cloudsql", &deployment).await?;
 
-        let ready = follow_database(
+        let ready = follow::database(
             self.client(),
             topology.project().namespace.clone(),
             config.service.clone(),
+            service,
         );
         ready.await?;
         let kept = self
@@ -395,7 +396,7 @@ impl Target for LocalTarget {
                 ServicePort {
                     namespace: topology.project().namespace.clone(),
                     service: config.service.clone(),
-                    port: MYSQL,
+                    port: config.port,
                 },
             )
             .await?;
@@ -451,115 +452,19 @@ impl Target for LocalTarget {
     }
 }
 
-/// Makes the application's selectorless Service lead to the database's pod, for as
-/// long as the cluster runs; returns when the pod is ready for the first time, or when
-/// its server has ended too often before that.
-async fn follow_database(
-    client: Client,
-    namespace: String,
-    service: String,
-) -> Result<(), TargetError> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), cloudsql::NAMESPACE);
-    let slices: Api<EndpointSlice> = Api::namespaced(client, &namespace);
-    let (ready_tx, ready_rx) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
-        let mut ready_tx = Some(ready_tx);
-        let mut known = None;
-        let config = watcher::Config::default().labels("devenv.dev/role=database");
-        let mut events = std::pin::pin!(watcher(pods.clone(), config).default_backoff());
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod))
-                    if ready_tx.is_some() =>
-                {
-                    if let Some(reason) = given_up(&pods, &pod).await
-                        && let Some(tx) = ready_tx.take()
-                    {
-                        let _ = tx.send(Err(reason));
-                    }
-                }
-                Ok(_) => {}
-                Err(e) => {
-                    tracing::debug!(error = %e, "watching the database's pod");
-                    continue;
-                }
-            }
-            let Some(now) = database_pod(&pods).await else {
-                continue;
-            };
-            if known.as_ref() == Some(&now) {
-                continue;
-            }
-            let slice = cloudsql::endpoint_slice(&namespace, &service, now);
-            let name = format!("{service}-devenv");
-            let params = PatchParams::apply(FIELD_MANAGER).force();
-            if let Err(e) = slices.patch(&name, &params, &Patch::Apply(&slice)).await {
-                // Also the ordinary end: the pod goes, and the API with it.
-                tracing::debug!(error = %e, service, "the database's endpoints could not be written");
-                continue;
-            }
-            known = Some(now);
-            if matches!(now, Some((_, true)))
-                && let Some(tx) = ready_tx.take()
-            {
-                // The receiver is gone only when `up` was given up meanwhile.
-                let _ = tx.send(Ok(()));
-            }
-        }
-    });
-    ready_rx
-        .await
-        .unwrap_or_else(|_| Err("its pod is no longer watched".to_owned()))
-        .map_err(|reason| TargetError::Database { reason })
-}
-
-/// Why a database that was never ready won't be: its server ended again and again.
-async fn given_up(pods: &Api<Pod>, pod: &Pod) -> Option<String> {
-    let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
-    if container.restart_count < DATABASE_TRIES {
-        return None;
-    }
-    let ended = container
-        .last_state
-        .as_ref()
-        .and_then(|s| s.terminated.as_ref())
-        .map(|t| format!(", last with exit code {}", t.exit_code))
-        .unwrap_or_default();
-    let mut reason = format!("its server ended {} times{ended}", container.restart_count);
-    let params = LogParams {
-        tail_lines: Some(10),
-        previous: true,
-        ..LogParams::default()
-    };
-    let name = pod.metadata.name.as_deref()?;
-    for line in pods.logs(name, &params).await.unwrap_or_default().lines() {
-        reason.push_str("\n    ");
-        reason.push_str(line);
-    }
-    Some(reason)
-}
-
-/// The address and readiness of the database's pod; the outer `None` when the API
-/// did not answer.
-async fn database_pod(pods: &Api<Pod>) -> Option<Option<(Ipv4Addr, bool)>> {
-    let params = ListParams::default().labels("devenv.dev/role=database");
-    let list = pods.list(&params).await.ok()?;
-    let best = list
-        .items
-        .iter()
-        .filter(|p| p.metadata.deletion_timestamp.is_none())
-        .filter_map(|p| {
-            let status = p.status.as_ref()?;
-            let ip = status.pod_ip.as_ref()?.parse().ok()?;
-            let ready = status
-                .conditions
-                .iter()
-                .flatten()
-                .any(|c| c.type_ == "Ready" && c.status == "True");
-            Some((ip, ready))
+/// The Service that the project says leads to the database.
+fn service_of(topology: &Topology, name: &str) -> Result<Service, TargetError> {
+    let namespace = &topology.project().namespace;
+    topology
+        .of_kind("v1", "Service")
+        .find(|o| o.name() == name && o.namespace() == Some(namespace))
+        .and_then(|o| o.typed().ok())
+        .ok_or_else(|| TargetError::Database {
+            reason: format!(
+                "the manifests have no Service {name} in the namespace {namespace}, which is that of \
+                 [project] in devenv.toml (or of -n)"
+            ),
         })
-        .max_by_key(|(_, ready)| *ready);
-    Some(best)
 }
 
 /// `mysql:8.4` asked for and MariaDB running, or another major version.

@@ -236,15 +236,20 @@ fn needs_restart(old: &Topology, new: &Topology) -> Option<&'static str> {
             c.origin = old
                 .cloud_sql()
                 .map_or(c.origin.clone(), |c| c.origin.clone());
+            // That of the Service; told apart below.
+            c.port = 0;
             c
         })
     };
+    let port = |t: &Topology| t.cloud_sql().map(|c| c.port);
     let names =
         |t: &Topology| -> Vec<String> { t.cloud_run().map(|o| o.name().to_owned()).collect() };
     if old.project() != new.project() {
         Some("[project] name or namespace")
     } else if database(old) != database(new) {
         Some("[cloudsql]")
+    } else if port(old) != port(new) {
+        Some("the port of the Service of [cloudsql]")
     } else if old.ingress() != new.ingress() {
         Some("[ingress]")
     } else if names(old) != names(new) {
@@ -282,5 +287,37 @@ pub(crate) fn warn(live: &Live, problems: &[Problem]) {
         live.bus.emit(Event::Warning {
             message: problem.to_string(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use devenv_model::LoadOptions;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn load(root: &std::path::Path, ports: &str) -> Topology {
+        let config = "[project]\nname = \"p\"\nmanifests = [\"db.yaml\"]\n[cloudsql]\n";
+        std::fs::write(root.join("devenv.toml"), config).unwrap();
+        let service = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: cloudsql}}\nspec: {{ports: [{ports}]}}\n"
+        );
+        std::fs::write(root.join("db.yaml"), service).unwrap();
+        let loaded = Topology::load(root, &LoadOptions::default());
+        loaded.into_result().unwrap().0
+    }
+
+    /// devenv's own way to the database goes through one port of its Service, for as long
+    /// as it runs; what that is called, and which others there are, may change.
+    #[rstest]
+    #[case("{name: sql, port: 3306}", None)]
+    #[case("{name: a, port: 5000}, {name: b, port: 3306}", None)]
+    #[case("{port: 13306}", Some("the port of the Service of [cloudsql]"))]
+    fn another_port_to_the_database_needs_a_restart(#[case] now: &str, #[case] want: Option<&str>) {
+        let root = tempfile::tempdir().unwrap();
+        let old = load(root.path(), "{port: 3306}");
+        let new = load(root.path(), now);
+        assert_eq!(needs_restart(&old, &new), want);
     }
 }

@@ -7,10 +7,11 @@ pub mod statements;
 pub mod template;
 
 mod server;
+mod slice;
 
 pub use engine::{Engine, EngineError, Flavour};
 pub use migrate::{MigrateError, Migrated};
 pub use server::{
-    CREDENTIALS_PASSWORD, CREDENTIALS_USER, Credentials, NAMESPACE, Server, endpoint_slice,
-    server_pid,
+    CREDENTIALS_PASSWORD, CREDENTIALS_USER, Credentials, NAMESPACE, Server, server_pid,
 };
+pub use slice::{endpoint_ports, endpoint_slice};

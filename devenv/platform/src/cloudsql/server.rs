@@ -1,8 +1,7 @@
-//! The server's pod, its accounts, and what makes `cloudsql:3306` lead to it.
+//! The server's pod and its accounts.
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
     os::unix::fs::{OpenOptionsExt, chown},
     path::{Path, PathBuf},
 };
@@ -22,7 +21,8 @@ pub const CREDENTIALS_USER: &str = "DB_USER";
 /// The key of the Secret that holds the password.
 pub const CREDENTIALS_PASSWORD: &str = "DB_PASSWORD";
 
-const PORT: u16 = 3306;
+/// Where the server listens.
+pub(super) const PORT: u16 = 3306;
 const NAME: &str = "cloudsql";
 const SOCKET: &str = "mysqld.sock";
 
@@ -204,33 +204,6 @@ fn identifier(name: &str) -> String {
 
 fn text(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
-}
-
-/// The EndpointSlice that makes a selectorless Service lead to the database's pod.
-///
-/// `ready` follows the pod: while the server is away, clients are refused at once
-/// instead of waiting.
-pub fn endpoint_slice(namespace: &str, service: &str, pod: Option<(Ipv4Addr, bool)>) -> Value {
-    let endpoints: Vec<Value> = pod
-        .map(|(ip, ready)| {
-            json!({"addresses": [ip.to_string()],
-                   "conditions": {"ready": ready, "serving": ready, "terminating": false}})
-        })
-        .into_iter()
-        .collect();
-    json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {
-            "name": format!("{service}-devenv"), "namespace": namespace,
-            "labels": {
-                "kubernetes.io/service-name": service,
-                "endpointslice.kubernetes.io/managed-by": "devenv",
-            },
-        },
-        "addressType": "IPv4",
-        "ports": [{"name": "mysql", "port": PORT, "protocol": "TCP"}],
-        "endpoints": endpoints,
-    })
 }
 
 /// The process that serves a data directory, as /proc shows it; `None` while there is

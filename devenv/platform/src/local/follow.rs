@@ -1,0 +1,202 @@
+//! Making the application's Service lead to the database's pod, while both come, go and
+//! change.
+
+use std::net::Ipv4Addr;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Client,
+    api::{ListParams, LogParams, Patch, PatchParams},
+    runtime::{WatchStreamExt, watcher},
+};
+
+use super::FIELD_MANAGER;
+use crate::{cloudsql, target::TargetError};
+
+/// How often the database's server may end before it has answered once.
+const DATABASE_TRIES: i32 = 3;
+
+/// What a watch tells of the way to the database.
+enum Seen {
+    Pod(Box<Pod>),
+    Service(Box<Service>),
+    Other,
+}
+
+/// Makes the application's selectorless Service lead to the database's pod, by whichever
+/// ports the Service has, for as long as the cluster runs. Returns when that is so for the
+/// first time by all ports of `wanted`: the pod is ready, and the Service is as the project
+/// says it. Fails when the pod's server has ended too often before that.
+pub(super) async fn database(
+    client: Client,
+    namespace: String,
+    service: String,
+    wanted: Service,
+) -> Result<(), TargetError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), cloudsql::NAMESPACE);
+    let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
+    let slices: Api<EndpointSlice> = Api::namespaced(client, &namespace);
+    let (ready_tx, ready_rx) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut ready_tx = Some(ready_tx);
+        let mut found = None;
+        let mut known = None;
+        let of_database = watcher::Config::default().labels("devenv.dev/role=database");
+        let pod_events = watcher(pods.clone(), of_database)
+            .default_backoff()
+            .map_ok(|event| match event {
+                watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => {
+                    Seen::Pod(Box::new(pod))
+                }
+                _ => Seen::Other,
+            });
+        let of_that_name = watcher::Config::default().fields(&format!("metadata.name={service}"));
+        let service_events = watcher(services, of_that_name)
+            .default_backoff()
+            .map_ok(|event| match event {
+                watcher::Event::Apply(service) | watcher::Event::InitApply(service) => {
+                    Seen::Service(Box::new(service))
+                }
+                _ => Seen::Other,
+            });
+        let mut events = std::pin::pin!(stream::select(pod_events, service_events));
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Seen::Pod(pod)) if ready_tx.is_some() => {
+                    if let Some(reason) = given_up(&pods, &pod).await
+                        && let Some(tx) = ready_tx.take()
+                    {
+                        let _ = tx.send(Err(reason));
+                    }
+                }
+                Ok(Seen::Service(now)) => found = Some(now),
+                Ok(Seen::Pod(_) | Seen::Other) => {}
+                Err(e) => {
+                    tracing::debug!(error = %e, "watching the database's pod and Service");
+                    continue;
+                }
+            }
+            let Some(found) = &found else {
+                continue;
+            };
+            let Some(pod) = database_pod(&pods).await else {
+                continue;
+            };
+            let now = (pod, cloudsql::endpoint_ports(found));
+            if known.as_ref() != Some(&now) {
+                let slice = cloudsql::endpoint_slice(&namespace, &service, &now.1, pod);
+                let name = format!("{service}-devenv");
+                let params = PatchParams::apply(FIELD_MANAGER).force();
+                if let Err(e) = slices.patch(&name, &params, &Patch::Apply(&slice)).await {
+                    // Also the ordinary end: the pod goes, and the API with it.
+                    tracing::debug!(error = %e, service, "the database's endpoints could not be written");
+                    continue;
+                }
+                known = Some(now);
+            }
+            if matches!(pod, Some((_, true)))
+                && has_ports_of(found, &wanted)
+                && let Some(tx) = ready_tx.take()
+            {
+                // The receiver is gone only when `up` was given up meanwhile.
+                let _ = tx.send(Ok(()));
+            }
+        }
+    });
+    ready_rx
+        .await
+        .unwrap_or_else(|_| Err("its pod is no longer watched".to_owned()))
+        .map_err(|reason| TargetError::Database { reason })
+}
+
+/// Whether a Service has all ports that another one is to have. That of an earlier run,
+/// which is in the store from the start, may have had others.
+fn has_ports_of(service: &Service, wanted: &Service) -> bool {
+    let ports = |service: &Service| -> Vec<(String, i32)> {
+        let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+        ports
+            .into_iter()
+            .flatten()
+            .map(|port| (port.name.clone().unwrap_or_default(), port.port))
+            .collect()
+    };
+    let has = ports(service);
+    ports(wanted).iter().all(|port| has.contains(port))
+}
+
+/// Why a database that was never ready won't be: its server ended again and again.
+async fn given_up(pods: &Api<Pod>, pod: &Pod) -> Option<String> {
+    let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+    if container.restart_count < DATABASE_TRIES {
+        return None;
+    }
+    let ended = container
+        .last_state
+        .as_ref()
+        .and_then(|s| s.terminated.as_ref())
+        .map(|t| format!(", last with exit code {}", t.exit_code))
+        .unwrap_or_default();
+    let mut reason = format!("its server ended {} times{ended}", container.restart_count);
+    let params = LogParams {
+        tail_lines: Some(10),
+        previous: true,
+        ..LogParams::default()
+    };
+    let name = pod.metadata.name.as_deref()?;
+    for line in pods.logs(name, &params).await.unwrap_or_default().lines() {
+        reason.push_str("\n    ");
+        reason.push_str(line);
+    }
+    Some(reason)
+}
+
+/// The address and readiness of the database's pod; the outer `None` when the API
+/// did not answer.
+async fn database_pod(pods: &Api<Pod>) -> Option<Option<(Ipv4Addr, bool)>> {
+    let params = ListParams::default().labels("devenv.dev/role=database");
+    let list = pods.list(&params).await.ok()?;
+    let best = list
+        .items
+        .iter()
+        .filter(|p| p.metadata.deletion_timestamp.is_none())
+        .filter_map(|p| {
+            let status = p.status.as_ref()?;
+            let ip = status.pod_ip.as_ref()?.parse().ok()?;
+            let ready = status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|c| c.type_ == "Ready" && c.status == "True");
+            Some((ip, ready))
+        })
+        .max_by_key(|(_, ready)| *ready);
+    Some(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(ports: &Value) -> Service {
+        serde_json::from_value(json!({"metadata": {}, "spec": {"ports": ports}})).unwrap()
+    }
+
+    #[rstest]
+    #[case::the_same(json!([{"port": 3306, "protocol": "TCP", "targetPort": 3306}]), true)]
+    #[case::a_name_in_vain(json!([{"name": "", "port": 3306}]), true)]
+    #[case::another_name(json!([{"name": "mysql", "port": 3306}]), false)]
+    #[case::another_number(json!([{"port": 13306}]), false)]
+    #[case::one_more(json!([{"port": 3306}, {"name": "by-hand", "port": 1}]), true)]
+    #[case::none(json!(null), false)]
+    fn an_earlier_service_is_told_by_its_ports(#[case] has: Value, #[case] want: bool) {
+        let wanted = service(&json!([{"port": 3306}]));
+        assert_eq!(has_ports_of(&service(&has), &wanted), want);
+    }
+}
