@@ -338,13 +338,17 @@ fn from<'f>(options: &'f [Flag<'_>]) -> Option<&'f str> {
 
 /// `path` as seen from `dir` (the root folder if there is none), without `.` and `..`.
 fn absolute(dir: Option<&str>, path: &str) -> String {
-    let start = if path.starts_with('/') {
-        ""
-    } else {
-        dir.unwrap_or("")
-    };
+    match dir {
+        Some(dir) if !path.starts_with('/') => clean(&format!("{dir}/{path}")),
+        _ => clean(path),
+    }
+}
+
+/// A path from the root folder as an image's files have it: no `.`, no `..`, no double
+/// slashes, as Go's `path.Clean` leaves it.
+pub fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
-    for part in start.split('/').chain(path.split('/')) {
+    for part in path.split('/') {
         match part {
             "" | "." => {}
             ".." => {

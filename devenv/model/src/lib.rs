@@ -41,6 +41,7 @@ mod validate;
 mod yaml;
 
 pub use config::{CloudSqlEngine, Command, GateConfig, IngressConfig, Reload};
+pub use dockerfile::clean as clean_path;
 pub use load::{Invalid, LoadOptions, Loaded};
 pub use made::MADE;
 pub use problem::{Place, Problem, Severity};

@@ -39,6 +39,30 @@ pub const SOAKS: &[&str] = &[
 /// Rounds of a kill test in `test`.
 const SHORT_ROUNDS: u32 = 5;
 
+/// The tests that are in the crates.
+fn unit(root: &Path, name: &str) -> Outcome {
+    part::tests(
+        name,
+        // The black-box tests are other parts' business. Cargo's selection stays the
+        // whole workspace: a smaller one would have other features and compile the
+        // dependencies anew.
+        cargo(root).args([
+            "test",
+            "--workspace",
+            "--locked",
+            "--no-fail-fast",
+            "--",
+            "--skip",
+            "blackbox::",
+            "--skip",
+            "leaks::",
+            "--skip",
+            "contract::",
+            "--show-output",
+        ]),
+    )
+}
+
 /// Installs and starts what tests need; answers what is missing for all that.
 pub fn ready(root: &Path) -> (Vec<needs::Missing>, Option<Engine>) {
     let mut missing = needs::install();
@@ -82,26 +106,7 @@ pub fn test(root: &Path, only: &[&str]) -> ExitCode {
                 ]),
             ),
             _ if !built => Outcome::without_command(name, false, None),
-            "unit" => part::tests(
-                name,
-                // The black-box tests are the following parts' business. Cargo's
-                // selection stays the whole workspace: a smaller one would have
-                // other features and compile the dependencies anew.
-                cargo(root).args([
-                    "test",
-                    "--workspace",
-                    "--locked",
-                    "--no-fail-fast",
-                    "--",
-                    "--skip",
-                    "blackbox::",
-                    "--skip",
-                    "leaks::",
-                    "--skip",
-                    "contract::",
-                    "--show-output",
-                ]),
-            ),
+            "unit" => unit(root, name),
             // The services alone, in every language, and the seed's own tests.
             "contract" => part::tests(
                 name,

@@ -57,7 +57,7 @@ pub async fn compared(
         environment: Arc::new(environment),
     };
     let (left, right) = (side(left, left_up), side(right, right_up));
-    let compared = compare::compare(planned, &left, &right, options, |_| {});
+    let compared = compare::compare(planned, &left, &right, options);
     compared
         .await
         .map_err(|e| CliError::Check(format!("can't make an HTTP client: {e}")))

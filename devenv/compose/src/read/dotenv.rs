@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::interpolate::{TemplateError, Variables};
+use super::interpolate::Variables;
 
 /// A line that can't be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,76 +33,79 @@ pub(super) fn parse(
             message,
         };
         let line = &text[begin..line_end];
-        let stripped = match line.strip_prefix("export") {
-            Some(rest) if rest.starts_with([' ', '\t']) => rest.trim_start(),
-            _ => line,
-        };
-        let begin_key = line_end - stripped.len();
-        let separator = stripped.find(['=', ':']);
-        let key = stripped[..separator.unwrap_or(stripped.len())].trim_end();
-        if let Some(bad) = key
-            .chars()
-            .find(|c| !c.is_alphanumeric() && !matches!(c, '_' | '.' | '-' | '[' | ']'))
-        {
-            return Err(broken(format!("{bad:?} can't stand in a variable's name")));
-        }
-        if key.is_empty() {
-            return Err(broken("a value without a variable's name".into()));
-        }
-        let Some(separator) = separator else {
+        let (key, value_at) = key(line).map_err(broken)?;
+        let Some(value_at) = value_at else {
             if let Some(value) = lookup(key) {
                 set(&mut out, key, value);
             }
             at = line_end;
             continue;
         };
-        let rest = &stripped[separator + 1..];
-        let value_at = begin_key + separator + 1 + (rest.len() - rest.trim_start().len());
-        let (value, next) = match text[value_at..]
-            .chars()
-            .next()
-            .filter(|_| value_at < line_end)
-        {
-            Some(quote @ ('\'' | '"')) => {
-                let (value, next) = quoted(text, value_at, quote)
-                    .ok_or_else(|| broken(format!("the quote {quote} is never closed")))?;
-                if !text[next..end_of_line(text, next)].trim_start().is_empty()
-                    && !text[next..end_of_line(text, next)]
-                        .trim_start()
-                        .starts_with('#')
-                {
-                    return Err(broken("something follows the closing quote".into()));
-                }
-                (value, end_of_line(text, next))
-            }
-            _ => {
-                let value = &text[value_at.min(line_end)..line_end];
-                let value = value.split_once(" #").map_or(value, |(v, _)| v);
-                (Value::Text(value.trim_end().to_owned()), line_end)
-            }
-        };
+        let (value, next) = value(text, begin + value_at, line_end).map_err(broken)?;
         let value = match value {
             Value::Literal(value) => value,
-            Value::Text(value) => {
-                let both = |name: &str| {
-                    lookup(name).or_else(|| {
-                        let (_, value) = out.iter().find(|(k, _)| k == name)?;
-                        Some(value.clone())
-                    })
-                };
-                let mut variables = Variables {
-                    lookup: &both,
-                    unset: Vec::new(),
-                };
-                variables
-                    .fill(&value)
-                    .map_err(|e: TemplateError| broken(e.to_string()))?
-            }
+            Value::Text(value) => fill(&value, lookup, &out).map_err(broken)?,
         };
         set(&mut out, key, value);
         at = next;
     }
     Ok(out)
+}
+
+/// The variable's name, and where in the line its value begins, if it has one.
+fn key(line: &str) -> Result<(&str, Option<usize>), String> {
+    let stripped = match line.strip_prefix("export") {
+        Some(rest) if rest.starts_with([' ', '\t']) => rest.trim_start(),
+        _ => line,
+    };
+    let separator = stripped.find(['=', ':']);
+    let key = stripped[..separator.unwrap_or(stripped.len())].trim_end();
+    let stands = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']');
+    if let Some(bad) = key.chars().find(|c| !stands(*c)) {
+        return Err(format!("{bad:?} can't stand in a variable's name"));
+    }
+    if key.is_empty() {
+        return Err("a value without a variable's name".into());
+    }
+    let value = separator.map(|at| stripped[at + 1..].trim_start());
+    Ok((key, value.map(|value| line.len() - value.len())))
+}
+
+/// The value that begins at `at`, on the line that ends at `line_end`, and where what
+/// follows it begins. Within quotes it may go on over more lines.
+fn value(text: &str, at: usize, line_end: usize) -> Result<(Value, usize), String> {
+    let line = &text[at..line_end];
+    let Some(quote @ ('\'' | '"')) = line.chars().next() else {
+        let value = line.split_once(" #").map_or(line, |(value, _)| value);
+        return Ok((Value::Text(value.trim_end().to_owned()), line_end));
+    };
+    let (value, next) =
+        quoted(text, at, quote).ok_or_else(|| format!("the quote {quote} is never closed"))?;
+    let end = end_of_line(text, next);
+    let rest = text[next..end].trim_start();
+    if !rest.is_empty() && !rest.starts_with('#') {
+        return Err("something follows the closing quote".into());
+    }
+    Ok((value, end))
+}
+
+/// The value with its variables, from `lookup` and the lines above.
+fn fill(
+    value: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    above: &[(String, String)],
+) -> Result<String, String> {
+    let both = |name: &str| {
+        lookup(name).or_else(|| {
+            let (_, value) = above.iter().find(|(k, _)| k == name)?;
+            Some(value.clone())
+        })
+    };
+    let mut variables = Variables {
+        lookup: &both,
+        unset: Vec::new(),
+    };
+    variables.fill(value).map_err(|e| e.to_string())
 }
 
 enum Value {

@@ -334,7 +334,7 @@ fn long_mount(
     Some(Mount {
         kind,
         source,
-        target: short::clean(&target),
+        target: devenv_model::clean_path(&target),
         read_only: r.boolean_at(at, "read_only").unwrap_or(false),
     })
 }

@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use devenv_model::clean_path;
+
 use crate::project::{Mount, MountKind, Port};
 
 /// `[[IP:]HOST:]CONTAINER[/PROTOCOL]`, with ranges; sorted as Compose does.
@@ -98,7 +100,7 @@ pub(super) fn mount(spec: &str, working_dir: &Path, home: Option<&str>) -> Resul
             written: true,
         },
         source: source.into(),
-        target: clean(target),
+        target: clean_path(target),
         read_only: false,
     };
     if source.starts_with(['.', '/', '~']) {
@@ -141,26 +143,11 @@ pub(super) fn host_path(
             return Err("only one's own home is known as `~`".into());
         }
         let home = home.ok_or("HOME has no value, so `~` is nowhere")?;
-        return Ok(clean(&format!("{home}{rest}")));
+        return Ok(clean_path(&format!("{home}{rest}")));
     }
     let joined = working_dir.join(path);
     let text = joined.to_str().ok_or("the path is not UTF-8")?;
-    Ok(clean(text))
-}
-
-/// Go's `path.Clean` for absolute paths: no `.`, no `..`, no double slashes.
-pub(super) fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
+    Ok(clean_path(text))
 }
 
 #[cfg(test)]

@@ -29,8 +29,7 @@ use crate::{
 /// take its whole time-out.
 const PATIENCE: u32 = 3;
 
-/// Sends what the suites send to both sides, and tells what differs. `progress` hears how
-/// many rounds are over.
+/// Sends what the suites send to both sides, and tells what differs.
 ///
 /// # Errors
 /// When no client for requests can be made.
@@ -39,7 +38,6 @@ pub async fn compare(
     left: &Side,
     right: &Side,
     options: &Options,
-    mut progress: impl FnMut(u32),
 ) -> Result<Comparison, reqwest::Error> {
     let traffic = Traffic::of(planned);
     let rules = traffic
@@ -53,13 +51,12 @@ pub async fn compare(
         seen: traffic.scenarios.iter().map(Gathered::for_all).collect(),
         turn: 0,
     };
-    for round in 0..options.rounds {
+    for _ in 0..options.rounds {
         for (i, scenario) in traffic.scenarios.iter().enumerate() {
             let suite = traffic.suites.get(scenario.suite);
             let Some(suite) = suite else { continue };
             replay.scenario(i, scenario, suite).await;
         }
-        progress(round + 1);
     }
     Ok(replay.ended(&traffic, left, right))
 }

@@ -6,6 +6,7 @@ use crate::load::Named;
 use crate::names::{NameRule, closest, did_you_mean};
 use crate::node::{At, shortened};
 use crate::problem::Draft;
+use crate::source::Span;
 
 /// The port of MySQL's own protocol.
 pub(crate) const MYSQL_PORT: u16 = 3306;
@@ -274,10 +275,15 @@ pub(super) fn cloud_sql(world: &World<'_>, project: &Named, out: &mut Vec<Draft>
             .help("remove the selector: devenv fills in the endpoints here, as the network does in production"),
         );
     }
+    out.extend(leads_elsewhere(service, &spec, said));
+}
+
+/// Why a Service can't lead to the database: it leads to a name, or has no port for it.
+fn leads_elsewhere(service: &Found, spec: &At<'_>, said: Span) -> Option<Draft> {
     let headless = spec.str_at("clusterIP") == Some("None");
     let ports = spec.get("ports").filter(|p| !p.items().is_empty());
     if spec.str_at("type") == Some("ExternalName") {
-        out.push(
+        return Some(
             Draft::error(
                 "cloudsql::external-name",
                 spec.get("type").map_or(spec.span(), |t| t.span()),
@@ -292,19 +298,18 @@ pub(super) fn cloud_sql(world: &World<'_>, project: &Named, out: &mut Vec<Draft>
                 "instead of `type` and `externalName`, write:\nports:\n- port: {MYSQL_PORT}"
             )),
         );
-    } else if tcp_ports(&spec).is_empty() && (ports.is_some() || headless) {
-        // Any other Service without ports has been reported.
-        out.push(
-            Draft::error(
-                "cloudsql::no-port",
-                ports.map_or(spec.span(), |p| p.span()),
-                format!(
-                    "{} stands for Cloud SQL, and has no port for TCP that could lead there",
-                    service.title()
-                ),
-            )
-            .related(said, "said to be so at")
-            .help(format!("ports:\n- port: {MYSQL_PORT}")),
-        );
     }
+    // Any other Service without ports has been reported.
+    (tcp_ports(spec).is_empty() && (ports.is_some() || headless)).then(|| {
+        Draft::error(
+            "cloudsql::no-port",
+            ports.map_or(spec.span(), |p| p.span()),
+            format!(
+                "{} stands for Cloud SQL, and has no port for TCP that could lead there",
+                service.title()
+            ),
+        )
+        .related(said, "said to be so at")
+        .help(format!("ports:\n- port: {MYSQL_PORT}"))
+    })
 }

@@ -1,9 +1,9 @@
 //! Making the application's Service lead to the database's pod, while both come, go and
 //! change.
 
-use std::net::Ipv4Addr;
+use std::{fmt::Debug, net::Ipv4Addr};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{
     core::v1::{Pod, Service},
     discovery::v1::EndpointSlice,
@@ -14,11 +14,15 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 
+use serde::de::DeserializeOwned;
+
 use super::FIELD_MANAGER;
 use crate::{cloudsql, target::TargetError};
 
 /// How often the database's server may end before it has answered once.
 const DATABASE_TRIES: i32 = 3;
+/// Its pod.
+const OF_DATABASE: &str = "devenv.dev/role=database";
 
 /// What a watch tells of the way to the database.
 enum Seen {
@@ -45,25 +49,12 @@ pub(super) async fn database(
         let mut ready_tx = Some(ready_tx);
         let mut found = None;
         let mut known = None;
-        let of_database = watcher::Config::default().labels("devenv.dev/role=database");
-        let pod_events = watcher(pods.clone(), of_database)
-            .default_backoff()
-            .map_ok(|event| match event {
-                watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => {
-                    Seen::Pod(Box::new(pod))
-                }
-                _ => Seen::Other,
-            });
+        let of_database = watcher::Config::default().labels(OF_DATABASE);
         let of_that_name = watcher::Config::default().fields(&format!("metadata.name={service}"));
-        let service_events = watcher(services, of_that_name)
-            .default_backoff()
-            .map_ok(|event| match event {
-                watcher::Event::Apply(service) | watcher::Event::InitApply(service) => {
-                    Seen::Service(Box::new(service))
-                }
-                _ => Seen::Other,
-            });
-        let mut events = std::pin::pin!(stream::select(pod_events, service_events));
+        let mut events = std::pin::pin!(stream::select(
+            seen(pods.clone(), of_database, Seen::Pod),
+            seen(services, of_that_name, Seen::Service),
+        ));
         while let Some(event) = events.next().await {
             match event {
                 Ok(Seen::Pod(pod)) if ready_tx.is_some() => {
@@ -113,6 +104,26 @@ pub(super) async fn database(
         .map_err(|reason| TargetError::Database { reason })
 }
 
+/// What a watch of one kind tells.
+fn seen<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    is: fn(Box<K>) -> Seen,
+) -> impl Stream<Item = Result<Seen, watcher::Error>> + Send
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K::DynamicType: Default,
+{
+    watcher(api, config)
+        .default_backoff()
+        .map_ok(move |event| match event {
+            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                is(Box::new(object))
+            }
+            _ => Seen::Other,
+        })
+}
+
 /// Whether a Service has all ports that another one is to have. That of an earlier run,
 /// which is in the store from the start, may have had others.
 fn has_ports_of(service: &Service, wanted: &Service) -> bool {
@@ -157,7 +168,7 @@ async fn given_up(pods: &Api<Pod>, pod: &Pod) -> Option<String> {
 /// The address and readiness of the database's pod; the outer `None` when the API
 /// did not answer.
 async fn database_pod(pods: &Api<Pod>) -> Option<Option<(Ipv4Addr, bool)>> {
-    let params = ListParams::default().labels("devenv.dev/role=database");
+    let params = ListParams::default().labels(OF_DATABASE);
     let list = pods.list(&params).await.ok()?;
     let best = list
         .items
