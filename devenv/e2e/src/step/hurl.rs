@@ -13,7 +13,7 @@ use crate::suite::spec::{Expect, HurlSpec};
 /// Hurl is in no Debian release, and as a library it would make libcurl and libxml2 part
 /// of every build of devenv.
 const INSTALL: &str = "apt-get install libcurl4-openssl-dev libxml2-dev libclang-dev pkg-config \
-    && cargo install --locked hurl";
+    && cargo install --locked hurl@8.0.1";
 
 /// Runs the files; the addresses and the suite's variables are theirs too.
 pub async fn run(spec: &HurlSpec, expect: &Expect, context: &mut Context) -> StepResult {
