@@ -77,4 +77,10 @@ pub trait Provider: Send + Sync {
 
     /// Takes it down again, unless it is to be kept or was there before.
     async fn discard(&self, environment: Environment);
+
+    /// Whether it is the same one each time. Then all suites take turns: what one does to
+    /// the system, another would take for the system's fault.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }

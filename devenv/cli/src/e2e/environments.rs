@@ -202,6 +202,10 @@ impl Provider for Attached {
     }
 
     async fn discard(&self, _: Environment) {}
+
+    fn is_shared(&self) -> bool {
+        true
+    }
 }
 
 async fn environment(

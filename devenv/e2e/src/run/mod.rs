@@ -102,7 +102,7 @@ pub async fn run(
         options,
     });
     let (mut parallel, turns): (Vec<_>, Vec<_>) =
-        planned.into_iter().partition(|p| p.suite.parallel);
+        (planned.into_iter()).partition(|p| p.suite.parallel && !run.provider.is_shared());
     // What may take longest begins first, so that the run doesn't end with waiting for it.
     parallel.sort_by_key(|p| Reverse(p.suite.timeout.as_secs() * p.tests.len() as u64));
     let mut kept = Lane::default();

@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeSet,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::AtomicBool},
 };
 
 use async_trait::async_trait;
@@ -106,6 +106,8 @@ async fn log(State(system): State<System>, request: Request) -> String {
 /// Hands out environments at one system, and counts them.
 struct Provided {
     address: String,
+    /// It is one environment, by whatever name.
+    shared: AtomicBool,
     fresh: AtomicUsize,
     discarded: Mutex<BTreeSet<String>>,
 }
@@ -132,6 +134,10 @@ impl Provider for Provided {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(environment.name);
     }
+
+    fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::SeqCst)
+    }
 }
 
 struct Harness {
@@ -147,6 +153,7 @@ impl Harness {
         let folder = TempDir::new().unwrap();
         let provider = Arc::new(Provided {
             address: system.serve().await,
+            shared: AtomicBool::new(false),
             fresh: AtomicUsize::new(0),
             discarded: Mutex::default(),
         });
@@ -205,6 +212,29 @@ impl Harness {
 
 fn step(report: &TestReport) -> &crate::outcome::StepReport {
     report.attempts.last().unwrap().steps.last().unwrap()
+}
+
+/// A fault of one would be taken for the system's by the other.
+#[tokio::test]
+async fn in_a_system_that_was_there_before_all_suites_take_turns() {
+    let harness = Harness::new().await;
+    harness.provider.shared.store(true, Ordering::SeqCst);
+    let text =
+        "parallel = true\n[[test]]\nname = \"t\"\n[[test.step]]\nexec = { command = \"true\" }\n";
+    let suites = ["a", "b", "c"].map(|name| harness.suite(name, text));
+    let (report, events) = harness.run(suites.into()).await;
+    assert!(report.passed(), "{report:#?}");
+    let order: Vec<String> = events
+        .iter()
+        .filter_map(|event| match event {
+            RunEvent::TestStarted { suite, .. } => Some(format!("{suite} begins")),
+            RunEvent::TestEnded { suite, .. } => Some(format!("{suite} ends")),
+            _ => None,
+        })
+        .collect();
+    let turns = ["a", "b", "c"].map(|s| [format!("{s} begins"), format!("{s} ends")]);
+    assert_eq!(order, turns.concat());
+    assert_eq!(harness.provider.fresh.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
