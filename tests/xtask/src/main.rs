@@ -3,8 +3,9 @@
 //! No dependencies, so that the first `cargo xtask` of a fresh clone compiles in
 //! seconds. What a command does is in its own room: [`needs`] and [`tools`] install,
 //! [`page`] builds the page, [`part`] runs one command and reads its counts,
-//! [`plan`] says which parts there are, [`report`] sums up.
+//! [`hang`] ends one that waits for ever, [`plan`] says which parts there are, [`report`] sums up.
 
+mod hang;
 mod needs;
 mod page;
 mod part;

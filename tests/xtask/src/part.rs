@@ -1,9 +1,10 @@
 //! One part of the run: a command, its output, and what it counted.
 
+use crate::hang;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -104,7 +105,7 @@ pub fn tests(name: &str, command: &mut Command) -> Outcome {
     println!("\n=== {}", shown(name, command));
     let start = Instant::now();
     let mut reader = Reader::default();
-    let ok = match stream(command, |line| {
+    let ok = match stream(command, hang::SILENCE, |line| {
         if reader.take(line) {
             println!("{line}");
         }
@@ -142,8 +143,13 @@ fn shown(name: &str, command: &Command) -> String {
     format!("{name}: {}", words.join(" "))
 }
 
-/// Runs the command and hands over the lines of both its outputs as they come.
-fn stream(command: &mut Command, mut line: impl FnMut(&str)) -> std::io::Result<bool> {
+/// Runs the command and hands over the lines of both its outputs as they come. What
+/// says nothing for longer than `silence` is described, ended, and has failed.
+fn stream(
+    command: &mut Command,
+    silence: Duration,
+    mut line: impl FnMut(&str),
+) -> std::io::Result<bool> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -154,38 +160,73 @@ fn stream(command: &mut Command, mut line: impl FnMut(&str)) -> std::io::Result<
         child.stdout.take().map(|pipe| Box::new(pipe) as _),
         child.stderr.take().map(|pipe| Box::new(pipe) as _),
     ];
-    for pipe in outputs.into_iter().flatten() {
-        let line_tx = line_tx.clone();
-        thread::spawn(move || {
-            let mut pipe = BufReader::new(pipe);
-            let mut bytes = Vec::new();
-            while pipe.read_until(b'\n', &mut bytes).is_ok_and(|n| n > 0) {
-                let text = String::from_utf8_lossy(&bytes);
-                if line_tx
-                    .send(text.trim_end_matches('\n').to_owned())
-                    .is_err()
-                {
-                    return;
-                }
-                bytes.clear();
-            }
-        });
+    // What was begun and not ended: a test's name before its end.
+    let begun = outputs.each_ref().map(|_| Arc::<Mutex<Vec<u8>>>::default());
+    for (pipe, begun) in outputs.into_iter().flatten().zip(&begun) {
+        let (line_tx, begun) = (line_tx.clone(), begun.clone());
+        thread::spawn(move || hand_over(BufReader::new(pipe), &begun, &line_tx));
     }
     drop(line_tx);
+    let mut heard = Instant::now();
+    let mut hung = false;
     // A grandchild that keeps the pipes open must not keep us: the command's end
     // decides, then what is already in the pipes is read.
     loop {
         match line_rx.recv_timeout(Duration::from_millis(200)) {
-            Ok(text) => line(&text),
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(child.wait()?.success()),
+            Ok(text) => {
+                heard = Instant::now();
+                line(&text);
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Ok(child.wait()?.success() && !hung);
+            }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 if let Some(status) = child.try_wait()? {
                     while let Ok(text) = line_rx.recv_timeout(Duration::from_millis(100)) {
                         line(&text);
                     }
-                    return Ok(status.success());
+                    return Ok(status.success() && !hung);
+                }
+                if heard.elapsed() > silence {
+                    line(&format!(
+                        "HANGS: nothing was said for {} s; this is what runs, and is ended now:",
+                        silence.as_secs()
+                    ));
+                    for begun in &begun {
+                        line(&String::from_utf8_lossy(
+                            &begun.lock().unwrap_or_else(PoisonError::into_inner),
+                        ));
+                    }
+                    hang::end(child.id()).iter().for_each(|said| line(said));
+                    hung = true;
+                    heard = Instant::now();
                 }
             }
+        }
+    }
+}
+
+/// Sends the lines of a pipe, until it ends or nobody wants them.
+fn hand_over(mut pipe: impl BufRead, begun: &Mutex<Vec<u8>>, line_tx: &mpsc::Sender<String>) {
+    while let Ok(bytes) = pipe.fill_buf() {
+        let length = bytes.len();
+        let mut rest = begun.lock().unwrap_or_else(PoisonError::into_inner);
+        rest.extend_from_slice(bytes);
+        pipe.consume(length);
+        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+            let text: Vec<u8> = rest.drain(..=end).collect();
+            if line_tx
+                .send(String::from_utf8_lossy(&text[..end]).into_owned())
+                .is_err()
+            {
+                return;
+            }
+        }
+        if length == 0 {
+            if !rest.is_empty() {
+                let _ = line_tx.send(String::from_utf8_lossy(&rest).into_owned());
+            }
+            return;
         }
     }
 }
@@ -373,6 +414,28 @@ mod tests {
                 skipped: 0
             }
         );
+    }
+
+    #[test]
+    fn what_says_nothing_is_described_and_ended_and_what_follows_still_runs() {
+        let mut lines = vec![];
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "printf 'test a ... '; sleep 604.25; echo the next; exit 0",
+        ]);
+        let ok = stream(&mut command, Duration::from_secs(1), |line| {
+            lines.push(line.to_owned());
+        })
+        .expect("run");
+        assert!(!ok);
+        let said = |part: &str| lines.iter().any(|line| line.contains(part));
+        assert!(
+            said("HANGS") && said(" sleep 604.25: sleep in "),
+            "{lines:#?}"
+        );
+        assert!(said("test a ... the next"), "{lines:#?}");
+        assert!(lines.iter().any(|line| line == "test a ... "), "{lines:#?}");
     }
 
     #[test]
