@@ -93,12 +93,16 @@ pub async fn configured() {
 }
 
 /// Follows a file of a volume as programs do that reload their configuration: prints what it holds
-/// whenever the directory's `..data` is renamed, until it holds `end`.
+/// whenever the directory's `..data` is renamed, until it holds `end`. The pod's labels, in another
+/// volume, may come later than that, and are waited for the same way.
 const FOLLOW: &str = "import ctypes, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
-fd = libc.inotify_init(); assert fd >= 0
 IN_MOVED_TO = 0x80
-assert libc.inotify_add_watch(fd, b'/etc/cm', IN_MOVED_TO) >= 0
+def watch(folder):
+    fd = libc.inotify_init(); assert fd >= 0
+    assert libc.inotify_add_watch(fd, folder, IN_MOVED_TO) >= 0
+    return fd
+fd, labels = watch(b'/etc/cm'), watch(b'/info')
 def show():
     text = open('/etc/cm/file.txt').read(); print(text, flush=True); return text
 text = show()
@@ -106,6 +110,7 @@ while text != 'end':
     events = os.read(fd, 4096)
     name = events[16:16 + struct.unpack('iIII', events[:16])[3]].rstrip(b'\\0').decode()
     print(name, flush=True); text = show()
+while 'changed' not in open('/info/labels').read(): os.read(labels, 4096)
 print(open('/one/file.txt').read(), open('/info/labels').read(), os.path.exists('/token/token'))
 try: open('/etc/cm/file.txt', 'w')
 except OSError as e: print(e.strerror)
