@@ -323,7 +323,12 @@ pub struct Volume {
 impl Mount {
     /// Whether it is a volume that has no name.
     pub fn is_anonymous(&self) -> bool {
-        matches!(self.kind, MountKind::Volume { .. }) && self.source.is_empty()
+        self.is_volume("")
+    }
+
+    /// Whether it is the volume of this key.
+    fn is_volume(&self, key: &str) -> bool {
+        matches!(self.kind, MountKind::Volume { .. }) && self.source == key
     }
 }
 
@@ -343,6 +348,29 @@ impl Service {
 }
 
 impl Project {
+    /// Keeps these services and those that they depend on, as `docker compose up NAME…`
+    /// does: the others are not run, and are no orphans. Networks and volumes that nobody
+    /// uses then are not made.
+    pub fn only(&mut self, names: &[&str]) {
+        let mut kept: BTreeSet<String> = BTreeSet::new();
+        let mut next: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        while let Some(name) = next.pop() {
+            if let Some(service) = self.services.get(&name)
+                && kept.insert(name)
+            {
+                next.extend(service.depends_on.keys().cloned());
+            }
+        }
+        let left_out = self.services.keys().filter(|name| !kept.contains(*name));
+        self.disabled.extend(left_out.cloned());
+        self.services.retain(|name, _| kept.contains(name));
+        let services = || self.services.values();
+        self.networks
+            .retain(|key, _| services().any(|s| s.networks.contains_key(key)));
+        self.volumes
+            .retain(|key, _| services().any(|s| s.mounts.iter().any(|m| m.is_volume(key))));
+    }
+
     /// The services, every one after those that it depends on. The file has been checked
     /// for cycles.
     pub fn in_order(&self) -> Vec<&Service> {

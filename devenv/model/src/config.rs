@@ -65,7 +65,8 @@ pub(crate) struct Project {
 #[serde(default)]
 pub(crate) struct RawCloudSql {
     pub version: String,
-    pub engine: CloudSqlEngine,
+    pub engine: Option<CloudSqlEngine>,
+    pub compose: Option<String>,
     pub database: String,
     pub user: String,
     pub service: String,
@@ -78,7 +79,8 @@ impl Default for RawCloudSql {
     fn default() -> Self {
         Self {
             version: "mysql:8.4".into(),
-            engine: CloudSqlEngine::Local,
+            engine: None,
+            compose: None,
             database: "telemetry".into(),
             user: "telemetry".into(),
             service: "cloudsql".into(),
@@ -239,8 +241,8 @@ fn misplaced(path: &Path) -> Option<String> {
     };
     let belongs = match key.as_str() {
         "name" | "namespace" | "manifests" => "project",
-        "version" | "engine" | "database" | "user" | "service" | "secret" | "also_at"
-        | "migrations" => "cloudsql",
+        "version" | "engine" | "compose" | "database" | "user" | "service" | "secret"
+        | "also_at" | "migrations" => "cloudsql",
         "services" => "cloudrun",
         "http_port" => "ingress",
         "trusted_keys" => "gate",

@@ -328,6 +328,7 @@ fn cloud_sql(
         .migrations
         .as_ref()
         .and_then(|m| folder(reading, m, span));
+    let compose = compose_file(reading, located, raw.compose.as_deref());
     let service = found.iter().find(|o| {
         o.is("v1", "Service")
             && o.name == raw.service
@@ -336,6 +337,7 @@ fn cloud_sql(
     Some(CloudSql {
         version: raw.version.clone(),
         engine: raw.engine,
+        compose,
         database: raw.database.clone(),
         user: raw.user.clone(),
         service: raw.service.clone(),
@@ -349,6 +351,32 @@ fn cloud_sql(
         migrations,
         origin: reading.sources.origin(located.span(&["cloudsql"])),
     })
+}
+
+/// Where a project describes what stands beside its cluster, unless it says otherwise.
+const COMPOSE_FILE: &str = "compose/compose.yaml";
+
+/// The Compose file that is named, or the one at the usual place.
+fn compose_file(
+    reading: &mut Reading,
+    located: &Located,
+    written: Option<&str>,
+) -> Option<PathBuf> {
+    let Some(written) = written else {
+        let usual = reading.root.join(COMPOSE_FILE);
+        return usual.is_file().then_some(usual);
+    };
+    let span = located.span(&["cloudsql", "compose"]);
+    let path = existing(reading, written, span)?;
+    if path.is_dir() {
+        let what = format!("{written} is a folder");
+        reading.problems.push(
+            Draft::error("file::not-a-file", span, what)
+                .expected(format!("a Compose file, such as {COMPOSE_FILE}")),
+        );
+        return None;
+    }
+    Some(path)
 }
 
 fn freeze(reading: &Reading, found: Found) -> Object {

@@ -234,8 +234,12 @@ pub struct Inferred {
 pub struct CloudSql {
     /// What production runs, such as `mysql:8.4`.
     pub version: String,
-    /// What stands in for it here.
-    pub engine: CloudSqlEngine,
+    /// What stands in for it here. `None` leaves that to what runs pods: an engine of this
+    /// machine beside processes, a container beside containers.
+    pub engine: Option<CloudSqlEngine>,
+    /// Absolute path of the Compose file that describes the container: the one that is
+    /// named, or `compose/compose.yaml` where that is there.
+    pub compose: Option<PathBuf>,
     /// Schema to create.
     pub database: String,
     /// Account to create, with all rights on `database`.

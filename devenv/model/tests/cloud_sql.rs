@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use devenv_model::{LoadOptions, Loaded, Topology};
+use devenv_model::{CloudSqlEngine, LoadOptions, Loaded, Topology};
 use rstest::rstest;
 
 const CONFIG: &str = "[project]\nname = \"p\"\nmanifests = [\"db.yaml\"]\n[cloudsql]\n";
@@ -98,4 +98,48 @@ fn the_suggested_service_loads() {
     let loaded = load(problem.help.as_ref().unwrap());
     assert_eq!(messages(&loaded), "");
     assert_eq!(loaded.topology.unwrap().cloud_sql().unwrap().port, 3306);
+}
+
+/// What `[cloudsql]` says of the container, with a Compose file at the usual place or not.
+#[rstest]
+#[case::nothing("", false, Ok((None, None)))]
+#[case::at_the_usual_place("", true, Ok((None, Some("compose/compose.yaml"))))]
+#[case::named("engine = \"container\"\ncompose = \"db.yaml\"", true, Ok((Some(CloudSqlEngine::Container), Some("db.yaml"))))]
+#[case::local("engine = \"local\"", true, Ok((Some(CloudSqlEngine::Local), Some("compose/compose.yaml"))))]
+#[case::not_there("compose = \"no.yaml\"", true, Err("devenv.toml:5:11"))]
+#[case::a_folder("compose = \"compose\"", true, Err("compose is a folder"))]
+#[case::outside("compose = \"../compose.yaml\"", true, Err("outside the project"))]
+#[case::another_engine("engine = \"docker\"", true, Err("devenv.toml:5:10"))]
+fn the_container(
+    #[case] config: &str,
+    #[case] at_the_usual_place: bool,
+    #[case] want: Result<(Option<CloudSqlEngine>, Option<&str>), &str>,
+) {
+    let root = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| fs::write(root.path().join(path), text).unwrap();
+    write("devenv.toml", &format!("{CONFIG}{config}\n"));
+    write("db.yaml", &service("p", "ports: [{port: 3306}]"));
+    fs::create_dir(root.path().join("compose")).unwrap();
+    if at_the_usual_place {
+        write("compose/compose.yaml", "services: {}\n");
+    }
+    let loaded = Topology::load(root.path(), &LoadOptions::default());
+    match want {
+        Ok((engine, compose)) => {
+            assert_eq!(messages(&loaded), "");
+            let topology = loaded.topology.unwrap();
+            let sql = topology.cloud_sql().unwrap();
+            let shown = sql.compose.as_deref().map(|path| {
+                let path = path
+                    .strip_prefix(root.path().canonicalize().unwrap())
+                    .unwrap();
+                path.to_str().unwrap()
+            });
+            assert_eq!((sql.engine, shown), (engine, compose));
+        }
+        Err(part) => {
+            let said = messages(&loaded);
+            assert!(said.contains(part), "{said}");
+        }
+    }
 }

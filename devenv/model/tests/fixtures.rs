@@ -174,7 +174,8 @@ fn the_topology_is_what_the_project_says() {
     );
 
     let sql = t.cloud_sql().unwrap();
-    assert_eq!(sql.engine, CloudSqlEngine::Local);
+    assert_eq!(sql.engine, Some(CloudSqlEngine::Local));
+    assert_eq!(sql.compose, None);
     assert_eq!(
         sql.migrations.as_deref(),
         Some(root.join("services/api1/migrations").as_path())

@@ -7,6 +7,7 @@ mod image;
 mod labels;
 mod logs;
 mod ps;
+mod running;
 mod up;
 mod wait;
 

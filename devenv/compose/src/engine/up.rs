@@ -201,7 +201,7 @@ impl Engine {
         let Some(old) = keep else {
             self.create(up, &name, Vec::new()).await?;
             (up.told)(Progress::Created(name.clone()));
-            return self.start(up, &name).await;
+            return self.start_container(up, &name).await;
         };
         if !up.is_current(old) {
             return self.recreate(up, old, &name).await;
@@ -227,7 +227,7 @@ impl Engine {
                 Ok(())
             }
             Some(Status::DEAD | Status::REMOVING) => self.recreate(up, old, &name).await,
-            _ => self.start(up, &name).await,
+            _ => self.start_container(up, &name).await,
         }
     }
 
@@ -250,7 +250,7 @@ impl Engine {
         };
         self.rename(&new, name).await?;
         (up.told)(Progress::Recreated(name.into()));
-        self.start(up, name).await
+        self.start_container(up, name).await
     }
 
     async fn rename(&self, old: &ContainerInspectResponse, name: &str) -> Result<(), EngineError> {
@@ -316,7 +316,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn start(&self, up: &Making<'_>, name: &str) -> Result<(), EngineError> {
+    async fn start_container(&self, up: &Making<'_>, name: &str) -> Result<(), EngineError> {
         let none = None::<StartContainerOptions>;
         let Err(error) = self.docker.start_container(name, none).await else {
             (up.told)(Progress::Started(name.into()));

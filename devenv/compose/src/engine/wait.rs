@@ -46,9 +46,9 @@ impl Engine {
         goal: Goal,
     ) -> Result<(), EngineError> {
         let failed = |e| EngineError::of(e, format!("waiting for {container}"));
-        // Events since before the first look, by the engine's own clock: nothing that
-        // happens between the look and the subscription is missed.
-        let info = self.docker.info().await.map_err(failed)?;
+        // Events since before the first look: nothing that happens between the look and the
+        // subscription is missed.
+        let since = self.time(&format!("waiting for {container}")).await?;
         let filters = HashMap::from([
             ("type".into(), vec!["container".into()]),
             ("container".into(), vec![container.to_owned()]),
@@ -60,7 +60,7 @@ impl Engine {
             ),
         ]);
         let mut events = Box::pin(self.docker.events(Some(EventsOptions {
-            since: info.system_time.as_deref().and_then(unix_time),
+            since,
             until: None,
             filters: Some(filters),
         })));
@@ -102,6 +102,15 @@ impl Engine {
                 }
             }
         }
+    }
+}
+
+impl Engine {
+    /// The engine's own clock, as events are asked for by it.
+    pub(super) async fn time(&self, doing: &str) -> Result<Option<String>, EngineError> {
+        let info = self.docker.info().await;
+        let info = info.map_err(|e| EngineError::of(e, doing))?;
+        Ok(info.system_time.as_deref().and_then(unix_time))
     }
 }
 

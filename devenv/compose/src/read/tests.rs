@@ -255,3 +255,41 @@ fn a_broken_env_file_is_pointed_into() {
         "{error}"
     );
 }
+
+/// What `docker compose up NAME…` runs: the named ones and what they depend on.
+#[rstest::rstest]
+#[case::one_alone(&["db"], &["db"], &["default"], &["data"])]
+#[case::with_its_dependencies(&["web"], &["api", "db", "web"], &["default", "front"], &["data"])]
+#[case::several(&["db", "job"], &["db", "job"], &["default"], &["data", "jobs"])]
+#[case::unknown(&["nobody"], &[], &[], &[])]
+fn some_services_alone(
+    #[case] names: &[&str],
+    #[case] services: &[&str],
+    #[case] networks: &[&str],
+    #[case] volumes: &[&str],
+) {
+    let text = r#"
+name: p
+services:
+  web: {image: x, depends_on: [api], networks: [front]}
+  api: {image: x, depends_on: [db]}
+  db: {image: x, volumes: ["data:/d"]}
+  job: {image: x, volumes: ["jobs:/d", "/tmp:/t"]}
+networks: {front: {}}
+volumes: {data: {}, jobs: {}}
+"#;
+    let loaded = load_with(&[("compose.yaml", text)], options(&[])).unwrap();
+    let mut project = loaded.project;
+    project.only(names);
+    fn keys<T>(map: &BTreeMap<String, T>) -> Vec<&str> {
+        map.keys().map(String::as_str).collect()
+    }
+    assert_eq!(keys(&project.services), services);
+    assert_eq!(keys(&project.networks), networks);
+    assert_eq!(keys(&project.volumes), volumes);
+    assert_eq!(
+        project.disabled.len() + project.services.len(),
+        4,
+        "no orphans"
+    );
+}

@@ -327,3 +327,39 @@ async fn an_up_that_was_cut_off_anywhere_is_taken_up_again() {
         }
     }
 }
+
+/// A service is stopped and started again; who watches sees each change at the next look.
+#[tokio::test]
+async fn a_service_is_stopped_and_started_and_watched() {
+    let Some(engine) = engine().await else { return };
+    let project = TestProject::new(
+        &engine,
+        "services:\n  db: {image: IMAGE, command: [sleep, '3600'], init: true, restart: unless-stopped, stop_grace_period: 1s}\n  other: {image: IMAGE, init: true, stop_grace_period: 1s}\n",
+    );
+    project.up().await.unwrap();
+    let mut changes = Box::pin(engine.changes(&project.name).await.unwrap());
+    let mut until = async |want: &str| {
+        loop {
+            let states = project.states().await;
+            let db = states.iter().find(|(service, ..)| service == "db");
+            if db.is_some_and(|(_, state, _)| state == want) {
+                return states;
+            }
+            changes.next().await.expect("goes on").expect("a change");
+        }
+    };
+    engine.stop(&project.name, "db").await.unwrap();
+    let states = until("exited").await;
+    assert_eq!(states[1].1, "running", "the other one goes on");
+    engine
+        .stop(&project.name, "db")
+        .await
+        .expect("it is so already");
+    engine.start(&project.name, "db").await.unwrap();
+    until("running").await;
+    engine
+        .start(&project.name, "db")
+        .await
+        .expect("it is so already");
+    assert_eq!(project.ids().await.len(), 2, "nothing was made anew");
+}

@@ -178,13 +178,12 @@ impl<'de> Deserialize<'de> for Requirements {
 }
 
 /// What stands in for Cloud SQL.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CloudSqlEngine {
     /// A private mysqld or mariadbd of this machine.
-    #[default]
     Local,
-    /// The official image in a container.
+    /// The container that the Compose file describes.
     Container,
 }
 
