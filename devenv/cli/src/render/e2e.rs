@@ -59,6 +59,12 @@ impl Run {
             }
             RunEvent::TestEnded { suite, report, .. } => {
                 outln!("{}", text::line(suite, report, &self.styles));
+                // At once as well as at the end, which may be hours away (--repeat).
+                if matches!(report.outcome, Outcome::Failed | Outcome::Missing)
+                    && let Some(step) = text::failed_step(report, &self.styles)
+                {
+                    errln!("{}", step.trim_end());
+                }
             }
             RunEvent::Ended { report } => self.ended(report),
         }

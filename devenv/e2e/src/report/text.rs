@@ -118,6 +118,12 @@ pub fn failure(suite: &SuiteReport, test: &TestReport, styles: &Styles) -> Strin
     out
 }
 
+/// The step that a test failed in, in its last attempt that did.
+pub fn failed_step(test: &TestReport, styles: &Styles) -> Option<String> {
+    let failed = test.attempts.iter().rev().find_map(culprit)?;
+    Some(step(failed, styles))
+}
+
 /// A step: what, where, expected and got, what was seen, the workloads' logs, pictures.
 pub fn step(step: &StepReport, styles: &Styles) -> String {
     let mut out = String::new();
