@@ -15,7 +15,10 @@ use std::{
 
 use nix::{
     sched::{CloneFlags, setns},
-    sys::stat::{Mode, umask},
+    sys::{
+        signal::SigSet,
+        stat::{Mode, umask},
+    },
     unistd::setsid,
 };
 
@@ -119,9 +122,13 @@ pub(crate) fn execute(
     channel
         .send(&LaunchReply::Executing, &[mount_namespace.as_fd()])
         .step("say that the program is executed")?;
-    // exec searches the new environment's PATH and resets the signal mask. It
-    // replaces standard input, the first copy of the channel; the second one
-    // closes itself.
+    // The roles above wait for their children with SIGCHLD blocked, and a mask outlives
+    // exec: a program that is not told of its children's ends waits for them for ever.
+    SigSet::empty()
+        .thread_set_mask()
+        .step("unblock all signals")?;
+    // exec searches the new environment's PATH. It replaces standard input, the first
+    // copy of the channel; the second one closes itself.
     let error = Command::new(program)
         .args(arguments)
         .env_clear()

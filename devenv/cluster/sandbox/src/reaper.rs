@@ -22,7 +22,8 @@ use crate::spec::Exit;
 pub(crate) struct Reaper(SignalFd);
 
 impl Reaper {
-    /// Blocks SIGCHLD for this process; std unblocks all signals in what it spawns.
+    /// Blocks SIGCHLD for this process and what it spawns: whoever executes a program of
+    /// others unblocks it.
     pub fn new() -> io::Result<Reaper> {
         let mask = SigSet::from(Signal::SIGCHLD);
         mask.thread_block()?;

@@ -40,7 +40,7 @@ fn process(argv: &[&str], cwd: &Path) -> HostProcess {
     }
 }
 
-fn start(netd: &Netd, script: &str) -> HostChild {
+pub fn start(netd: &Netd, script: &str) -> HostChild {
     netd.run_host(&process(&["sh", "-c", script], Path::new("/")))
         .unwrap()
 }

@@ -149,15 +149,19 @@ fn until_dead(family: &[Pid]) {
 fn programs_run_as_asked() {
     let rig = rig();
     let holder = rig.plain.hold(None).unwrap();
-    let mut spec =
-        shell("pwd; echo $A; id -u; ls -l /proc/self/fd | wc -l; echo problem >&2; exit 3");
+    let mut spec = shell(
+        "pwd; echo $A; id -u; ls -l /proc/self/fd | wc -l; grep -h SigBlk /proc/self/status; echo problem >&2; exit 3",
+    );
     spec.env.push(("A".into(), "b c".into()));
     spec.cwd = "/usr".into();
     let started = holder.start(&spec).unwrap();
     assert!(started.pid > 0);
     let (said, ended) = to_the_end(&holder, started);
     // Standard input and outputs, the listing's own, and the line with the total.
-    let expected = format!("/usr\nb c\n{}\n5\nproblem\n", me().0);
+    let expected = format!(
+        "/usr\nb c\n{}\n5\nSigBlk:\t0000000000000000\nproblem\n",
+        me().0
+    );
     assert_eq!((said, ended), (expected, HeldEvent::Ended(Exit::Code(3))));
     assert!(matches!(
         holder.signal(15),

@@ -4,7 +4,8 @@ use std::{path::Path, process::Command};
 
 use crate::{
     Scenario,
-    cluster::{PROGRAM, cluster, cluster_of, container, me, run, shell},
+    cluster::{PROGRAM, cluster, cluster_of, collect, container, me, run, shell},
+    host,
 };
 use devenv_sandbox::Exit;
 
@@ -16,6 +17,10 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     ("containers_have_few_rights", containers_have_few_rights),
     ("containers_inherit_nothing", containers_inherit_nothing),
+    (
+        "no_program_starts_with_signals_blocked",
+        no_program_starts_with_signals_blocked,
+    ),
     (
         "the_owner_and_run_as_are_honoured",
         the_owner_and_run_as_are_honoured,
@@ -47,6 +52,17 @@ fn the_host_is_read_only() {
     // The next container of the pod starts afresh.
     let again = run(&pod, &shell("ls /etc/devenv-test /tmp/devenv-test"));
     assert_eq!(again.exit, Exit::Code(2), "{again:?}");
+}
+
+/// Without SIGCHLD a program waits for its children for ever.
+fn no_program_starts_with_signals_blocked() {
+    const MASK: &str = "grep -h SigBlk /proc/self/status";
+    let cluster = cluster();
+    let ran = run(&cluster.pod(2), &shell(MASK));
+    assert_eq!(ran.stdout, "SigBlk:\t0000000000000000\n", "{ran:?}");
+    let mut build = host::start(&cluster.netd, MASK);
+    let said = collect(build.stdout.take().unwrap());
+    assert_eq!(said.join().unwrap(), "SigBlk:\t0000000000000000\n");
 }
 
 fn containers_see_their_pod_only() {
