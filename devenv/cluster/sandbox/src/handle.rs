@@ -172,6 +172,17 @@ impl Netd {
         Pod::new(&spec.hostname, control.into(), events.into(), pidfd)
     }
 
+    /// The cluster's network namespace, for [`Door`](crate::Door).
+    pub(crate) fn network_namespace(&self) -> Result<OwnedFd, SandboxError> {
+        self.one_socket(&NetRequest::Namespace)
+    }
+
+    /// Puts a link that a pod made into the cluster's network on its bridge.
+    pub(crate) fn adopt(&self, link: &str) -> Result<(), SandboxError> {
+        self.ask_network(&NetRequest::Adopt(link.to_owned()))
+            .map(drop)
+    }
+
     /// Runs a program with the host's files and network, such as a build. It
     /// dies with the supervisor, in whatever way that dies.
     ///

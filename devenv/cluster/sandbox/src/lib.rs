@@ -22,6 +22,9 @@
 //! the caller, and each container appears as the user it asks for while being
 //! the caller for the rest of the machine.
 //!
+//! A pod may also be made by others, such as a Docker Engine: [`Door`] gives it its
+//! place in the cluster's network.
+//!
 //! Where namespaces are forbidden, [`Plain`] keeps the promise that nothing
 //! outlives the supervisor, without the rooms.
 
@@ -32,6 +35,7 @@ mod cgroup;
 mod check;
 mod cluster_init;
 mod container;
+mod door;
 mod error;
 mod forbidden;
 mod handle;
@@ -42,6 +46,7 @@ mod launch;
 mod memory;
 mod netlink;
 mod network;
+mod pause;
 mod plain;
 mod pod;
 mod pod_init;
@@ -54,6 +59,7 @@ mod rootfs;
 mod spec;
 mod wire;
 
+pub use door::{Door, Joined, PAUSE};
 pub use error::SandboxError;
 pub use handle::{Netd, NetdOptions};
 pub use host_child::HostChild;

@@ -4,6 +4,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr},
+    os::fd::{AsRawFd, BorrowedFd},
 };
 
 use netlink_packet_core::{
@@ -102,6 +103,41 @@ impl Route {
             ]),
         ];
         self.create(RouteNetlinkMessage::NewLink(link))
+    }
+
+    /// A pair of links: `name` here with the hardware address `mac`, and `peer` in the
+    /// network namespace `there`.
+    pub fn veth_into(
+        &mut self,
+        name: &str,
+        mac: [u8; 6],
+        peer: &str,
+        there: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let mut other = LinkMessage::default();
+        other.attributes = vec![
+            LinkAttribute::IfName(peer.into()),
+            LinkAttribute::NetNsFd(there.as_raw_fd()),
+        ];
+        let mut link = LinkMessage::default();
+        link.attributes = vec![
+            LinkAttribute::IfName(name.into()),
+            LinkAttribute::Address(mac.to_vec()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
+            ]),
+        ];
+        self.create(RouteNetlinkMessage::NewLink(link))
+    }
+
+    /// Puts a link on a bridge, up.
+    pub fn attach(&mut self, index: u32, bridge: u32) -> io::Result<()> {
+        let mut link = up_link();
+        link.header.index = index;
+        link.attributes = vec![LinkAttribute::Controller(bridge)];
+        self.request(RouteNetlinkMessage::SetLink(link), NLM_F_ACK)
+            .map(drop)
     }
 
     pub fn address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {

@@ -193,6 +193,18 @@ impl Network {
                 let [control, events, pidfd] = self.create_pod(spec)?;
                 Ok((NetReply::Pod, vec![control, events, pidfd]))
             }
+            NetRequest::Namespace => {
+                let own =
+                    fs::File::open("/proc/self/ns/net").step("open this network namespace")?;
+                Ok((NetReply::Namespace, vec![own.into()]))
+            }
+            NetRequest::Adopt(link) => {
+                let index = self.route.index(&link).step("find a pod's link")?;
+                self.route
+                    .attach(index, self.bridge)
+                    .step("connect a pod to the bridge")?;
+                Ok((NetReply::Adopted, Vec::new()))
+            }
         }
     }
 
@@ -280,7 +292,7 @@ impl Network {
 
 /// The same address always has the same hardware address, so neighbours need
 /// not learn anew when a pod takes over another's address.
-fn mac(ip: Ipv4Addr) -> [u8; 6] {
+pub(crate) fn mac(ip: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = ip.octets();
     [0x02, 0x42, a, b, c, d] // 02: locally administered
 }

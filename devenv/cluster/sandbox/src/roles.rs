@@ -16,7 +16,9 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::{
     cgroup::Group,
-    cluster_init, container, janitor, network, plain, pod_init,
+    cluster_init, container,
+    door::PAUSE,
+    janitor, network, pause, plain, pod_init,
     wire::{Channel, Site},
 };
 
@@ -64,9 +66,16 @@ impl Role {
 /// and before the arguments are parsed.
 ///
 /// A role is played only when standard input is the socket that the parent
-/// role passes, so a person who types `devenv netd` gets the usual usage error.
+/// role passes, so a person who types `devenv netd` gets the usual usage error; that of a
+/// pod's pause process only by the first process of a container.
 pub fn run_role_if_asked() {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let [name, rest @ ..] = arguments.as_slice()
+        && name == PAUSE
+        && std::process::id() == 1
+    {
+        std::process::exit(pause::run(rest));
+    }
     let Some(role) = arguments
         .first()
         .and_then(|name| Role::ALL.into_iter().find(|role| name == role.name()))

@@ -10,7 +10,7 @@ use std::{
     mem::MaybeUninit,
     net::SocketAddrV4,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
 };
 
@@ -19,7 +19,8 @@ use rustix::{
     io::{Errno, retry_on_intr},
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+        SocketType,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -86,6 +87,10 @@ pub(crate) enum NetRequest {
     BindUdp(SocketAddrV4),
     WayOut,
     CreatePod(PodSpec),
+    /// The network namespace itself.
+    Namespace,
+    /// Puts this link, which a pod of others has made, on the bridge.
+    Adopt(String),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,6 +101,9 @@ pub(crate) enum NetReply {
     Sockets,
     /// With the pod's control channel, its event channel and a pidfd of its PID 1.
     Pod,
+    /// With the namespace.
+    Namespace,
+    Adopted,
     Failed(Failure),
 }
 
@@ -167,6 +175,37 @@ impl Channel {
             None,
         )?;
         Ok((Channel(a), Channel(b)))
+    }
+
+    /// A listener for channels; a caller's [`connect`](Self::connect) makes one.
+    pub fn listen(path: &Path) -> io::Result<OwnedFd> {
+        let socket = Self::socket()?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        rustix::net::listen(&socket, 1)?;
+        Ok(socket)
+    }
+
+    /// The next that calls at a listener.
+    pub fn accept(listener: &OwnedFd) -> io::Result<Channel> {
+        let channel = retry_on_intr(|| rustix::net::accept_with(listener, SocketFlags::CLOEXEC))?;
+        Ok(Channel(channel))
+    }
+
+    /// Calls at a listener.
+    pub fn connect(path: &Path) -> io::Result<Channel> {
+        let socket = Self::socket()?;
+        retry_on_intr(|| rustix::net::connect(&socket, &SocketAddrUnix::new(path)?))?;
+        Ok(Channel(socket))
+    }
+
+    fn socket() -> io::Result<OwnedFd> {
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok(socket)
     }
 
     /// The channel that a role finds as its standard input.
