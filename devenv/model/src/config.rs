@@ -96,6 +96,9 @@ impl Default for RawCloudSql {
 pub(crate) struct RawImage {
     pub source: Option<String>,
     pub dockerfile: Option<String>,
+    pub context: Option<String>,
+    pub target: Option<String>,
+    pub args: BTreeMap<String, String>,
     pub watch: Vec<String>,
     pub ignore: Vec<String>,
     pub install: Option<Step>,
@@ -249,8 +252,9 @@ fn misplaced(path: &Path) -> Option<String> {
         "suite" | "suites" => {
             return Some("each suite is a section of its own: [[e2e.suite]]".into());
         }
-        "source" | "dockerfile" | "watch" | "ignore" | "install" | "python" | "build" | "run"
-        | "debug" | "reload" | "workdir" | "image_workdir" | "env" => "image.NAME",
+        "source" | "dockerfile" | "context" | "target" | "args" | "watch" | "ignore"
+        | "install" | "python" | "build" | "run" | "debug" | "reload" | "workdir"
+        | "image_workdir" | "env" => "image.NAME",
         "images" => return Some("each image has a section of its own: [image.NAME]".into()),
         "profiles" | "profile" => {
             return Some(

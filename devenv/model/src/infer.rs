@@ -58,6 +58,8 @@ pub(crate) struct Guess {
     pub watch: Vec<PathBuf>,
     pub ignore: Vec<String>,
     pub python: Option<PythonEnv>,
+    /// The Dockerfile, and the folder that it seems to copy from; absolute.
+    pub dockerfile: Option<(PathBuf, PathBuf)>,
     pub inferred: Vec<Inferred>,
     pub exposed: Vec<Said<u16>>,
     /// Why there is no `run`.
@@ -73,6 +75,9 @@ pub(crate) fn infer(reading: &mut Reading, known: Known<'_>) -> Guess {
         known,
         guess: Guess::default(),
     };
+    look.guess.dockerfile = docker
+        .as_ref()
+        .map(|docker| (docker.path.clone(), docker.context.dir().to_owned()));
     look.workdirs(docker.as_ref());
     let language = look.language(docker.as_ref());
     look.environment(docker.as_ref(), language);
@@ -151,6 +156,8 @@ impl Language {
 
 /// A Dockerfile that could be read.
 struct Docker {
+    /// Absolute.
+    path: PathBuf,
     /// Path shown in messages.
     name: String,
     text: Arc<SourceFile>,
@@ -161,15 +168,17 @@ struct Docker {
 impl Docker {
     fn read(reading: &mut Reading, known: &Known<'_>) -> Option<Docker> {
         let span = known.span;
-        let id = match known.dockerfile {
-            Some(path) => reading.file(path, span),
-            None => ["Dockerfile", "Containerfile"]
-                .iter()
-                .find_map(|name| reading.optional(&known.source.join(name), span)),
-        }?;
+        let (id, path) = match known.dockerfile {
+            Some(path) => (reading.file(path, span)?, path.to_owned()),
+            None => ["Dockerfile", "Containerfile"].iter().find_map(|name| {
+                let path = known.source.join(name);
+                Some((reading.optional(&path, span)?, path))
+            })?,
+        };
         let text = reading.sources.file(id).clone();
         match dockerfile::read(id, text.text()) {
             Ok(image) => Some(Docker {
+                path,
                 name: text.name().to_owned(),
                 context: Context::of(&reading.root, known.source, &image),
                 text,

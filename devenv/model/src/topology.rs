@@ -176,10 +176,25 @@ pub struct ImageSource {
     pub env: BTreeMap<String, String>,
     /// The virtual environment that `build` and `run` find active.
     pub python: Option<PythonEnv>,
+    /// How a container engine builds it; nothing without a Dockerfile.
+    pub container: Option<ContainerBuild>,
     /// What `devenv.toml` does not say and was found out, for people to see.
     pub inferred: Vec<Inferred>,
     /// Where `devenv.toml` says so.
     pub origin: Origin,
+}
+
+/// What a container engine is asked to build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerBuild {
+    /// Absolute path of the Dockerfile.
+    pub dockerfile: PathBuf,
+    /// Absolute path of the folder that it copies from.
+    pub context: PathBuf,
+    /// The stage that is wanted; the last if not given.
+    pub target: Option<String>,
+    /// Values of its `ARG`s.
+    pub args: BTreeMap<String, String>,
 }
 
 /// A Python virtual environment: what goes into it.

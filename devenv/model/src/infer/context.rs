@@ -44,6 +44,11 @@ impl Context {
         }
     }
 
+    /// The folder itself.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The folder of this machine whose contents are at `path` of the image.
     pub(super) fn folder_at(&self, path: &str) -> Option<PathBuf> {
         self.copies.iter().rev().find_map(|copy| {

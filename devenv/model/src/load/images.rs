@@ -9,7 +9,7 @@ use crate::dockerfile::Said;
 use crate::infer::{self, Guess, Known};
 use crate::problem::Draft;
 use crate::reading::Reading;
-use crate::topology::ImageSource;
+use crate::topology::{ContainerBuild, ImageSource};
 use crate::validate::Found;
 
 /// The TCP ports that Dockerfiles expose, by image.
@@ -45,6 +45,7 @@ fn load_one(
     };
     let source = path("source", &raw.source);
     let workdir = path("workdir", &raw.workdir);
+    let context = path("context", &raw.context);
     let mut paths = |key: &str, written: &[String]| -> Vec<PathBuf> {
         let found = written.iter().enumerate().filter_map(|(i, w)| {
             let span = located.item_span(&["image", name, key], i);
@@ -105,6 +106,12 @@ fn load_one(
         image_workdir: image_workdir.or(guess.image_workdir),
         env,
         python: guess.python,
+        container: guess.dockerfile.map(|(dockerfile, seems)| ContainerBuild {
+            dockerfile,
+            context: context.unwrap_or(seems),
+            target: raw.target.clone(),
+            args: raw.args.clone(),
+        }),
         inferred: guess.inferred,
         origin: reading.sources.origin(located.span(&["image", name])),
     };
