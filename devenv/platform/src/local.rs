@@ -28,8 +28,9 @@ use tokio::{net::TcpStream, task::JoinHandle};
 use crate::{
     address::{self, Bound},
     cloudsql::{self, Credentials, Engine, EngineError, Server},
+    containers::ContainerEngine,
     host::Host,
-    target::{BuiltImage, Database, DatabaseFacts, Endpoints, Target, TargetError},
+    target::{BuiltImage, Database, DatabaseFacts, Endpoints, Runtime, Target, TargetError},
 };
 
 mod follow;
@@ -63,6 +64,8 @@ pub struct LocalOptions {
     pub database: Option<DatabaseOptions>,
     /// How pods are kept apart.
     pub isolation: Isolation,
+    /// The engine whose containers pods are; `None`: they are processes.
+    pub containers: Option<ContainerEngine>,
 }
 
 /// What has to be known of the database before the cluster starts.
@@ -196,6 +199,7 @@ impl LocalTarget {
             project_dir: options.root.clone(),
             hidden: vec![options.hidden.clone()],
             isolation: options.isolation,
+            containers: options.containers.as_ref().map(ContainerEngine::for_pods),
             address: own,
             api_listen,
             namespace: options.namespace.clone(),
@@ -214,6 +218,10 @@ impl LocalTarget {
             namespace: options.namespace.clone(),
             profile: None,
             watching: false,
+            runtime: match options.containers {
+                Some(_) => Runtime::Docker,
+                None => Runtime::Process,
+            },
             sandboxed: cluster.is_sandboxed(),
             ingress: Some(ingress),
             ingress_also: vec![also],
@@ -234,6 +242,11 @@ impl LocalTarget {
             database_port: Mutex::new(mysql),
             engine: Mutex::new(engine),
         })
+    }
+
+    /// The engine whose containers pods are, if they are.
+    pub fn containers(&self) -> Option<&ContainerEngine> {
+        self.options.containers.as_ref()
     }
 
     /// What people should know about the addresses that were had.
@@ -431,6 +444,10 @@ impl Target for LocalTarget {
 
     async fn connect(&self, address: SocketAddrV4) -> io::Result<TcpStream> {
         self.cluster.connect(address).await
+    }
+
+    async fn unrouted(&self, address: Ipv4Addr) {
+        self.cluster.unrouted(address).await;
     }
 
     fn container_pid(&self, uid: &str, container: &str) -> Option<u32> {

@@ -1,6 +1,10 @@
 //! Where the system runs: a Kubernetes API and the few things that differ around it.
 
-use std::{fmt, io, net::SocketAddrV4, path::PathBuf};
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+};
 
 use async_trait::async_trait;
 use devenv_cluster::RunSpec;
@@ -14,6 +18,26 @@ use crate::{
     cloudsql::{EngineError, template::TemplateError},
     host::Host,
 };
+
+/// What pods of the local target are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// Processes of this machine, built and run from source.
+    #[default]
+    Process,
+    /// Containers of a Docker Engine, from images that their Dockerfiles make.
+    Docker,
+}
+
+impl std::fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Process => "process",
+            Self::Docker => "docker",
+        })
+    }
+}
 
 /// An image that was built from source, as a target takes it.
 #[derive(Debug, Clone)]
@@ -84,6 +108,9 @@ pub struct Endpoints {
     /// Whether saved files are reloaded.
     #[serde(default)]
     pub watching: bool,
+    /// What pods are.
+    #[serde(default)]
+    pub runtime: Runtime,
     /// Whether pods have a network of their own, with Services between them.
     #[serde(default)]
     pub sandboxed: bool,
@@ -115,6 +142,9 @@ pub enum TargetError {
     /// The data directory can't be used.
     #[error(transparent)]
     Data(#[from] TemplateError),
+    /// The Docker Engine.
+    #[error(transparent)]
+    Docker(#[from] devenv_compose::EngineError),
     /// The embedded cluster.
     #[error("the local cluster failed")]
     Cluster(#[from] devenv_cluster::ClusterError),
@@ -127,6 +157,9 @@ pub enum TargetError {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Containers of an earlier system.
+    #[error("the containers that an earlier devenv left can't be removed: {0}")]
+    Leftovers(String),
     /// devenv.toml asks for what this version does not do.
     #[error("{0}")]
     Unsupported(String),
@@ -150,10 +183,19 @@ pub enum TargetError {
 }
 
 impl TargetError {
+    /// What to do, where that can be told.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Docker(e) => e.help(),
+            _ => None,
+        }
+    }
+
     /// Whether something has to be installed or allowed first (exit code 3).
     pub fn is_missing(&self) -> bool {
         match self {
             Self::Engine(EngineError::NotInstalled) => true,
+            Self::Docker(e) => e.is_missing(),
             Self::Cluster(e) => e.is_missing(),
             _ => false,
         }
@@ -179,6 +221,10 @@ pub trait Target: fmt::Debug + Send + Sync {
     /// # Errors
     /// What connect(2) says.
     async fn connect(&self, address: SocketAddrV4) -> io::Result<TcpStream>;
+
+    /// Waits until nothing sends new requests to this address of a pod: what sends them
+    /// follows its EndpointSlices a moment later.
+    async fn unrouted(&self, address: Ipv4Addr);
 
     /// The process of this machine that a pod's container is, by the pod's uid; `None`
     /// where it is none, or does not run.

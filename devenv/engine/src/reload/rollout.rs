@@ -156,12 +156,22 @@ async fn first_byte(live: &Arc<Live>, object: &Object, pod: Option<&Arc<Pod>>) -
 /// complete; one that is deaf to SIGTERM answers until then.
 async fn alone(live: &Live, rolling: &Rolling) {
     let mut changes = live.observer.changes();
-    let old_serves = || {
+    let old: Vec<Ipv4Addr> = {
         let observed = live.observer.look();
-        let mut old = rolling.old.iter().filter_map(|uid| observed.pods.get(uid));
-        old.any(|p| address(&p.pod).is_some_and(|a| observed.serves(a)))
+        let pods = rolling.old.iter().filter_map(|uid| observed.pods.get(uid));
+        pods.filter_map(|p| address(&p.pod)).collect()
     };
-    let out = async { while old_serves() && wait(&mut changes).await.is_some() {} };
+    let out = async {
+        while old.iter().any(|a| live.observer.look().serves(*a)) {
+            if wait(&mut changes).await.is_none() {
+                return;
+            }
+        }
+        // What sends requests hears of it later than we do on a busy machine.
+        for address in &old {
+            live.target.unrouted(*address).await;
+        }
+    };
     // Whatever keeps them in: the new version serves, which is what is told.
     let _ = tokio::time::timeout(OUT_OF_ROTATION, out).await;
 }
