@@ -10,11 +10,11 @@ mod limits;
 mod options;
 mod tasks;
 
-pub use options::{ClusterError, ClusterOptions};
+pub use options::{ClusterError, ClusterOptions, Containers};
 pub use tasks::TaskFailed;
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,10 +49,13 @@ use crate::net::hostports::HostPorts;
 use crate::net::routed::Routed;
 use crate::net::well_known::{API_IN_CLUSTER, DNS};
 use crate::net::{egress, endpoints, forward};
+use crate::pod::docker::sweep::Owner;
+use crate::pod::docker::{DockerRuntime, RUNTIME_FOLDER};
 use crate::pod::instance::Shared;
 use crate::pod::ip::IpPool;
 use crate::pod::kubelet::{Command, Kubelet};
 use crate::pod::logs::LogStore;
+use crate::pod::mixed::MixedRuntime;
 use crate::pod::pids::Pids;
 use crate::pod::probes::NetProber;
 use crate::pod::runtime::PodRuntime;
@@ -70,6 +73,7 @@ pub struct Cluster {
     images: ImageTable,
     api: ApiServer,
     dialer: Dialer,
+    routed: Routed,
     pids: Pids,
     ground: Arc<Ground>,
     proxy: Arc<Proxy>,
@@ -153,6 +157,7 @@ impl Cluster {
 
         let logs = LogStore::new(run_dir.join("logs"), store.clone())
             .map_err(ClusterError::io("make the folder for logs"))?;
+        let project = options.project.clone();
         let in_cluster = match &*ground {
             Ground::Sandbox(netd) => {
                 let netd = netd.clone();
@@ -266,8 +271,26 @@ impl Cluster {
         control(&carrying, &store, "node ports", host_ports);
 
         let runtime: Arc<dyn PodRuntime> = match &*ground {
-            Ground::Sandbox(netd) => Arc::new(ProcessRuntime::new(netd.clone())),
+            Ground::Sandbox(netd) => {
+                let processes = Arc::new(ProcessRuntime::new(netd.clone()));
+                match options.containers {
+                    None => processes,
+                    Some(Containers { docker, host }) => {
+                        let owner = Owner::new(&project, &options.state_dir);
+                        let dir = options.state_dir.join(RUNTIME_FOLDER);
+                        let engine = (docker, host.as_str());
+                        let containers = DockerRuntime::start(engine, netd.clone(), owner, dir);
+                        Arc::new(MixedRuntime {
+                            processes,
+                            containers: Arc::new(containers.await?),
+                        })
+                    }
+                }
+            }
             Ground::Ports(ports) => {
+                if options.containers.is_some() {
+                    return Err(ClusterError::ContainersNeedSandbox(ports.remedy.clone()));
+                }
                 ports
                     .give_way(&[&options.state_dir, &run_dir, &pods_dir], options.owner)
                     .map_err(ClusterError::io("give the state folder to its owner"))?;
@@ -286,7 +309,7 @@ impl Cluster {
             logs,
             pids: pids.clone(),
             ips: IpPool::default(),
-            routed,
+            routed: routed.clone(),
             pods_dir,
             host_paths: vec![options.project_dir, options.state_dir],
             around: Surroundings::of_this_machine(options.owner, options.hidden),
@@ -301,6 +324,7 @@ impl Cluster {
             images,
             api,
             dialer,
+            routed,
             pids,
             ground,
             proxy,
@@ -371,6 +395,12 @@ impl Cluster {
     /// The process of this machine that a pod's container is, by the pod's uid, while it runs.
     pub fn container_pid(&self, uid: &str, container: &str) -> Option<u32> {
         self.pids.get(uid, container)
+    }
+
+    /// Waits until no Ingress, Service or Cloud Run listener sends anything new to this
+    /// address of a pod: they follow its EndpointSlices a moment later.
+    pub async fn unrouted(&self, ip: Ipv4Addr) {
+        self.routed.gone(ip).await;
     }
 
     /// Connects to an address of the cluster's network: of a pod, or a ClusterIP.

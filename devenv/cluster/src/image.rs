@@ -26,6 +26,20 @@ pub struct RunSpec {
     /// Host paths that the container sees, in this order. One that lies in a folder which
     /// containers otherwise find empty (devenv's state) is shown.
     pub binds: Vec<Bind>,
+    /// The image of a container engine that it runs from. `cwd` is a path in that image then
+    /// (its WORKDIR), and nothing of the host is shown but what the pod's volumes name.
+    pub container: Option<Arc<ContainerImage>>,
+}
+
+/// An image of a container engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerImage {
+    /// What the engine knows it by; its digest, so that what runs is what was built.
+    pub id: String,
+    /// Its USER, where it has one.
+    pub user: Option<String>,
+    /// Its STOPSIGNAL, where it has one.
+    pub stop_signal: Option<String>,
 }
 
 /// One image: how it runs, and what of `argv` is its ENTRYPOINT.

@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod configs;
 mod connections;
+pub mod docker;
 pub mod env;
 mod hooks;
 pub mod instance;
@@ -15,6 +16,7 @@ pub mod kubelet;
 mod limits;
 pub mod links;
 pub mod logs;
+pub mod mixed;
 pub mod pids;
 pub mod plain;
 pub mod probes;

@@ -12,6 +12,7 @@ use super::TaskFailed;
 use crate::api::ApiError;
 use crate::ground::Isolation;
 use crate::net::dial::ServicePort;
+use crate::pod::runtime::RuntimeError;
 use crate::store::StoreError;
 
 /// What a cluster is started with.
@@ -28,6 +29,9 @@ pub struct ClusterOptions {
     pub hidden: Vec<PathBuf>,
     /// How pods are kept apart.
     pub isolation: Isolation,
+    /// The engine that runs pods as containers, except for those that the annotation
+    /// `devenv.dev/runtime` makes processes. `None`: all pods are processes.
+    pub containers: Option<Containers>,
     /// The project's own loopback address: node ports and load balancers listen there.
     pub address: Ipv4Addr,
     /// Where the API listens.
@@ -49,6 +53,15 @@ pub struct ClusterOptions {
     pub env_for_knative: Vec<(String, String)>,
 }
 
+/// A Docker Engine for pods.
+#[derive(Debug, Clone)]
+pub struct Containers {
+    /// Its client.
+    pub docker: bollard::Docker,
+    /// Where it listens, as `DOCKER_HOST` has it.
+    pub host: String,
+}
+
 /// Why a cluster did not start or does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -64,6 +77,12 @@ pub enum ClusterError {
     /// The proxy did not start.
     #[error("the ingress could not be started")]
     Ingress(#[from] ProxyError),
+    /// The Docker Engine cannot run pods.
+    #[error("pods cannot run in containers")]
+    Containers(#[from] RuntimeError),
+    /// Containers were asked for where pods can have no network of their own.
+    #[error("the docker runtime needs namespaces, for the cluster's network: {0}")]
+    ContainersNeedSandbox(String),
     /// A folder or a socket cannot be used.
     #[error("cannot {what}")]
     Io {
@@ -83,6 +102,7 @@ impl ClusterError {
         matches!(
             self,
             ClusterError::Sandbox(SandboxError::NamespacesForbidden { .. })
+                | ClusterError::ContainersNeedSandbox(_)
         )
     }
 

@@ -1,4 +1,4 @@
-//! What runs pods: a seam with processes behind it today and containers later.
+//! What runs pods: a seam with processes behind it, and containers.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -10,12 +10,19 @@ use k8s_openapi::api::core::v1::Container;
 use tokio::io::AsyncRead;
 
 use super::volumes::File;
+use crate::image::ContainerImage;
 
 /// A pod to be made.
 #[derive(Debug, Clone)]
 pub struct SandboxSpec {
     /// The pod's namespace.
     pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// The runtime that it asks for, by the annotation [`super::mixed::ANNOTATION`].
+    pub runtime: Option<String>,
     /// Host name inside the pod.
     pub hostname: String,
     /// The pod's address.
@@ -47,6 +54,27 @@ pub struct StartSpec {
     pub hidden: Vec<PathBuf>,
     /// What it may use.
     pub limits: Limits,
+    /// The image of a container engine that it runs from, and not from this machine's files.
+    pub image: Option<Arc<ContainerImage>>,
+    /// User and group in that image, `UID[:GID]`; the image's own when not given.
+    pub user: Option<String>,
+    /// What it is kept from there.
+    pub security: Security,
+}
+
+/// A container's `securityContext`, as far as container engines act on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Security {
+    /// `readOnlyRootFilesystem`.
+    pub read_only_root: bool,
+    /// `privileged`.
+    pub privileged: bool,
+    /// `allowPrivilegeEscalation: false`.
+    pub no_new_privileges: bool,
+    /// `capabilities.add`.
+    pub add: Vec<String>,
+    /// `capabilities.drop`.
+    pub drop: Vec<String>,
 }
 
 impl std::fmt::Debug for StartSpec {

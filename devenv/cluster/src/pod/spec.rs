@@ -9,9 +9,9 @@ use nix::unistd::{Gid, Uid, User};
 use super::configs::Configs;
 use super::env::{Facts, command_line, environment};
 use super::limits;
-use super::runtime::StartSpec;
+use super::runtime::{Security, StartSpec};
 use super::volumes::{HostPolicy, Source, mounts};
-use crate::image::{Image, RunSpec};
+use crate::image::{ContainerImage, Image, RunSpec};
 
 /// `PATH` where this process has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -79,7 +79,11 @@ pub(crate) fn start_spec(
 ) -> Result<StartSpec, ConfigError> {
     let mut own = environment(pod, container, configs, facts).map_err(|e| ConfigError::new(e.0))?;
     prepare(&mut own);
-    let run_as = run_as(pod, container, around)?;
+    let run = &image.run;
+    let (run_as, user) = match &run.container {
+        Some(image) => (None, user_in_image(pod, container, image)?),
+        None => (run_as(pod, container, around)?, None),
+    };
     let source = Source {
         pod,
         configs,
@@ -96,8 +100,10 @@ pub(crate) fn start_spec(
             container.image.as_deref().unwrap_or_default()
         )));
     }
-    let run = &image.run;
-    let mut binds = image_binds(run);
+    let mut binds = match &run.container {
+        Some(_) => Vec::new(),
+        None => image_binds(run),
+    };
     binds.extend(mounted);
     binds.retain(|bind| bind.source.as_os_str() != "/" && !bind.source.as_os_str().is_empty());
     let cwd = container
@@ -115,13 +121,76 @@ pub(crate) fn start_spec(
     Ok(StartSpec {
         name: container.name.clone(),
         argv,
-        env: whole_environment(pod, image, own, run_as.unwrap_or(around.owner).0, around),
+        env: match &run.container {
+            Some(_) => over(vec![host_name(pod)], image, own),
+            None => whole_environment(pod, image, own, run_as.unwrap_or(around.owner).0, around),
+        },
         cwd,
         binds,
         run_as,
         hidden: around.hidden.clone(),
         limits: limits::of_container(container),
+        image: run.container.clone(),
+        user,
+        security: security(container),
     })
+}
+
+/// What the container may not do, or may.
+fn security(container: &Container) -> Security {
+    let context = container.security_context.clone().unwrap_or_default();
+    let capabilities = context.capabilities.unwrap_or_default();
+    Security {
+        read_only_root: context.read_only_root_filesystem.unwrap_or(false),
+        privileged: context.privileged.unwrap_or(false),
+        no_new_privileges: context.allow_privilege_escalation == Some(false),
+        add: capabilities.add.unwrap_or_default(),
+        drop: capabilities.drop.unwrap_or_default(),
+    }
+}
+
+/// The user of a container of a container engine, where the manifest says one.
+///
+/// # Errors
+/// An id that is none, or root where that is ruled out, or may be.
+fn user_in_image(
+    pod: &Pod,
+    container: &Container,
+    image: &ContainerImage,
+) -> Result<Option<String>, ConfigError> {
+    let said = Said::of(pod, container)?;
+    let own = image.user.as_deref().unwrap_or_default();
+    let user = match (said.user, said.group) {
+        (Some(user), Some(group)) => Some(format!("{user}:{group}")),
+        (Some(user), None) => Some(user.to_string()),
+        (None, Some(group)) => {
+            let user = own.split(':').next().filter(|user| !user.is_empty());
+            Some(format!("{}:{group}", user.unwrap_or("0")))
+        }
+        (None, None) => None,
+    };
+    if said.non_root {
+        let user = user.as_deref().unwrap_or(own);
+        let name = user.split(':').next().unwrap_or_default();
+        // As kubelet: what a name stands for is not known before it runs.
+        let wrong = match name.parse::<u32>() {
+            Ok(0) => Some("would run as root: set runAsUser".to_owned()),
+            Ok(_) => None,
+            Err(_) if name.is_empty() => {
+                Some("its image has no USER, so it would run as root: set runAsUser".to_owned())
+            }
+            Err(_) => Some(format!(
+                "its image's USER {name:?} is no number, so that it can't be told from root: set runAsUser"
+            )),
+        };
+        if let Some(wrong) = wrong {
+            return Err(ConfigError::new(format!(
+                "container {:?} has runAsNonRoot and {wrong}",
+                container.name
+            )));
+        }
+    }
+    Ok(user)
 }
 
 /// What the image shows of the host: its binds, and its working directory in both places.
@@ -156,12 +225,25 @@ fn whole_environment(
 ) -> Vec<(String, String)> {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     let home = user.map_or_else(|| "/".to_owned(), |u| u.dir.display().to_string());
-    let host = pod.metadata.name.clone().unwrap_or_default();
-    let mut all: Vec<(String, String)> = vec![
+    let machine = vec![
         ("PATH".into(), around.path.clone()),
-        ("HOSTNAME".into(), host),
+        host_name(pod),
         ("HOME".into(), home),
     ];
+    over(machine, image, own)
+}
+
+fn host_name(pod: &Pod) -> (String, String) {
+    let host = pod.metadata.name.clone().unwrap_or_default();
+    ("HOSTNAME".into(), host)
+}
+
+/// The image's variables over `all`, the container's own over those.
+fn over(
+    mut all: Vec<(String, String)>,
+    image: &Image,
+    own: Vec<(String, String)>,
+) -> Vec<(String, String)> {
     for (name, value) in image.run.env.iter().cloned().chain(own) {
         match all.iter_mut().find(|(n, _)| *n == name) {
             Some(known) => known.1 = value,
@@ -169,6 +251,45 @@ fn whole_environment(
         }
     }
     all
+}
+
+/// What a container's securityContext, or else its pod's, says of its user.
+struct Said {
+    user: Option<u32>,
+    group: Option<u32>,
+    non_root: bool,
+}
+
+impl Said {
+    fn of(pod: &Pod, container: &Container) -> Result<Said, ConfigError> {
+        let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+        let own = container.security_context.as_ref();
+        let id = |what: &str, own: Option<i64>, pods: Option<i64>| {
+            let number = |value: i64| {
+                u32::try_from(value)
+                    .map_err(|_| ConfigError::new(format!("{what} {value} is not a valid id")))
+            };
+            own.or(pods).map(number).transpose()
+        };
+        let user = id(
+            "runAsUser",
+            own.and_then(|c| c.run_as_user),
+            of_pod.and_then(|c| c.run_as_user),
+        )?;
+        let group = id(
+            "runAsGroup",
+            own.and_then(|c| c.run_as_group),
+            of_pod.and_then(|c| c.run_as_group),
+        )?;
+        let non_root = own
+            .and_then(|c| c.run_as_non_root)
+            .or_else(|| of_pod.and_then(|c| c.run_as_non_root));
+        Ok(Said {
+            user,
+            group,
+            non_root: non_root.unwrap_or(false),
+        })
+    }
 }
 
 /// User and group of a container; `None` for the owner of the checkout.
@@ -180,29 +301,15 @@ pub(crate) fn run_as(
     container: &Container,
     around: &Surroundings,
 ) -> Result<Option<(u32, u32)>, ConfigError> {
-    let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-    let of_container = container.security_context.as_ref();
-    let pick = |own: Option<i64>, pods: Option<i64>| own.or(pods);
-    let user = pick(
-        of_container.and_then(|c| c.run_as_user),
-        of_pod.and_then(|c| c.run_as_user),
-    );
-    let group = pick(
-        of_container.and_then(|c| c.run_as_group),
-        of_pod.and_then(|c| c.run_as_group),
-    );
-    let id = |what: &str, value: i64| {
-        u32::try_from(value)
-            .map_err(|_| ConfigError::new(format!("{what} {value} is not a valid id")))
-    };
-    let non_root = of_container
-        .and_then(|c| c.run_as_non_root)
-        .or_else(|| of_pod.and_then(|c| c.run_as_non_root))
-        .unwrap_or(false);
+    let Said {
+        user,
+        group,
+        non_root,
+    } = Said::of(pod, container)?;
     let ids = match (user, group) {
         (None, None) => None,
         (user, group) => {
-            let uid = user.map_or(Ok(around.owner.0), |u| id("runAsUser", u))?;
+            let uid = user.unwrap_or(around.owner.0);
             let own_group = || {
                 let known = User::from_uid(Uid::from_raw(uid))
                     .ok()
@@ -218,8 +325,7 @@ pub(crate) fn run_as(
                     })
                     .as_raw()
             };
-            let gid = group.map_or_else(|| Ok(own_group()), |g| id("runAsGroup", g))?;
-            Some((uid, gid))
+            Some((uid, group.unwrap_or_else(own_group)))
         }
     };
     if non_root && ids.unwrap_or(around.owner).0 == 0 {
@@ -266,6 +372,7 @@ mod tests {
                 target: "/b".into(),
                 access: Access::ReadOnly,
             }],
+            container: None,
         };
         let image = Image {
             run: Arc::new(run),

@@ -1,5 +1,6 @@
 //! The whole cluster with its real parts: sandboxes, sockets, proxy, API.
 
+mod docker;
 mod http;
 mod lifecycle;
 mod load;
@@ -54,13 +55,19 @@ fn as_user(name: &'static str) -> Trial {
 }
 
 fn main() {
-    devenv_sandbox::run_role_if_asked();
+    devenv_cluster::run_role_if_asked();
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, word, dir] = arguments.as_slice()
         && word == "plain-tree"
     {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         return runtime.block_on(plain::tree(dir));
+    }
+    if let [_, word, dir] = arguments.as_slice()
+        && word == "docker-tree"
+    {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        return runtime.block_on(docker::tree(dir));
     }
     // RUST_LOG=devenv_cluster=debug tells what a failing test saw.
     tracing_subscriber::fmt()
@@ -153,6 +160,17 @@ fn main() {
         ),
         trial("plain::it_is_fallen_back_to", plain::falls_back),
         trial("plain::forbidden", plain::forbidden),
+        trial("docker::pods_are_reached_by_name", docker::reached),
+        trial(
+            "docker::a_rolling_update_loses_nothing",
+            docker::rolling_update,
+        ),
+        trial("docker::ends_are_told_truly", docker::told_truly),
+        trial("docker::what_is_killed_comes_back", docker::comes_back),
+        trial(
+            "docker::sigkill_leaves_nothing",
+            docker::killed_leaves_nothing,
+        ),
     ];
     if rustix::process::geteuid().is_root() {
         trials.extend(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use devenv_cluster::kinds::{self, KindRef};
 use devenv_cluster::store::Object;
-use devenv_cluster::{Cluster, ClusterOptions, Isolation, RunSpec, ServicePort, api};
+use devenv_cluster::{Cluster, ClusterOptions, Containers, Isolation, RunSpec, ServicePort, api};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
@@ -90,6 +90,14 @@ impl Rig {
     }
 
     pub async fn start_in_as(dir: Arc<Folder>, isolation: Isolation) -> Rig {
+        Rig::start_on(dir, isolation, None).await
+    }
+
+    pub async fn start_on(
+        dir: Arc<Folder>,
+        isolation: Isolation,
+        containers: Option<Containers>,
+    ) -> Rig {
         let state_dir = dir.path().join(".devenv");
         std::fs::create_dir_all(&state_dir).expect("made");
         let ingress = listener();
@@ -107,6 +115,7 @@ impl Rig {
             hidden: vec![state_dir.clone()],
             state_dir,
             isolation,
+            containers,
             api_listen: ([127, 0, 0, 1], 0).into(),
             namespace: "default".into(),
             owner,

@@ -9,6 +9,7 @@ use super::{EventType, Instance};
 use crate::net::resolv;
 use crate::pod::configs::StoredConfigs;
 use crate::pod::limits;
+use crate::pod::mixed;
 use crate::pod::probes::plans;
 use crate::pod::runtime::{Ended, RuntimeError, SandboxSpec};
 use crate::pod::spec::{run_as, start_spec};
@@ -35,6 +36,9 @@ impl Instance {
             (Some(ip), Ok(tmpfs)) => {
                 let spec = SandboxSpec {
                     namespace: self.object.namespace().to_owned(),
+                    name: self.object.name().to_owned(),
+                    uid: self.uid.clone(),
+                    runtime: self.asked_runtime(),
                     hostname: resolv::hostname(&self.pod),
                     ip: ip.addr(),
                     files: resolv::files(&self.pod, ip.addr()),
@@ -73,6 +77,11 @@ impl Instance {
                 false
             }
         }
+    }
+
+    fn asked_runtime(&self) -> Option<String> {
+        let annotations = self.pod.metadata.annotations.as_ref();
+        annotations?.get(mixed::ANNOTATION).cloned()
     }
 
     fn host_policy(&self) -> HostPolicy {

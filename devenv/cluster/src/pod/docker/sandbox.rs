@@ -1,0 +1,472 @@
+//! One pod: its pause container and the containers that use that one's network.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::Docker;
+use bollard::errors::Error as DockerError;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::{ContainerCreateBody, ExecConfig};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
+    LogsOptionsBuilder, StartContainerOptions, WaitContainerOptionsBuilder,
+};
+use devenv_sandbox::{Door, Joined};
+use futures_util::StreamExt;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::{Shared, body, failed, is_gone, output, pause, sweep};
+use crate::pod::connections;
+use crate::pod::runtime::{
+    Ended, PodSandbox, RuntimeError, SandboxEvent, SandboxSpec, StartSpec, Started,
+};
+
+/// How long a pause container may take from its start to its call.
+const JOIN_LIMIT: Duration = Duration::from_secs(30);
+/// How long an engine that was lost is left alone before it is asked again: from, to.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(2);
+/// Exit code of a container whose end nobody saw, as containerd gives it to those that
+/// were killed.
+const LOST: i64 = 137;
+
+pub(super) struct DockerSandbox {
+    shared: Arc<Shared>,
+    spec: SandboxSpec,
+    /// The pause container.
+    pause: String,
+    pause_pid: u32,
+    /// Keeps the pause process; taken when the pod is killed.
+    joined: Mutex<Option<Joined>>,
+    /// What all containers see, as paths here and there.
+    files: Vec<(PathBuf, PathBuf)>,
+    folder: PathBuf,
+    /// The containers that were made, by their names in the pod.
+    containers: Mutex<HashMap<String, Made>>,
+    event_tx: mpsc::UnboundedSender<SandboxEvent>,
+    event_rx: tokio::sync::Mutex<mpsc::UnboundedReceiver<SandboxEvent>>,
+}
+
+/// A container that was made.
+#[derive(Debug, Clone)]
+struct Made {
+    id: String,
+    /// What the image asks to be sent instead of SIGTERM.
+    stop_signal: Option<String>,
+}
+
+impl std::fmt::Debug for DockerSandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DockerSandbox")
+            .field("pod", &self.spec.name)
+            .field("pause", &self.pause)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DockerSandbox {
+    /// Makes the pod: its pause container runs, and has its address.
+    pub(super) async fn create(
+        shared: Arc<Shared>,
+        spec: SandboxSpec,
+    ) -> Result<Arc<DockerSandbox>, RuntimeError> {
+        let folder = shared.dir.join(&spec.uid);
+        let files = write_files(&folder, &spec)?;
+        let door_folder = folder.join("door");
+        make_private(&door_folder)?;
+        let door = Door::open(&door_folder)?;
+        let name = shared.name(&spec, pause::NAME);
+        let body = pause::body(&shared, &spec, &door_folder);
+        let pause = create(&shared.docker, &name, body).await?;
+        // From here on the container goes with this.
+        let half_made = HalfMade {
+            shared: &shared,
+            pause: Some(pause.clone()),
+        };
+        let joined = Self::join(&shared, &spec, &pause, door).await?;
+        let pid = pid_of(&shared.docker, &pause).await?;
+        let (event_tx, event_rx) = mpsc::unbounded_channel();
+        watch_pause(&joined, event_tx.clone())?;
+        half_made.keep();
+        Ok(Arc::new(DockerSandbox {
+            shared,
+            spec,
+            pause,
+            pause_pid: pid,
+            joined: Mutex::new(Some(joined)),
+            files,
+            folder,
+            containers: Mutex::default(),
+            event_tx,
+            event_rx: tokio::sync::Mutex::new(event_rx),
+        }))
+    }
+
+    async fn join(
+        shared: &Arc<Shared>,
+        spec: &SandboxSpec,
+        pause: &str,
+        door: Door,
+    ) -> Result<Joined, RuntimeError> {
+        let start = shared
+            .docker
+            .start_container(pause, None::<StartContainerOptions>);
+        start.await.map_err(failed("start the pause container"))?;
+        let (netd, ip, link) = (shared.netd.clone(), spec.ip, shared.link());
+        let joining = tokio::task::spawn_blocking(move || door.join(&netd, ip, &link, JOIN_LIMIT));
+        match joining.await {
+            Ok(Ok(joined)) => Ok(joined),
+            Ok(Err(error)) => {
+                let said = said(&shared.docker, pause).await;
+                let error = RuntimeError::from(error).full();
+                Err(RuntimeError::Other(if said.is_empty() {
+                    error
+                } else {
+                    format!("{error}; the pause container says: {said}")
+                }))
+            }
+            Err(_) => Err(RuntimeError::Other("devenv is shutting down".to_owned())),
+        }
+    }
+
+    fn containers(&self) -> MutexGuard<'_, HashMap<String, Made>> {
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn made(&self, container: &str) -> Result<Made, RuntimeError> {
+        let made = self.containers().get(container).cloned();
+        made.ok_or_else(|| RuntimeError::Other(format!("container {container} is not running")))
+    }
+
+    /// Ends the pod's containers, then the pause container, then tells.
+    fn end(&self) {
+        let joined = self
+            .joined
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(joined) = joined else {
+            return;
+        };
+        let made: Vec<String> = self.containers().drain().map(|(_, made)| made.id).collect();
+        let (shared, pause) = (self.shared.clone(), self.pause.clone());
+        let (folder, event_tx) = (self.folder.clone(), self.event_tx.clone());
+        let end = async move {
+            let removed = made.iter().map(|id| sweep::remove(&shared.docker, id));
+            let mut removed = futures_util::future::join_all(removed).await;
+            drop(joined);
+            removed.push(sweep::remove(&shared.docker, &pause).await);
+            for error in removed.into_iter().filter_map(Result::err) {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a container was left"
+                );
+            }
+            if let Err(error) = fs::remove_dir_all(&folder) {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a pod's folder was left"
+                );
+            }
+            // Whoever wanted to know may be gone.
+            let _ = event_tx.send(SandboxEvent::Gone);
+        };
+        // Without a runtime devenv ends; the janitor removes what there is.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(end);
+        }
+    }
+}
+
+impl Drop for DockerSandbox {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Removes the pause container of a pod that does not come about.
+struct HalfMade<'a> {
+    shared: &'a Arc<Shared>,
+    pause: Option<String>,
+}
+
+impl HalfMade<'_> {
+    fn keep(mut self) {
+        self.pause = None;
+    }
+}
+
+impl Drop for HalfMade<'_> {
+    fn drop(&mut self) {
+        let Some(pause) = self.pause.take() else {
+            return;
+        };
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            if let Err(error) = sweep::remove(&shared.docker, &pause).await {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a container was left"
+                );
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl PodSandbox for DockerSandbox {
+    async fn start(&self, spec: StartSpec) -> Result<Started, RuntimeError> {
+        let Some(image) = spec.image.clone() else {
+            return Err(RuntimeError::Config(format!(
+                "container {:?} runs a program of this machine, and its pod is of the docker runtime",
+                spec.name
+            )));
+        };
+        let docker = &self.shared.docker;
+        let name = self.shared.name(&self.spec, &spec.name);
+        let body = body::container(
+            &self.shared,
+            &self.spec,
+            &self.pause,
+            &self.files,
+            &spec,
+            &image,
+        );
+        let before = self.containers().remove(&spec.name);
+        if let Some(before) = before {
+            sweep::remove(docker, &before.id).await?;
+        }
+        let id = create(docker, &name, body).await?;
+        let made = Made {
+            id: id.clone(),
+            stop_signal: image.stop_signal.clone(),
+        };
+        self.containers().insert(spec.name.clone(), made);
+        let options = AttachContainerOptionsBuilder::new()
+            .stream(true)
+            .stdout(true)
+            .stderr(true)
+            .build();
+        let attached = docker.attach_container(&id, Some(options)).await;
+        let attached = attached.map_err(failed("read the container's output"))?;
+        let started = docker
+            .start_container(&id, None::<StartContainerOptions>)
+            .await;
+        started.map_err(failed("start the container"))?;
+        let (stdout, stderr) = output::split(attached);
+        // One that has ended already has none.
+        let pid = pid_of(docker, &id).await?;
+        let warnings = self.warnings(&spec);
+        tokio::spawn(watch(docker.clone(), id, spec.name, self.event_tx.clone()));
+        Ok(Started {
+            pid,
+            stdout,
+            stderr,
+            warnings,
+        })
+    }
+
+    async fn exec(&self, spec: StartSpec) -> Result<Ended, RuntimeError> {
+        let docker = &self.shared.docker;
+        let made = self.made(&spec.name)?;
+        let config = ExecConfig {
+            cmd: Some(spec.argv),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            ..ExecConfig::default()
+        };
+        let doing = || failed("run a command in the container");
+        let exec = docker
+            .create_exec(&made.id, config)
+            .await
+            .map_err(doing())?;
+        let started = docker.start_exec(&exec.id, None::<StartExecOptions>).await;
+        if let StartExecResults::Attached { mut output, .. } = started.map_err(doing())? {
+            while let Some(piece) = output.next().await {
+                piece.map_err(doing())?;
+            }
+        }
+        let ended = docker.inspect_exec(&exec.id).await.map_err(doing())?;
+        Ok(Ended::Code(code(ended.exit_code.unwrap_or(LOST))))
+    }
+
+    async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError> {
+        let made = self.made(container)?;
+        let asked = made
+            .stop_signal
+            .filter(|_| signal == nix::sys::signal::Signal::SIGTERM as i32);
+        let signal = asked.unwrap_or_else(|| signal.to_string());
+        sweep::signal(&self.shared.docker, &made.id, &signal).await
+    }
+
+    async fn next_event(&self) -> SandboxEvent {
+        let next = self.event_rx.lock().await.recv().await;
+        // The sender is this sandbox's own.
+        next.unwrap_or(SandboxEvent::Gone)
+    }
+
+    async fn inbound(&self) -> usize {
+        connections::inbound(self.pause_pid)
+    }
+
+    fn kill(&self) {
+        self.end();
+    }
+}
+
+impl DockerSandbox {
+    /// Volumes in memory would have to be the engine's, and are folders of this machine.
+    fn warnings(&self, spec: &StartSpec) -> Vec<String> {
+        let memory = self.spec.tmpfs.iter().filter(|tmpfs| {
+            let mut sources = spec.binds.iter().map(|bind| &bind.source);
+            sources.any(|source| source.starts_with(&tmpfs.path))
+        });
+        memory
+            .map(|_| "the docker runtime keeps an emptyDir with medium Memory on disk".to_owned())
+            .collect()
+    }
+}
+
+/// Creates a container. One of the same name is what an interrupted try left.
+async fn create(
+    docker: &Docker,
+    name: &str,
+    body: ContainerCreateBody,
+) -> Result<String, RuntimeError> {
+    let options = CreateContainerOptionsBuilder::new().name(name).build();
+    let made = match docker
+        .create_container(Some(options.clone()), body.clone())
+        .await
+    {
+        Err(DockerError::DockerResponseServerError {
+            status_code: 409, ..
+        }) => {
+            sweep::remove(docker, name).await?;
+            docker.create_container(Some(options), body).await
+        }
+        made => made,
+    };
+    made.map(|made| made.id)
+        .map_err(failed(format!("make the container {name}")))
+}
+
+/// Its process on this machine; 0 when it has ended.
+async fn pid_of(docker: &Docker, container: &str) -> Result<u32, RuntimeError> {
+    let found = docker
+        .inspect_container(container, None::<InspectContainerOptions>)
+        .await;
+    let found = found.map_err(failed("look at the container"))?;
+    let pid = found.state.and_then(|state| state.pid).unwrap_or(0);
+    Ok(u32::try_from(pid).unwrap_or(0))
+}
+
+/// The last that a container has said, in one line.
+async fn said(docker: &Docker, container: &str) -> String {
+    let options = LogsOptionsBuilder::new()
+        .stdout(true)
+        .stderr(true)
+        .tail("5")
+        .build();
+    let mut lines = docker.logs(container, Some(options));
+    let mut said = String::new();
+    while let Some(Ok(line)) = lines.next().await {
+        said.push_str(line.to_string().trim_end());
+        said.push(' ');
+    }
+    said.trim_end().to_owned()
+}
+
+/// Waits for a container's end and tells it, also across restarts of the engine.
+async fn watch(
+    docker: Docker,
+    id: String,
+    container: String,
+    event_tx: mpsc::UnboundedSender<SandboxEvent>,
+) {
+    let mut rest = FIRST_RETRY;
+    let status = loop {
+        let options = WaitContainerOptionsBuilder::new()
+            .condition("not-running")
+            .build();
+        match docker.wait_container(&id, Some(options)).next().await {
+            Some(Ok(ended)) => break ended.status_code,
+            // Any code but 0 is told as an error.
+            Some(Err(DockerError::DockerContainerWaitError { code, .. })) => break code,
+            Some(Err(error)) if is_gone(&error) => break LOST,
+            Some(Err(_)) | None => {
+                tokio::time::sleep(rest).await;
+                rest = (rest * 2).min(LAST_RETRY);
+            }
+        }
+    };
+    let state = docker
+        .inspect_container(&id, None::<InspectContainerOptions>)
+        .await;
+    let state = state.ok().and_then(|found| found.state);
+    let out_of_memory = state.and_then(|state| state.oom_killed).unwrap_or(false);
+    // Whoever wanted to know may be gone.
+    let _ = event_tx.send(SandboxEvent::Exited {
+        container,
+        ended: Ended::Code(code(status)),
+        out_of_memory,
+    });
+}
+
+fn code(status: i64) -> i32 {
+    i32::try_from(status).unwrap_or(-1)
+}
+
+/// Tells when the pause process is gone, and the pod's network with it.
+fn watch_pause(joined: &Joined, event_tx: mpsc::UnboundedSender<SandboxEvent>) -> io::Result<()> {
+    use std::os::fd::AsFd;
+    // Only asked whether there is something to read.
+    let channel = std::os::unix::net::UnixStream::from(joined.as_fd().try_clone_to_owned()?);
+    channel.set_nonblocking(true)?;
+    let channel = UnixStream::from_std(channel)?;
+    tokio::spawn(async move {
+        // It says nothing: what can be read is the end.
+        let _ = channel.readable().await;
+        let _ = event_tx.send(SandboxEvent::Gone);
+    });
+    Ok(())
+}
+
+fn make_private(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+}
+
+/// The files of all the pod's containers, as the engine can show them.
+fn write_files(folder: &Path, spec: &SandboxSpec) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    let folder = folder.join("files");
+    // Left by a pod that was made once before.
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    make_private(&folder)?;
+    let mut written = Vec::new();
+    for (number, file) in spec.files.iter().enumerate() {
+        let source = folder.join(number.to_string());
+        let mut made = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(file.mode)
+            .open(&source)?;
+        made.write_all(&file.contents)?;
+        written.push((source, file.path.clone()));
+    }
+    Ok(written)
+}
