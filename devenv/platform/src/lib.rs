@@ -4,11 +4,15 @@
 
 pub mod address;
 pub mod cloudsql;
+pub mod containers;
 pub mod doctor;
 pub mod host;
 mod local;
 mod target;
 
+pub use containers::ContainerEngine;
 pub use devenv_cluster::Isolation;
 pub use local::{DatabaseOptions, FIELD_MANAGER, LocalOptions, LocalTarget};
-pub use target::{BuiltImage, Database, DatabaseFacts, Endpoints, Target, TargetError, Volumes};
+pub use target::{
+    BuiltImage, Database, DatabaseFacts, Endpoints, Runtime, Target, TargetError, Volumes,
+};

@@ -89,6 +89,7 @@ impl Run {
                 also_at: sql.also_at.clone(),
             }),
             isolation,
+            containers: None,
         });
         let target = target.await.expect("the cluster starts");
         Self { target, topology }
@@ -242,7 +243,7 @@ fn trial<F: Future<Output = ()>>(name: &str, run: impl FnOnce() -> F + Send + 's
 }
 
 fn main() {
-    devenv_sandbox::run_role_if_asked();
+    devenv_cluster::run_role_if_asked();
     let mut arguments = Arguments::from_args();
     // They share an address and its ports.
     arguments.test_threads = Some(1);

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use devenv_cluster::{Access, Bind, RunSpec};
+use devenv_cluster::{Access, Bind, RUNTIME_ANNOTATION, RUNTIME_PROCESS, RunSpec};
 use serde_json::{Value, json};
 
 use super::{
@@ -131,6 +131,7 @@ impl Server {
                 shown(&self.data, Access::ReadWrite),
                 shown(&self.run, Access::ReadOnly),
             ],
+            container: None,
         }
     }
 
@@ -155,7 +156,11 @@ impl Server {
                     "template": {
                         "metadata": {
                             "labels": labels,
-                            "annotations": {"devenv.dev/restart-backoff": "100ms"},
+                            "annotations": {
+                                "devenv.dev/restart-backoff": "100ms",
+                                // It is an engine of this machine beside containers, too.
+                                RUNTIME_ANNOTATION: RUNTIME_PROCESS,
+                            },
                         },
                         "spec": {
                             "terminationGracePeriodSeconds": 20,

@@ -1,0 +1,189 @@
+//! Images for pods that run in containers: built by a Docker Engine from the Dockerfiles
+//! that production's images are built from.
+
+mod build;
+mod context;
+mod ignored;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use devenv_cluster::pod::docker::RUNTIME_FOLDER;
+use devenv_cluster::pod::docker::sweep;
+use devenv_cluster::{ContainerImage, Containers, RunSpec};
+use devenv_compose::{Engine, EngineError};
+use devenv_model::ImageSource;
+
+pub use build::BuildFailed;
+
+use crate::target::TargetError;
+
+/// A Docker Engine that builds and runs the project's images.
+#[derive(Debug, Clone)]
+pub struct ContainerEngine {
+    engine: Engine,
+    /// Whether it builds with BuildKit; otherwise with the builder of before.
+    buildkit: bool,
+}
+
+/// An image as it was built: how its program is run, and of which words its ENTRYPOINT is.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// How it runs.
+    pub run: RunSpec,
+    /// [`crate::BuiltImage::entrypoint`].
+    pub entrypoint: usize,
+}
+
+/// The first version of the API of engines whose daemon has BuildKit in it.
+const BUILDKIT_SINCE: (u32, u32) = (1, 39);
+
+impl ContainerEngine {
+    /// The engine that `DOCKER_HOST` names, or the one of this machine.
+    ///
+    /// # Errors
+    /// [`EngineError::Missing`] when none answers.
+    pub async fn connect() -> Result<Self, EngineError> {
+        let host = std::env::var("DOCKER_HOST").ok();
+        let engine = Engine::connect(host.as_deref()).await?;
+        let version = engine.docker().version().await.unwrap_or_default();
+        // Podman speaks the API and builds in its own way.
+        let is_docker = version
+            .components
+            .iter()
+            .flatten()
+            .any(|component| component.name == "Engine");
+        let since = |text: &str| {
+            let (major, minor) = text.split_once('.')?;
+            Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?) >= BUILDKIT_SINCE)
+        };
+        let new_enough = version.api_version.as_deref().and_then(since);
+        Ok(Self {
+            engine,
+            buildkit: is_docker && new_enough.unwrap_or(false),
+        })
+    }
+
+    /// Whether it builds with BuildKit, whatever it has.
+    #[must_use]
+    pub fn with_buildkit(mut self, buildkit: bool) -> Self {
+        self.buildkit = buildkit;
+        self
+    }
+
+    /// The engine itself.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The engine for a cluster's pods.
+    pub fn for_pods(&self) -> Containers {
+        Containers {
+            docker: self.engine.docker().clone(),
+            host: self.engine.host().to_owned(),
+        }
+    }
+
+    /// Builds the image of `source` as it lies there now. `told` gets what the build says,
+    /// line by line. What has not changed comes out of the engine's cache.
+    ///
+    /// # Errors
+    /// [`BuildFailed`] with what it said.
+    pub async fn build(
+        &self,
+        project: &str,
+        source: &ImageSource,
+        told: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<Built, BuildFailed> {
+        let tag = format!("devenv/{project}-{}:latest", legal(&source.name));
+        let id = build::run(self.engine.docker(), self.buildkit, &tag, source, told).await?;
+        self.look_at(source, &id).await
+    }
+
+    /// How the program of an image runs.
+    async fn look_at(&self, source: &ImageSource, id: &str) -> Result<Built, BuildFailed> {
+        let found = self.engine.docker().inspect_image(id).await;
+        let found = found.map_err(|error| BuildFailed::engine(&source.name, error))?;
+        let config = found.config.unwrap_or_default();
+        let entrypoint = config.entrypoint.unwrap_or_default();
+        let filled = |text: Option<String>| text.filter(|t| !t.is_empty());
+        let env = config.env.unwrap_or_default();
+        Ok(Built {
+            entrypoint: entrypoint.len(),
+            run: RunSpec {
+                argv: entrypoint
+                    .into_iter()
+                    .chain(config.cmd.unwrap_or_default())
+                    .collect(),
+                cwd: filled(config.working_dir)
+                    .unwrap_or_else(|| "/".into())
+                    .into(),
+                workdir: None,
+                env: env
+                    .iter()
+                    .filter_map(|pair| pair.split_once('='))
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect(),
+                binds: Vec::new(),
+                container: Some(Arc::new(ContainerImage {
+                    id: found.id.unwrap_or_else(|| id.to_owned()),
+                    user: filled(config.user),
+                    stop_signal: filled(config.stop_signal),
+                })),
+            },
+        })
+    }
+}
+
+/// Removes the containers that a killed system left, whose state is in `state_dir`, if it
+/// had any; returns how many there were. Nobody may run that system.
+///
+/// # Errors
+/// When the engine does not answer or refuses.
+pub async fn sweep_leftovers(state_dir: &Path) -> Result<usize, TargetError> {
+    // Made by the runtime before its first container, and gone when it ends in order.
+    let traces = state_dir.join(RUNTIME_FOLDER);
+    if !traces.exists() {
+        return Ok(0);
+    }
+    let engine = ContainerEngine::connect().await?;
+    let swept = sweep::containers(engine.engine.docker(), state_dir).await;
+    let swept = swept.map_err(|e| TargetError::Leftovers(e.full()))?;
+    let removed = std::fs::remove_dir_all(&traces);
+    removed.map_err(|source| TargetError::Io {
+        what: "remove",
+        path: traces,
+        source,
+    })?;
+    Ok(swept)
+}
+
+/// A part of an image's name, as the distribution spec has it: lower case letters, digits
+/// and single separators.
+fn legal(name: &str) -> String {
+    let mut made = String::new();
+    for c in name.to_lowercase().chars() {
+        match c {
+            'a'..='z' | '0'..='9' => made.push(c),
+            _ if made.is_empty() || made.ends_with('-') => {}
+            _ => made.push('-'),
+        }
+    }
+    made.trim_end_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_legal() {
+        for (name, expected) in [
+            ("api1", "api1"),
+            ("Registry.io/My_App", "registry-io-my-app"),
+            ("--x--", "x"),
+        ] {
+            assert_eq!(legal(name), expected);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Images built by a real Docker Engine, by both of its builders.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+
+use devenv_model::{Command, ContainerBuild, ImageSource, Origin, Reload};
+use devenv_platform::ContainerEngine;
+use rstest::rstest;
+
+/// The engine; nothing, said, where there is none.
+async fn engine() -> Option<ContainerEngine> {
+    match ContainerEngine::connect().await {
+        Ok(engine) => Some(engine),
+        Err(error) => {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{error}");
+            println!("skipped: {error}");
+            None
+        }
+    }
+}
+
+fn source(dir: &Path, dockerfile: &str) -> ImageSource {
+    fs::write(dir.join("Dockerfile"), dockerfile).expect("written");
+    ImageSource {
+        name: format!("test-{}", std::process::id()),
+        source: dir.to_owned(),
+        watch: Vec::new(),
+        ignore: Vec::new(),
+        install: None,
+        build: None,
+        run: Command::Argv(vec!["x".into()]),
+        entrypoint: 1,
+        debug: None,
+        reload: Reload::Restart,
+        workdir: dir.to_owned(),
+        image_workdir: None,
+        env: BTreeMap::new(),
+        python: None,
+        container: Some(ContainerBuild {
+            dockerfile: dir.join("Dockerfile"),
+            context: dir.to_owned(),
+            target: None,
+            args: BTreeMap::from([("GREETING".to_owned(), "hola".to_owned())]),
+        }),
+        inferred: Vec::new(),
+        origin: Origin {
+            file: "devenv.toml".into(),
+            line: 7,
+            column: 1,
+        },
+    }
+}
+
+/// A static busybox is in the context, so that steps can run without a base image.
+fn with_busybox(dir: &Path) {
+    fs::copy("/bin/busybox", dir.join("busybox"))
+        .expect("a static busybox: install busybox-static");
+}
+
+const GOOD: &str = r#"
+FROM scratch AS base
+ARG GREETING
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "sh", "-c", "echo building; echo $GREETING > /greeting"]
+FROM base
+WORKDIR /srv
+ENV A=b
+USER 1234
+STOPSIGNAL SIGQUIT
+COPY data data
+ENTRYPOINT ["/bin/busybox", "cat"]
+CMD ["/greeting"]
+"#;
+
+#[rstest]
+#[case::buildkit(true)]
+#[case::classic(false)]
+#[tokio::test]
+async fn an_image_is_built_and_looked_at(#[case] buildkit: bool) {
+    let Some(engine) = engine().await else { return };
+    let engine = engine.with_buildkit(buildkit);
+    let dir = tempfile::tempdir().expect("a folder");
+    with_busybox(dir.path());
+    fs::create_dir(dir.path().join("data")).expect("made");
+    fs::write(dir.path().join("data/kept"), "1").expect("written");
+    fs::write(dir.path().join("data/left-out"), "1").expect("written");
+    fs::write(dir.path().join(".dockerignore"), "data/left-out\n").expect("written");
+    let source = source(dir.path(), GOOD);
+    let lines = Mutex::new(Vec::new());
+    let told = |line: String| lines.lock().expect("not poisoned").push(line);
+    let built = engine.build("p", &source, &told).await;
+    let lines = || lines.lock().expect("not poisoned").clone();
+    let built = built.unwrap_or_else(|e| panic!("{e}: {:?}\n{:#?}", e.output(), lines()));
+    assert!(
+        lines().iter().any(|line| line == "building"),
+        "{:#?}",
+        lines()
+    );
+    assert_eq!(built.entrypoint, 2);
+    assert_eq!(built.run.argv, ["/bin/busybox", "cat", "/greeting"]);
+    assert_eq!(built.run.cwd, Path::new("/srv"));
+    assert!(
+        built.run.env.contains(&("A".into(), "b".into())),
+        "{:?}",
+        built.run.env
+    );
+    let image = built.run.container.as_ref().expect("of an engine");
+    assert_eq!(image.user.as_deref(), Some("1234"));
+    assert_eq!(image.stop_signal.as_deref(), Some("SIGQUIT"));
+
+    // What is left out changes nothing, and what counts does.
+    fs::write(dir.path().join("data/left-out"), "2").expect("written");
+    let again = engine.build("p", &source, &told).await.expect("built");
+    assert_eq!(again.run, built.run);
+    fs::write(dir.path().join("data/kept"), "2").expect("written");
+    let other = engine.build("p", &source, &told).await.expect("built");
+    assert_ne!(other.run, built.run);
+}
+
+#[rstest]
+#[case::buildkit(true)]
+#[case::classic(false)]
+#[tokio::test]
+async fn a_step_that_fails_is_told_with_what_it_said(#[case] buildkit: bool) {
+    let Some(engine) = engine().await else { return };
+    let engine = engine.with_buildkit(buildkit);
+    let dir = tempfile::tempdir().expect("a folder");
+    with_busybox(dir.path());
+    let broken = "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"sh\", \"-c\", \"echo what is wrong; exit 7\"]\n";
+    let source = source(dir.path(), broken);
+    let error = engine
+        .build("p", &source, &|_| ())
+        .await
+        .expect_err("it fails");
+    assert!(
+        error.output().is_some_and(|o| o.contains("what is wrong")),
+        "{error:?}"
+    );
+    let said = error.to_string();
+    assert!(said.contains(&source.name) && said.contains('7'), "{said}");
+}
+
+#[tokio::test]
+async fn without_a_dockerfile_the_way_to_one_is_told() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut source = source(dir.path(), GOOD);
+    source.container = None;
+    let error = engine
+        .build("p", &source, &|_| ())
+        .await
+        .expect_err("nothing to build");
+    let said = error.to_string();
+    assert!(
+        said.starts_with("devenv.toml:7:1: ") && said.contains("dockerfile = "),
+        "{said}"
+    );
+}
