@@ -53,7 +53,7 @@ struct Args {
 fn main() -> ExitCode {
     // netd and the pods' PID 1 are this same program: they must stay
     // single-threaded, so they come before anything else.
-    devenv_sandbox::run_role_if_asked();
+    devenv_cluster::run_role_if_asked();
     let args = Args::parse();
     // kube and others bring different providers; rustls wants one to be chosen.
     // An error only means that it was chosen already.

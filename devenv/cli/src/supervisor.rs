@@ -13,7 +13,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::{commands::IsolationArgs, error::CliError};
+use crate::{commands::PodArgs, error::CliError};
 
 /// What it is to hold up.
 #[derive(Debug, Clone)]
@@ -28,8 +28,8 @@ pub struct Launch {
     pub timeout: Duration,
     /// Whether saved files are reloaded.
     pub watch: bool,
-    /// How pods are kept apart.
-    pub isolation: IsolationArgs,
+    /// What pods are and how they are kept apart.
+    pub pods: PodArgs,
 }
 
 /// A supervisor's process. It goes on when this is dropped.
@@ -82,7 +82,7 @@ impl Launch {
             .args(["--timeout", &self.timeout.as_secs().to_string()])
             .args((!self.watch).then_some("--no-watch"))
             .args(self.profile.iter().flat_map(|p| ["--profile", p]))
-            .args(["--isolation", self.isolation.name()])
+            .args(self.pods.arguments())
             .stdin(run.map_or_else(Stdio::null, |_| Stdio::piped()))
             .stdout(Stdio::piped())
             .stderr(log);

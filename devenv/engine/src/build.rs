@@ -1,6 +1,7 @@
 //! From source to something that runs: each image's install and build commands, run
 //! as the owner of the checkout, and skipped while nothing they read has changed.
 
+mod containers;
 mod environment;
 mod error;
 mod run;
@@ -15,7 +16,13 @@ use std::{
 };
 
 use devenv_model::{Command, ImageSource, PythonEnv, PythonKind};
-use devenv_platform::host::{Host, HostCommand};
+use devenv_platform::{
+    ContainerEngine,
+    containers::Built,
+    host::{Host, HostCommand},
+};
+
+use containers::Containers;
 
 use crate::{
     event::{Bus, Event},
@@ -37,6 +44,8 @@ pub struct Builder {
     owner: (u32, u32),
     /// The virtual environments of Python images, as they were last made, by name.
     venvs: Mutex<BTreeMap<String, Venv>>,
+    /// Where pods run in containers: what makes their images.
+    containers: Option<Containers>,
     /// Held while any of the lanes builds.
     lock: tokio::sync::Mutex<Weak<BuildLock>>,
     /// Of every command.
@@ -69,10 +78,28 @@ impl Builder {
             state_dir: state_dir.to_owned(),
             owner,
             venvs: Mutex::default(),
+            containers: None,
             lock: tokio::sync::Mutex::default(),
             environment: environment::of_builds(owner),
             bus: bus.clone(),
         }
+    }
+
+    /// Builds images of containers, with `engine` and for the project of this name.
+    pub fn with_containers(mut self, engine: Option<&ContainerEngine>, project: &str) -> Self {
+        self.containers = engine.map(|engine| Containers::new(engine, project));
+        self
+    }
+
+    /// The image of a container that `image` was last built to; `None` where it runs from
+    /// its source.
+    pub fn container(&self, image: &ImageSource) -> Option<Built> {
+        self.containers.as_ref()?.last(&image.name)
+    }
+
+    /// Whether programs run in the folders of their sources.
+    pub fn in_place(&self) -> bool {
+        self.containers.is_none()
     }
 
     fn prints(&self) -> MutexGuard<'_, Prints> {
@@ -127,6 +154,10 @@ impl Builder {
         wanted: &BTreeSet<&str>,
         built: &BTreeSet<&str>,
     ) -> Result<Vec<String>, BuildError> {
+        if let Some(containers) = &self.containers {
+            let wanted = all.iter().filter(|i| wanted.contains(i.name.as_str()));
+            return containers.build(wanted.copied(), &self.bus).await;
+        }
         let _lock = self.lock().await?;
         let mut ran = Vec::new();
         let pythons = all.iter().filter(|i| wanted.contains(i.name.as_str()));

@@ -304,6 +304,13 @@ async fn plan(
         image: image.name.clone(),
         why: why.0,
     };
+    if image.debug.is_none() && !live.builder.in_place() {
+        return Err(unrecognised(Unknown(
+            "its pods are containers (--runtime docker), and their image has no debugger that \
+             devenv knows of"
+                .to_owned(),
+        )));
+    }
     let (debugger, program) = match &image.debug {
         Some(debug) => (Debugger::of_custom(&debug.argv()), None),
         None => match template::program(container, image, &live.run_spec(image))

@@ -130,6 +130,9 @@ impl Live {
 
     /// How an image is started as it is built now.
     pub fn run_spec(&self, source: &ImageSource) -> RunSpec {
+        if let Some(built) = self.builder.container(source) {
+            return built.run;
+        }
         let venv = self.builder.venv(source);
         run_spec(
             &self.root,
@@ -158,7 +161,10 @@ impl Live {
             if sources.iter().any(|s| s.name == source.name) {
                 let built = BuiltImage {
                     name: name.to_owned(),
-                    entrypoint: source.entrypoint,
+                    entrypoint: self
+                        .builder
+                        .container(source)
+                        .map_or(source.entrypoint, |built| built.entrypoint),
                     run: self.run_spec(source),
                 };
                 self.target.deliver(&built).await?;

@@ -52,6 +52,7 @@ pub fn run_spec(root: &Path, state: &Path, image: &ImageSource, active: Option<&
         workdir: None,
         env: environment(image, active),
         binds,
+        container: None,
     }
 }
 
@@ -99,6 +100,7 @@ mod tests {
             image_workdir: Some(image_workdir.to_owned()),
             env: [("A".into(), "b".into())].into(),
             python: None,
+            container: None,
             inferred: Vec::new(),
             origin: devenv_model::Origin {
                 file: "devenv.toml".into(),

@@ -10,9 +10,10 @@ use std::{
 
 use devenv_model::{ImageSource, LoadOptions, Object, Topology};
 use devenv_platform::{
-    Database, DatabaseOptions, Endpoints, Isolation, LocalOptions, LocalTarget, Target,
-    TargetError, address,
+    ContainerEngine, Database, DatabaseOptions, Endpoints, Isolation, LocalOptions, LocalTarget,
+    Runtime, Target, TargetError, address,
     cloudsql::{MigrateError, migrate},
+    containers::sweep_leftovers,
     doctor::Needs,
 };
 
@@ -69,7 +70,10 @@ impl UpError {
 
     fn plain_report(&self) -> Report {
         let (help, code) = match self {
-            Self::Target(e) if e.is_missing() => (Some("devenv doctor".to_owned()), 3),
+            Self::Target(e) if e.is_missing() => {
+                (e.help().or_else(|| Some("devenv doctor".to_owned())), 3)
+            }
+            Self::Target(e) if e.help().is_some() => (e.help(), 1),
             Self::Target(TargetError::Database { .. }) => (
                 Some(
                     "devenv down -v throws the database's data away, for a fresh start".to_owned(),
@@ -114,12 +118,16 @@ pub struct UpOptions {
     pub watch: bool,
     /// How pods are kept apart from the machine and from each other.
     pub isolation: Isolation,
+    /// What pods are.
+    pub runtime: Runtime,
 }
 
-/// What the machine must have for this topology.
-pub fn needs(topology: &Topology) -> Needs {
+/// What the machine must have for this topology, beside an engine for containers.
+pub fn needs(topology: &Topology, runtime: Runtime) -> Needs {
     let mut programs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for image in topology.images().values() {
+    // What is in containers is not this machine's.
+    let here = topology.images().values();
+    for image in here.filter(|_| runtime == Runtime::Process) {
         let mut commands = vec![image.install.as_ref()];
         // What an active virtual environment has is not the machine's.
         if image.python.is_none() {
@@ -176,7 +184,19 @@ pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Ru
         }
     };
     let target = timed(bus, Step::Cluster, async {
-        let target = LocalTarget::start(local_options(options, &topology, &state)).await?;
+        let containers = match options.runtime {
+            Runtime::Process => {
+                sweep_leftovers(state.path()).await?;
+                None
+            }
+            Runtime::Docker => Some(
+                ContainerEngine::connect()
+                    .await
+                    .map_err(TargetError::from)?,
+            ),
+        };
+        let local = local_options(options, &topology, &state, containers);
+        let target = LocalTarget::start(local).await?;
         let detail = target.endpoints().kubernetes;
         Ok::<_, UpError>((target, detail))
     })
@@ -235,7 +255,8 @@ async fn live(
     })?;
     let client = target.client();
     let applier = Applier::new(client.clone(), &topology.project().namespace).await?;
-    let builder = Builder::new(&options.root, state.base(), target.host(), owner, bus);
+    let builder = Builder::new(&options.root, state.base(), target.host(), owner, bus)
+        .with_containers(target.containers(), &topology.project().name);
     let observer = Observer::start(&client, true);
     let journal = Journal::new(state.path(), bus);
     let parts = (applier, builder, observer, journal);
@@ -408,7 +429,12 @@ fn describe(d: &Database) -> String {
     )
 }
 
-fn local_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> LocalOptions {
+fn local_options(
+    options: &UpOptions,
+    topology: &Topology,
+    state: &StateDir,
+    containers: Option<ContainerEngine>,
+) -> LocalOptions {
     LocalOptions {
         root: options.root.clone(),
         state_dir: state.path().to_owned(),
@@ -428,6 +454,7 @@ fn local_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> 
             also_at: sql.also_at.clone(),
         }),
         isolation: options.isolation,
+        containers,
     }
 }
 

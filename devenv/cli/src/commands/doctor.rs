@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use devenv_engine::needs;
-use devenv_platform::doctor::{self, Needs, State};
+use devenv_platform::{
+    Runtime,
+    doctor::{self, Needs, State},
+};
 
 use super::Context;
 use crate::{
@@ -20,7 +23,10 @@ pub struct DoctorArgs {}
 
 pub async fn doctor(_: DoctorArgs, context: &Context) -> Result<ExitCode, CliError> {
     let needs = match context.project() {
-        Ok(project) => needs(&project.load(&context.load_options(None))?),
+        Ok(project) => {
+            let topology = project.load(&context.load_options(None))?;
+            needs(&topology, Runtime::Process)
+        }
         // Outside a project: what every project needs.
         Err(CliError::NoProject(_)) => Needs {
             database: true,

@@ -6,14 +6,15 @@ use std::{
 };
 
 use clap::Args;
-use devenv_engine::state::StateDir;
+use devenv_engine::{UpError, state::StateDir};
+use devenv_platform::containers;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
 use super::{Context, up::GRACE};
-use crate::{error::CliError, process::Process, render};
+use crate::{error::CliError, process::Process, project::Project, render};
 
 /// Stop everything; the database's data stays.
 ///
@@ -39,6 +40,7 @@ pub async fn down(args: DownArgs, context: &Context) -> Result<ExitCode, CliErro
         }
     }
     let was_up = stop(&project.state).await?;
+    sweep(&project).await?;
     // Of a run nothing stays.
     project.state.end_run()?;
     let removed = args.volumes && project.state.delete()?;
@@ -50,6 +52,18 @@ pub async fn down(args: DownArgs, context: &Context) -> Result<ExitCode, CliErro
         context.format,
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes the containers of a supervisor that was killed together with what would have
+/// removed them.
+async fn sweep(project: &Project) -> Result<(), CliError> {
+    let left = containers::sweep_leftovers(project.state.path()).await;
+    match left.map_err(UpError::from)? {
+        0 => {}
+        1 => render::say("removed a container that was left"),
+        n => render::say(&format!("removed {n} containers that were left")),
+    }
+    Ok(())
 }
 
 /// Asks the supervisor to stop and waits until it has.

@@ -18,7 +18,7 @@ mod verdict;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand, ValueEnum};
-use devenv_engine::Isolation;
+use devenv_engine::{Isolation, Runtime};
 use devenv_model::LoadOptions;
 
 use crate::{error::CliError, project::Project, render::Format};
@@ -117,9 +117,13 @@ pub use supervise::KEEP;
 pub use test::{Changes, Cut};
 pub use up::Asked;
 
-/// How pods are kept apart, as commands that start them take it.
+/// What pods are and how they are kept apart, as commands that start them take it.
 #[derive(Debug, Clone, Copy, Args)]
-pub struct IsolationArgs {
+pub struct PodArgs {
+    /// What pods are: processes of this machine (the default), or containers of its Docker
+    /// Engine
+    #[arg(long, value_name = "RUNTIME", env = "DEVENV_RUNTIME")]
+    runtime: Option<Runs>,
     /// How pods are kept apart: in namespaces, as plain processes that get their port
     /// in PORT, or in namespaces where this machine allows them
     #[arg(
@@ -138,9 +142,28 @@ enum How {
     Ports,
 }
 
-impl IsolationArgs {
-    /// What was asked for.
-    pub fn get(self) -> Isolation {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Runs {
+    Process,
+    Docker,
+}
+
+impl PodArgs {
+    /// What they are.
+    pub fn runtime(self) -> Runtime {
+        self.asked_runtime().unwrap_or_default()
+    }
+
+    /// What they are, where somebody said so.
+    pub fn asked_runtime(self) -> Option<Runtime> {
+        self.runtime.map(|runtime| match runtime {
+            Runs::Process => Runtime::Process,
+            Runs::Docker => Runtime::Docker,
+        })
+    }
+
+    /// How they are kept apart.
+    pub fn isolation(self) -> Isolation {
         match self.isolation {
             How::Auto => Isolation::Auto,
             How::Sandbox => Isolation::Sandbox,
@@ -148,13 +171,19 @@ impl IsolationArgs {
         }
     }
 
-    /// The same as a word, for another process of this program.
-    pub fn name(self) -> &'static str {
-        match self.isolation {
+    /// The same as arguments of another process of this program.
+    pub fn arguments(self) -> [String; 4] {
+        let isolation = match self.isolation {
             How::Auto => "auto",
             How::Sandbox => "sandbox",
             How::Ports => "ports",
-        }
+        };
+        [
+            "--isolation".to_owned(),
+            isolation.to_owned(),
+            "--runtime".to_owned(),
+            self.runtime().to_string(),
+        ]
     }
 }
 

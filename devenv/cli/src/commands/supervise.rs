@@ -38,7 +38,7 @@ pub struct SuperviseArgs {
     #[arg(long)]
     tied: bool,
     #[command(flatten)]
-    isolation: super::IsolationArgs,
+    pods: super::PodArgs,
 }
 
 pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCode, CliError> {
@@ -57,7 +57,8 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
         load,
         timeout: args.timeout,
         watch: !args.no_watch,
-        isolation: args.isolation.get(),
+        isolation: args.pods.isolation(),
+        runtime: args.pods.runtime(),
     };
     let mut untied = pin!(async {
         if args.tied {

@@ -11,7 +11,10 @@ use devenv_engine::{
     needs,
 };
 use devenv_model::Topology;
-use devenv_platform::doctor::{self, Fix};
+use devenv_platform::{
+    Runtime,
+    doctor::{self, Fix},
+};
 use futures_util::StreamExt;
 use nix::{
     sys::signal::{Signal, kill},
@@ -53,7 +56,7 @@ pub struct UpArgs {
     #[arg(long)]
     pub no_watch: bool,
     #[command(flatten)]
-    pub isolation: super::IsolationArgs,
+    pub pods: super::PodArgs,
 }
 
 /// How long pods get to end when the system is stopped.
@@ -68,7 +71,7 @@ pub async fn up(args: UpArgs, context: &Context) -> Result<ExitCode, CliError> {
     if let Some(run) = &context.run {
         return Err(CliError::NoRun(run.clone()));
     }
-    ensure_installed(&topology, args.yes).await?;
+    ensure_installed(&topology, args.pods.runtime(), args.yes).await?;
     let mut progress = Progress::new(context.format);
     let done = if args.detach {
         detached(&args, context, &project, &mut progress).await
@@ -97,6 +100,17 @@ async fn already_up(
     let Some(endpoints) = project.state.endpoints() else {
         return Err(CliError::Busy(pid));
     };
+    let runtime = endpoints.runtime;
+    if args
+        .pods
+        .asked_runtime()
+        .is_some_and(|asked| asked != runtime)
+    {
+        return Err(CliError::Usage(format!(
+            "the system that is up has pods of the {runtime} runtime; \
+             stop it first: devenv down"
+        )));
+    }
     if endpoints.watching {
         let timeout_s = args.timeout.as_secs();
         let mut progress = Progress::new(context.format);
@@ -106,8 +120,12 @@ async fn already_up(
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn ensure_installed(topology: &Topology, yes: bool) -> Result<(), CliError> {
-    let needs = needs(topology);
+pub async fn ensure_installed(
+    topology: &Topology,
+    runtime: Runtime,
+    yes: bool,
+) -> Result<(), CliError> {
+    let needs = needs(topology, runtime);
     let found = doctor::missing(&needs);
     if found.is_empty() {
         return Ok(());
@@ -149,7 +167,7 @@ async fn detached(
         profile: args.profile.clone(),
         timeout: args.timeout,
         watch: !args.no_watch,
-        isolation: args.isolation,
+        pods: args.pods,
     };
     let mut supervisor = launch.start(&project.state)?;
     let mut asked: Option<Asked> = None;
@@ -236,7 +254,8 @@ async fn foreground(
         load: context.load_options(args.profile.as_deref()),
         timeout: args.timeout,
         watch: !args.no_watch,
-        isolation: args.isolation.get(),
+        isolation: args.pods.isolation(),
+        runtime: args.pods.runtime(),
     };
     let namespace = topology.project().namespace.clone();
     let running = {

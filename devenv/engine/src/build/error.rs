@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use devenv_platform::host::HostError;
+use devenv_platform::{containers::BuildFailed, host::HostError};
 
 use crate::{state::StateError, venv::VenvError};
 
@@ -38,6 +38,9 @@ pub enum BuildError {
         #[source]
         source: Box<HostError>,
     },
+    /// The image that pods run in containers from.
+    #[error(transparent)]
+    Container(#[from] BuildFailed),
     /// The virtual environment.
     #[error("installing what {image} needs failed")]
     Venv {
@@ -75,6 +78,7 @@ impl BuildError {
     pub fn output(&self) -> Option<&str> {
         match self {
             Self::Failed { output, .. } if !output.is_empty() => Some(output),
+            Self::Container(failed) => failed.output(),
             _ => None,
         }
     }

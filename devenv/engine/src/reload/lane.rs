@@ -159,7 +159,10 @@ async fn make(live: &Live, saves: &Saves) -> Result<Made, BuildError> {
         .collect();
     let (synced, rolled): (Vec<&ImageSource>, Vec<&ImageSource>) =
         changed.into_iter().partition(|i| {
-            i.reload == Mode::Sync && !forced(i) && !live.builder.wants_install(&all, i)
+            i.reload == Mode::Sync
+                && live.builder.in_place()
+                && !forced(i)
+                && !live.builder.wants_install(&all, i)
         });
     let names = rolled.iter().map(|i| i.name.as_str()).collect();
     let built = rolled

@@ -102,7 +102,7 @@ impl CompareArgs {
             id,
             ..
         } = common;
-        ensure_installed(common.topology, common.yes).await?;
+        ensure_installed(common.topology, common.launch.pods.runtime(), common.yes).await?;
         project.state.create()?;
         let options = compare::Options {
             rounds: self.rounds.unwrap_or(ROUNDS),
@@ -159,7 +159,7 @@ impl CompareArgs {
         };
         let there =
             tree::loaded(other.fresh.root(), common.load).map_err(|e| e.of_side(&other.label))?;
-        ensure_installed(&there, common.yes)
+        ensure_installed(&there, common.launch.pods.runtime(), common.yes)
             .await
             .map_err(|e| e.of_side(&other.label))?;
         let this = Half {

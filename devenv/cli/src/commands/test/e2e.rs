@@ -20,7 +20,7 @@ use super::{
     run,
 };
 use crate::{
-    commands::{Context, IsolationArgs, some_time, up::ensure_installed},
+    commands::{Context, PodArgs, some_time, up::ensure_installed},
     e2e::{
         environments::{Attached, Fresh},
         tree,
@@ -62,9 +62,6 @@ pub struct E2eArgs {
     /// Where: local
     #[arg(long, value_name = "TARGET", default_value = "local", value_parser = target)]
     target: String,
-    /// What pods are: process
-    #[arg(long, value_name = "RUNTIME", default_value = "process", value_parser = runtime)]
-    runtime: Runtime,
     /// The profile of devenv.toml
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
@@ -83,26 +80,7 @@ pub struct E2eArgs {
     #[command(flatten)]
     comparing: CompareArgs,
     #[command(flatten)]
-    isolation: IsolationArgs,
-}
-
-/// What runs the pods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Runtime {
-    /// Processes of this machine, built from this tree.
-    Process,
-}
-
-fn runtime(text: &str) -> Result<Runtime, String> {
-    match text {
-        "process" => Ok(Runtime::Process),
-        "docker" => Err(
-            "pods in containers are not there yet; this version runs them as \
-             processes: --runtime process"
-                .to_owned(),
-        ),
-        _ => Err("expected process".to_owned()),
-    }
+    pods: PodArgs,
 }
 
 fn target(text: &str) -> Result<String, String> {
@@ -149,7 +127,7 @@ pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliEr
         return args.comparing.run(&planned, common).await;
     }
     if !args.attach {
-        ensure_installed(&topology, args.yes).await?;
+        ensure_installed(&topology, args.pods.runtime(), args.yes).await?;
     }
     // Before the first build. Of a system that is up nobody knows what it was made from.
     let before = match args.attach {
@@ -210,7 +188,7 @@ fn launch(args: &E2eArgs, project: &Project, context: &Context) -> Launch {
         profile: args.profile.clone(),
         timeout: args.timeout,
         watch: false,
-        isolation: args.isolation,
+        pods: args.pods,
     }
 }
 
