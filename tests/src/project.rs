@@ -151,7 +151,7 @@ impl Project {
                 .or_else(|| word(image, "source"))
                 .unwrap_or_else(|| ".".to_owned());
             let program = Path::new(&run).file_name().expect("a program has a name");
-            let built = build_folder().join(program);
+            let built = service(program);
             assert!(
                 built.is_file(),
                 "{} is missing; `cargo build --workspace` makes it",
@@ -448,6 +448,17 @@ pub fn build_folder() -> PathBuf {
         folder.parent().unwrap_or(folder).to_path_buf()
     } else {
         folder.to_path_buf()
+    }
+}
+
+/// A service as this workspace has built it: of this build, or, where that is the soak's
+/// with optimisation, of the one that people have.
+fn service(program: &std::ffi::OsStr) -> PathBuf {
+    let build = build_folder();
+    let own = build.join(program);
+    match build.parent() {
+        Some(target) if !own.is_file() => target.join("debug").join(program),
+        _ => own,
     }
 }
 
