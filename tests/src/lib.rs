@@ -8,6 +8,7 @@
 //! languages need. [`contract`] is for the services alone, without `devenv`.
 
 pub mod clients;
+pub mod containers;
 pub mod contract;
 pub mod database;
 pub mod debuggers;

@@ -11,6 +11,7 @@ mod blackbox {
     mod course;
     mod crash;
     mod debug;
+    mod docker;
     mod e2e;
     mod fresh;
     mod kubectl;

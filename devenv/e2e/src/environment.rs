@@ -1,6 +1,6 @@
 //! What suites run against, and who makes it.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -30,9 +30,33 @@ pub struct Environment {
     pub exact_split: bool,
     /// Whether its runtime honours `devenv.dev/fault` annotations.
     pub faults: bool,
-    /// Namespace and name of the Deployment that is the database, where stopping it is
-    /// scaling that to 0: with the local target `devenv-system` and `cloudsql`.
-    pub database_workload: Option<(String, String)>,
+    /// How the database is stopped and started, where that can be done.
+    pub database_control: Option<DatabaseControl>,
+}
+
+/// How a test stops the database, and starts it again.
+#[derive(Clone)]
+pub enum DatabaseControl {
+    /// It is the Deployment of this namespace and name, and stopping it is scaling that to
+    /// 0: on the local target `devenv-system` and `cloudsql`.
+    Deployment(String, String),
+    /// Somebody else runs it, such as a container engine.
+    Switch(Arc<dyn DatabaseSwitch>),
+}
+
+/// Stops and starts a database that is no workload of the cluster.
+#[async_trait]
+pub trait DatabaseSwitch: Send + Sync {
+    /// Stops it; returns when it has ended.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    async fn stop(&self) -> Result<(), String>;
+    /// Starts it again.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    async fn start(&self) -> Result<(), String>;
 }
 
 impl Environment {
@@ -50,7 +74,7 @@ impl Environment {
             client,
             exact_split: false,
             faults: false,
-            database_workload: None,
+            database_control: None,
         }
     }
 }

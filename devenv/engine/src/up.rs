@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devenv_model::{ImageSource, LoadOptions, Object, Topology};
+use devenv_model::{CloudSqlEngine, ImageSource, LoadOptions, Object, Topology};
 use devenv_platform::{
     ContainerEngine, Database, DatabaseOptions, Endpoints, Isolation, LocalOptions, LocalTarget,
-    Runtime, Target, TargetError, address,
+    Runtime, Target, TargetError, Volumes, address,
     cloudsql::{MigrateError, migrate},
     containers::sweep_leftovers,
     doctor::Needs,
@@ -141,7 +141,9 @@ pub fn needs(topology: &Topology, runtime: Runtime) -> Needs {
         }
     }
     Needs {
-        database: topology.cloud_sql().is_some(),
+        database: topology.cloud_sql().is_some_and(|sql| {
+            sql.engine_beside(runtime == Runtime::Docker) == CloudSqlEngine::Local
+        }),
         programs,
     }
 }
@@ -398,6 +400,9 @@ impl Running {
             Ok::<_, UpError>((database, detail))
         })
         .await?;
+        if let Some(note) = database.as_ref().and_then(|d| d.note.clone()) {
+            self.bus.emit(Event::Warning { message: note });
+        }
         self.live.set_database(database);
         let (Some(database), Some(folder)) = (self.live.database(), &config.migrations) else {
             return Ok(());
@@ -454,6 +459,10 @@ fn local_options(
             also_at: sql.also_at.clone(),
         }),
         isolation: options.isolation,
+        volumes: match state.run_id() {
+            Some(_) => Volumes::Delete,
+            None => Volumes::Keep,
+        },
         containers,
     }
 }

@@ -275,6 +275,18 @@ pub struct CloudSql {
     pub origin: Origin,
 }
 
+impl CloudSql {
+    /// What stands in for it beside pods that are containers, or processes. Never anything
+    /// else, whatever happens to be installed.
+    pub fn engine_beside(&self, containers: bool) -> CloudSqlEngine {
+        self.engine.unwrap_or(if containers {
+            CloudSqlEngine::Container
+        } else {
+            CloudSqlEngine::Local
+        })
+    }
+}
+
 /// Keys of the Secret that devenv makes for the database's account.
 pub const CLOUD_SQL_SECRET_KEYS: [&str; 2] = ["DB_USER", "DB_PASSWORD"];
 

@@ -16,7 +16,7 @@ use devenv_model::ImageSource;
 
 pub use build::BuildFailed;
 
-use crate::target::TargetError;
+use crate::{cloudsql, target::TargetError};
 
 /// A Docker Engine that builds and runs the project's images.
 #[derive(Debug, Clone)]
@@ -155,6 +155,17 @@ pub async fn sweep_leftovers(state_dir: &Path) -> Result<usize, TargetError> {
         path: traces,
         source,
     })?;
+    Ok(swept)
+}
+
+/// Removes everything that a killed system, whose state is in `state_dir`, left on an
+/// engine: pods, and its database's container; with `volumes` the data, too.
+///
+/// # Errors
+/// When the engine does not answer or refuses.
+pub async fn remove_all(state_dir: &Path, volumes: bool) -> Result<usize, TargetError> {
+    let swept = sweep_leftovers(state_dir).await?;
+    cloudsql::remove_container(state_dir, volumes).await?;
     Ok(swept)
 }
 

@@ -3,9 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -14,25 +13,21 @@ use std::{
 use async_trait::async_trait;
 use devenv_cluster::{Cluster, ClusterOptions, Isolation, ServicePort};
 use devenv_model::Topology;
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{Namespace, Secret, Service},
-};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use tokio::{net::TcpStream, task::JoinHandle};
 
 use crate::{
     address::{self, Bound},
-    cloudsql::{self, Credentials, Engine, EngineError, Server},
+    cloudsql::{ContainerServer, Engine, EngineError},
     containers::ContainerEngine,
     host::Host,
-    target::{BuiltImage, Database, DatabaseFacts, Endpoints, Runtime, Target, TargetError},
+    target::{BuiltImage, Database, Endpoints, Runtime, Target, TargetError, Volumes},
 };
 
+mod database;
 mod follow;
 
 /// The field manager of everything that devenv applies.
@@ -64,6 +59,8 @@ pub struct LocalOptions {
     pub database: Option<DatabaseOptions>,
     /// How pods are kept apart.
     pub isolation: Isolation,
+    /// What becomes of data that a container engine keeps, when the system ends.
+    pub volumes: Volumes,
     /// The engine whose containers pods are; `None`: they are processes.
     pub containers: Option<ContainerEngine>,
 }
@@ -107,6 +104,8 @@ pub struct LocalTarget {
     /// The search for the engine, begun early: asking a server for its version takes
     /// as long as starting the cluster.
     engine: Mutex<Option<JoinHandle<Result<Engine, EngineError>>>>,
+    /// The database, where it is a container.
+    container: Mutex<Option<ContainerServer>>,
 }
 
 impl std::fmt::Debug for LocalTarget {
@@ -241,6 +240,7 @@ impl LocalTarget {
             notes,
             database_port: Mutex::new(mysql),
             engine: Mutex::new(engine),
+            container: Mutex::default(),
         })
     }
 
@@ -262,32 +262,18 @@ impl LocalTarget {
     /// Ends every pod, the workloads before the database, and closes the store.
     pub async fn shutdown(self, grace: Duration) {
         self.cluster.shutdown(grace).await;
-    }
-
-    /// The account of the application: from the project's own Secret, or made by
-    /// devenv once and kept in the state folder.
-    fn credentials(&self, topology: &Topology) -> Result<(Credentials, bool), TargetError> {
-        let config = topology.cloud_sql().ok_or_else(|| {
-            TargetError::Unsupported("devenv.toml has no [cloudsql] section".to_owned())
-        })?;
-        if let Some((user, password)) = secret_of(topology, &config.secret) {
-            return Ok((
-                Credentials {
-                    user,
-                    password,
-                    database: config.database.clone(),
-                },
-                false,
-            ));
+        let container = self.container.into_inner();
+        if let Some(container) = container.unwrap_or_else(PoisonError::into_inner)
+            && let Err(error) = container
+                .down(self.options.volumes == Volumes::Delete)
+                .await
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                project = container.project(),
+                "the database's container was left"
+            );
         }
-        let path = self.options.state_dir.join("secrets").join("cloudsql");
-        let password = kept_password(&path).map_err(|e| io_error("keep", &path, e))?;
-        let account = Credentials {
-            user: config.user.clone(),
-            password,
-            database: config.database.clone(),
-        };
-        Ok((account, true))
     }
 
     async fn apply<K>(
@@ -323,119 +309,7 @@ impl Target for LocalTarget {
         let Some(config) = topology.cloud_sql() else {
             return Ok(None);
         };
-        let service = service_of(topology, &config.service)?;
-        let (account, made_here) = self.credentials(topology)?;
-        let run = self.options.state_dir.join("run");
-        let data = self.options.state_dir.join("data").join("cloudsql");
-        let owner = self.owner;
-        let cache = cache_dir(&self.options.hidden);
-        let failed = |e: tokio::task::JoinError| TargetError::Database {
-            reason: e.to_string(),
-        };
-        let search = self
-            .engine
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let engine = search
-            .unwrap_or_else(|| tokio::task::spawn_blocking(Engine::find))
-            .await
-            .map_err(failed)??;
-        let server = tokio::task::spawn_blocking({
-            let (run, data) = (run.clone(), data.clone());
-            move || -> Result<Server, TargetError> {
-                cloudsql::template::ensure_data(&engine, &cache, &data, owner)?;
-                Ok(Server {
-                    engine,
-                    data,
-                    run,
-                    owner,
-                })
-            }
-        })
-        .await
-        .map_err(failed)??;
-        let init = server
-            .write_init_file(&account)
-            .map_err(|e| io_error("write the database's accounts in", &run, e))?;
-        let run = server.run_spec(&init);
-        self.deliver(&BuiltImage {
-            name: server.image(),
-            entrypoint: run.argv.len(),
-            run,
-        })
-        .await?;
-
-        if made_here {
-            let secrets: Api<Secret> =
-                Api::namespaced(self.client(), &topology.project().namespace);
-            let object = serde_json::json!({
-                "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
-                "metadata": {"name": config.secret, "namespace": &topology.project().namespace},
-                "stringData": {
-                    cloudsql::CREDENTIALS_USER: account.user,
-                    cloudsql::CREDENTIALS_PASSWORD: account.password,
-                },
-            });
-            self.apply(&secrets, &config.secret, &object).await?;
-        }
-        let [namespace, deployment] = server.objects();
-        let namespaces: Api<Namespace> = Api::all(self.client());
-        self.apply(&namespaces, cloudsql::NAMESPACE, &namespace)
-            .await?;
-        let deployments: Api<Deployment> = Api::namespaced(self.client(), cloudsql::NAMESPACE);
-        self.apply(&deployments, "cloudsql", &deployment).await?;
-
-        let ready = follow::database(
-            self.client(),
-            topology.project().namespace.clone(),
-            config.service.clone(),
-            service,
-        );
-        ready.await?;
-        let kept = self
-            .database_port
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let bound = match kept {
-            Some(bound) => bound,
-            None => address::bind_or_next(at(self.address, MYSQL), "")?,
-        };
-        let (host, port) = (bound.address.ip().to_string(), bound.address.port());
-        self.cluster
-            .forward(
-                bound.listener,
-                ServicePort {
-                    namespace: topology.project().namespace.clone(),
-                    service: config.service.clone(),
-                    port: config.port,
-                },
-            )
-            .await?;
-        let facts = DatabaseFacts {
-            engine: server.engine.flavour.to_string(),
-            version: server.engine.version.clone(),
-            asked: config.version.clone(),
-            stands_in: stands_in(&config.version, &server.engine),
-            host: host.clone(),
-            port,
-            user: account.user.clone(),
-            database: account.database.clone(),
-            secret: config.secret.clone(),
-        };
-        self.endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .database = Some(facts.clone());
-        let connect = MySqlConnectOptions::new()
-            .host(&host)
-            .port(port)
-            .username(&account.user)
-            .password(&account.password)
-            .database(&account.database)
-            .ssl_mode(MySqlSslMode::Disabled);
-        Ok(Some(Database { facts, connect }))
+        self.cloud_sql(topology, config).await.map(Some)
     }
 
     fn host(&self) -> Host {
@@ -469,80 +343,6 @@ impl Target for LocalTarget {
     }
 }
 
-/// The Service that the project says leads to the database.
-fn service_of(topology: &Topology, name: &str) -> Result<Service, TargetError> {
-    let namespace = &topology.project().namespace;
-    topology
-        .of_kind("v1", "Service")
-        .find(|o| o.name() == name && o.namespace() == Some(namespace))
-        .and_then(|o| o.typed().ok())
-        .ok_or_else(|| TargetError::Database {
-            reason: format!(
-                "the manifests have no Service {name} in the namespace {namespace}, which is that of \
-                 [project] in devenv.toml (or of -n)"
-            ),
-        })
-}
-
-/// `mysql:8.4` asked for and MariaDB running, or another major version.
-fn stands_in(asked: &str, engine: &Engine) -> bool {
-    let (name, version) = asked.split_once(':').unwrap_or((asked, ""));
-    let same_name = name.eq_ignore_ascii_case(&engine.flavour.to_string());
-    !same_name || !engine.version.starts_with(version)
-}
-
-/// User and password of a Secret among the project's own objects.
-fn secret_of(topology: &Topology, name: &str) -> Option<(String, String)> {
-    let secret = topology
-        .objects()
-        .iter()
-        .find(|o| o.kind() == "Secret" && o.name() == name)?;
-    let key = |key: &str| {
-        if let Some(text) = secret.value()["stringData"][key].as_str() {
-            return Some(text.to_owned());
-        }
-        let data = secret.value()["data"][key].as_str()?;
-        let bytes =
-            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).ok()?;
-        String::from_utf8(bytes).ok()
-    };
-    Some((
-        key(cloudsql::CREDENTIALS_USER)?,
-        key(cloudsql::CREDENTIALS_PASSWORD)?,
-    ))
-}
-
-fn kept_password(path: &Path) -> io::Result<String> {
-    match fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
-        Ok(_) => fs::remove_file(path)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-    }
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    let bytes: [u8; 18] = rand::random();
-    let password = hex::encode(bytes);
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    io::Write::write_all(&mut &file, password.as_bytes())?;
-    Ok(password)
-}
-
-/// Where prepared data directories are kept for all projects of this user.
-fn cache_dir(state_dir: &Path) -> PathBuf {
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|p| p.is_absolute())
-        .or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache")));
-    base.map_or_else(|| state_dir.join("cache"), |b| b.join("devenv-gke"))
-        .join("cloudsql")
-}
-
 fn at(ip: Ipv4Addr, port: u16) -> SocketAddr {
     SocketAddr::V4(SocketAddrV4::new(ip, port))
 }
@@ -552,40 +352,5 @@ fn io_error(what: &'static str, path: &Path, source: io::Error) -> TargetError {
         what,
         path: path.to_owned(),
         source,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cloudsql::Flavour;
-
-    #[test]
-    fn what_stands_in_is_told() {
-        let engine = |flavour, version: &str| Engine {
-            server: "/x".into(),
-            flavour,
-            version: version.into(),
-        };
-        assert!(stands_in(
-            "mysql:8.4",
-            &engine(Flavour::MariaDB, "10.11.19")
-        ));
-        assert!(!stands_in("mysql:8.4", &engine(Flavour::MySQL, "8.4.3")));
-        assert!(stands_in("mysql:8.0", &engine(Flavour::MySQL, "9.7.4")));
-        assert!(!stands_in("mysql", &engine(Flavour::MySQL, "9.7.4")));
-    }
-
-    #[test]
-    fn a_password_is_made_once_and_private() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("secrets/cloudsql");
-        let first = kept_password(&path).unwrap();
-        assert_eq!(first.len(), 36);
-        assert_eq!(first, kept_password(&path).unwrap());
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
     }
 }

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     address::AddressError,
-    cloudsql::{EngineError, template::TemplateError},
+    cloudsql::{ContainerServerError, EngineError, template::TemplateError},
     host::Host,
 };
 
@@ -67,6 +67,8 @@ pub struct Database {
     pub facts: DatabaseFacts,
     /// How this process reaches it, for migrations.
     pub connect: MySqlConnectOptions,
+    /// What people should know, such as data that another engine left.
+    pub note: Option<String>,
 }
 
 /// What `status` says of the database.
@@ -91,6 +93,9 @@ pub struct DatabaseFacts {
     /// The Secret of the project's namespace that holds the account.
     #[serde(default)]
     pub secret: String,
+    /// The Compose project whose container it is; `None`: an engine of this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compose_project: Option<String>,
 }
 
 /// Where people and tests find the system.
@@ -145,6 +150,9 @@ pub enum TargetError {
     /// The Docker Engine.
     #[error(transparent)]
     Docker(#[from] devenv_compose::EngineError),
+    /// The database's container.
+    #[error(transparent)]
+    Container(Box<ContainerServerError>),
     /// The embedded cluster.
     #[error("the local cluster failed")]
     Cluster(#[from] devenv_cluster::ClusterError),
@@ -182,11 +190,18 @@ pub enum TargetError {
     },
 }
 
+impl From<ContainerServerError> for TargetError {
+    fn from(error: ContainerServerError) -> Self {
+        Self::Container(Box::new(error))
+    }
+}
+
 impl TargetError {
     /// What to do, where that can be told.
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Docker(e) => e.help(),
+            Self::Container(e) => e.help(),
             _ => None,
         }
     }
@@ -196,6 +211,7 @@ impl TargetError {
         match self {
             Self::Engine(EngineError::NotInstalled) => true,
             Self::Docker(e) => e.is_missing(),
+            Self::Container(e) => e.is_missing(),
             Self::Cluster(e) => e.is_missing(),
             _ => false,
         }

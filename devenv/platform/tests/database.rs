@@ -11,6 +11,7 @@ use devenv_model::{LoadOptions, Topology};
 use devenv_platform::cloudsql::{Engine, EngineError};
 use devenv_platform::{
     Database, DatabaseOptions, FIELD_MANAGER, LocalOptions, LocalTarget, Target, TargetError,
+    Volumes,
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
@@ -89,6 +90,7 @@ impl Run {
                 also_at: sql.also_at.clone(),
             }),
             isolation,
+            volumes: Volumes::Delete,
             containers: None,
         });
         let target = target.await.expect("the cluster starts");

@@ -1,12 +1,14 @@
 //! The project's chores: `cargo xtask test | soak NAME | bench [NAME]`.
 //!
 //! No dependencies, so that the first `cargo xtask` of a fresh clone compiles in
-//! seconds. What a command does is in its own room: [`needs`] and [`tools`] install,
+//! seconds. What a command does is in its own room: [`needs`], [`tools`] and
+//! [`offline`] install,
 //! [`page`] builds the page, [`part`] runs one command and reads its counts,
 //! [`hang`] ends one that waits for ever, [`plan`] says which parts there are, [`report`] sums up.
 
 mod hang;
 mod needs;
+mod offline;
 mod page;
 mod part;
 mod plan;

@@ -101,6 +101,11 @@ const NEEDS: &[Need] = &[
         package: "busybox-static",
         why: "the tests of containers",
     },
+    Need {
+        tool: "mmdebstrap",
+        package: "mmdebstrap",
+        why: "the tests of containers",
+    },
 ];
 
 /// A tool that is not here, and who misses it.

@@ -5,7 +5,7 @@
 
 use crate::part::{self, Outcome};
 use crate::tools::{Engine, Tools};
-use crate::{needs, page, report};
+use crate::{needs, offline, page, report};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -68,10 +68,16 @@ pub fn ready(root: &Path) -> (Vec<needs::Missing>, Option<Engine>) {
     let mut missing = needs::install();
     let tools = Tools::of(&target(root));
     missing.extend(tools.install());
-    let engine = tools.engine().unwrap_or_else(|none| {
-        missing.push(none);
-        None
-    });
+    let engine = match tools.engine() {
+        Ok(engine) => {
+            missing.extend(offline::images(root));
+            engine
+        }
+        Err(none) => {
+            missing.push(none);
+            None
+        }
+    };
     (missing, engine)
 }
 

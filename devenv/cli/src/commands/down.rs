@@ -40,7 +40,8 @@ pub async fn down(args: DownArgs, context: &Context) -> Result<ExitCode, CliErro
         }
     }
     let was_up = stop(&project.state).await?;
-    sweep(&project).await?;
+    let all = args.volumes || context.run.is_some();
+    sweep(&project, all).await?;
     // Of a run nothing stays.
     project.state.end_run()?;
     let removed = args.volumes && project.state.delete()?;
@@ -54,10 +55,10 @@ pub async fn down(args: DownArgs, context: &Context) -> Result<ExitCode, CliErro
     Ok(ExitCode::SUCCESS)
 }
 
-/// Removes the containers of a supervisor that was killed together with what would have
-/// removed them.
-async fn sweep(project: &Project) -> Result<(), CliError> {
-    let left = containers::sweep_leftovers(project.state.path()).await;
+/// Removes what a killed supervisor left on a container engine; with `volumes` also what
+/// one that ended in order keeps there.
+async fn sweep(project: &Project, volumes: bool) -> Result<(), CliError> {
+    let left = containers::remove_all(project.state.path(), volumes).await;
     match left.map_err(UpError::from)? {
         0 => {}
         1 => render::say("removed a container that was left"),

@@ -6,25 +6,31 @@ use std::{
     fs,
     path::Path,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use devenv_e2e::environment::{Environment, Provider};
+use devenv_e2e::environment::{DatabaseControl, DatabaseSwitch, Environment, Provider};
 use devenv_engine::{
+    UpError,
     event::{Event, Report},
     state::{RunGuard, StateDir},
 };
-use devenv_platform::{Endpoints, cloudsql::NAMESPACE};
+use devenv_platform::{
+    DatabaseFacts, Endpoints, TargetError,
+    cloudsql::{ContainerServer, NAMESPACE},
+    containers,
+};
 use tokio::io::AsyncWriteExt;
 
 use crate::{
     commands::KEEP,
     error::{CliError, exit},
     project::{self, Project},
+    render,
     supervisor::{Launch, Supervisor},
 };
 
@@ -129,9 +135,13 @@ impl Fresh {
             // The kernel ends all that it runs with it.
             let _ = supervisor.process.kill().await;
         }
+        clean(guard.state()).await;
     }
 
     async fn start(&self, name: &str) -> Result<Environment, CliError> {
+        for dead in self.state.dead_runs() {
+            clean(&dead).await;
+        }
         let guard = self.state.begin_run(name)?;
         let mut supervisor = self.launch.start(guard.state())?;
         let endpoints = loop {
@@ -140,10 +150,12 @@ impl Fresh {
                 Some(Event::Failed { report }) => {
                     // Its pods are gone; what is left of it goes with the guard.
                     supervisor.ended().await?;
+                    clean(guard.state()).await;
                     return Err(CliError::Reported(report));
                 }
                 Some(_) => {}
                 None => {
+                    clean(guard.state()).await;
                     let gone = CliError::SupervisorGone(supervisor.log.clone());
                     return Err(CliError::Reported(Report {
                         output: fs::read_to_string(&supervisor.log).ok(),
@@ -208,6 +220,46 @@ impl Provider for Attached {
     }
 }
 
+/// Removes what a run's supervisor has left on a container engine, if it was killed.
+async fn clean(run: &StateDir) {
+    if let Err(error) = containers::remove_all(run.path(), true).await {
+        render::say(&format!(
+            "warning: {error}; `docker ps -a` shows what is left of it"
+        ));
+    }
+}
+
+/// How the database is stopped.
+async fn control(
+    endpoints: &Endpoints,
+    facts: &DatabaseFacts,
+) -> Result<DatabaseControl, CliError> {
+    if facts.compose_project.is_none() {
+        let name = "cloudsql".to_owned();
+        return Ok(DatabaseControl::Deployment(NAMESPACE.to_owned(), name));
+    }
+    // Beside its kubeconfig, where it remembers what it has on an engine.
+    let state_dir = endpoints.kubeconfig.parent().unwrap_or(Path::new("."));
+    let server = ContainerServer::of(state_dir).await;
+    let server = server.map_err(|e| UpError::from(TargetError::from(e)))?;
+    let server = server.ok_or(CliError::NotUp)?;
+    Ok(DatabaseControl::Switch(Arc::new(Container(server))))
+}
+
+/// The database's container.
+struct Container(ContainerServer);
+
+#[async_trait]
+impl DatabaseSwitch for Container {
+    async fn stop(&self) -> Result<(), String> {
+        self.0.stop().await.map_err(|e| e.to_string())
+    }
+
+    async fn start(&self) -> Result<(), String> {
+        self.0.start().await.map_err(|e| e.to_string())
+    }
+}
+
 async fn environment(
     name: &str,
     endpoints: &Endpoints,
@@ -233,10 +285,10 @@ async fn environment(
         exact_split: true,
         // Without namespaces nobody stands between pods and Services.
         faults: endpoints.sandboxed,
-        database_workload: endpoints
-            .database
-            .as_ref()
-            .map(|_| (NAMESPACE.to_owned(), "cloudsql".to_owned())),
+        database_control: match &endpoints.database {
+            None => None,
+            Some(facts) => Some(control(endpoints, facts).await?),
+        },
     })
 }
 

@@ -163,9 +163,9 @@ pub fn no_verdict(why: &Report, format: Format) {
     }
 }
 
-/// There is no verdict on what somebody else brought up.
-pub fn no_verdict_of_attached(format: Format) {
-    let message = "no verdict: nobody knows what a system that was up already was made from";
+/// There is no verdict on such a run, and why.
+pub fn unjudged(why: &str, format: Format) {
+    let message = format!("no verdict: {why}");
     if format == Format::Json {
         return json(&serde_json::json!({"event": "no-verdict", "why": {"message": message}}));
     }

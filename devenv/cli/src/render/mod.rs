@@ -23,8 +23,8 @@ use serde::Serialize;
 use crate::error::CliError;
 pub use debug::{debug_off, debugging};
 pub use e2e::{
-    Run, comparison, github, kept, no_verdict, no_verdict_of_attached, reports, schema, tests,
-    verdict, verification,
+    Run, comparison, github, kept, no_verdict, reports, schema, tests, unjudged, verdict,
+    verification,
 };
 use output::{errln, outln};
 pub use output::{gone, lost};

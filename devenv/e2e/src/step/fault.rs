@@ -1,7 +1,7 @@
 //! Disturbances: a pod deleted through the API, others by an annotation that the local
 //! runtimes honour, the database stopped. All of them end with the test.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::{
@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use super::{Context, Session, StepResult, http::chain};
 use crate::{
     capture::Answer,
+    environment::{DatabaseControl, DatabaseSwitch},
     suite::spec::{DelaySpec, FaultSpec},
 };
 
@@ -109,7 +110,7 @@ async fn act(spec: &FaultSpec, context: &mut Context) -> Result<String, Failure>
                 known,
             )));
         }
-        faults.lift(name.as_str()).await.map_err(api)?;
+        faults.lift(name.as_str()).await?;
         return Ok(format!("{name} is lifted"));
     }
     let name = spec
@@ -118,13 +119,14 @@ async fn act(spec: &FaultSpec, context: &mut Context) -> Result<String, Failure>
         .map_or(UNNAMED, |name| name.as_str())
         .to_owned();
     if spec.stop_database {
-        let Some((namespace, deployment)) = environment.database_workload.clone() else {
-            return Err(unsupported("stop the database", &environment.target));
-        };
-        faults
-            .stop_database(&name, namespace, deployment)
-            .await
-            .map_err(api)?;
+        match environment.database_control.clone() {
+            None => return Err(unsupported("stop the database", &environment.target)),
+            Some(DatabaseControl::Deployment(namespace, deployment)) => faults
+                .stop_database(&name, namespace, deployment)
+                .await
+                .map_err(api)?,
+            Some(DatabaseControl::Switch(switch)) => faults.switch_off(&name, switch).await?,
+        }
     } else {
         if !environment.faults {
             return Err(unsupported(
@@ -142,7 +144,7 @@ async fn act(spec: &FaultSpec, context: &mut Context) -> Result<String, Failure>
     }
     if let Some(time) = spec.for_ {
         tokio::time::sleep(time.0).await;
-        faults.lift(UNNAMED).await.map_err(api)?;
+        faults.lift(UNNAMED).await?;
         return Ok(format!("lasted {time}"));
     }
     Ok(format!("stays until {name} is lifted"))
@@ -193,6 +195,10 @@ fn api(error: impl std::error::Error) -> Failure {
         "an answer",
         chain(&error),
     ))
+}
+
+fn database(why: String) -> Failure {
+    Box::new(StepResult::failed("database", "to stop and start", why))
 }
 
 async fn delete_pod(client: &Client, namespace: &str, workload: &str) -> Result<String, Failure> {
@@ -266,6 +272,10 @@ enum Imposed {
         /// The EndpointSlices of the application's namespace that led to it.
         slices: Vec<String>,
     },
+    Switched {
+        switch: Arc<dyn DatabaseSwitch>,
+        slices: Vec<String>,
+    },
 }
 
 impl Faults {
@@ -285,13 +295,13 @@ impl Faults {
         pods: Vec<String>,
         fault: PodFault,
     ) -> Result<(), Failure> {
-        self.lift(name).await.map_err(api)?;
+        self.lift(name).await?;
         self.named
             .insert(name.to_owned(), Imposed::Pods(pods.clone(), fault));
         self.annotate(&pods).await.map_err(api)?;
         for pod in &pods {
             if let Err(failure) = self.wait_for_outcome(pod).await {
-                self.lift(name).await.map_err(api)?;
+                self.lift(name).await?;
                 return Err(failure);
             }
         }
@@ -365,13 +375,34 @@ impl Faults {
         Ok(())
     }
 
+    /// Stops a database that is no workload; returns when nothing leads to it any more.
+    async fn switch_off(
+        &mut self,
+        name: &str,
+        switch: Arc<dyn DatabaseSwitch>,
+    ) -> Result<(), Failure> {
+        self.lift(name).await?;
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
+        // Whose Services have no selector: theirs that devenv fills in.
+        let ours = ListParams::default().labels("endpointslice.kubernetes.io/managed-by=devenv");
+        let list = slices.list(&ours).await.map_err(api)?;
+        let slices: Vec<String> = list.iter().map(ResourceExt::name_any).collect();
+        let switched = Imposed::Switched {
+            switch: switch.clone(),
+            slices: slices.clone(),
+        };
+        self.named.insert(name.to_owned(), switched);
+        switch.stop().await.map_err(database)?;
+        self.wait(&slices, false).await.map_err(api)
+    }
+
     async fn stop_database(
         &mut self,
         name: &str,
         namespace: String,
         deployment: String,
     ) -> kube::Result<()> {
-        self.lift(name).await?;
+        self.lift_what_the_api_knows(name).await?;
         let pods_namespace = namespace.clone();
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &namespace);
         let found = api.get(&deployment).await?;
@@ -448,9 +479,25 @@ impl Faults {
         Ok(())
     }
 
-    async fn lift(&mut self, name: &str) -> kube::Result<()> {
+    async fn lift(&mut self, name: &str) -> Result<(), Failure> {
+        if let Some(Imposed::Switched { switch, slices }) = self.named.get(name) {
+            let (switch, slices) = (switch.clone(), slices.clone());
+            switch.start().await.map_err(database)?;
+            self.wait(&slices, true).await.map_err(api)?;
+            self.named.remove(name);
+            return Ok(());
+        }
+        self.lift_what_the_api_knows(name).await.map_err(api)
+    }
+
+    async fn lift_what_the_api_knows(&mut self, name: &str) -> kube::Result<()> {
         match self.named.remove(name) {
             None => Ok(()),
+            Some(switched @ Imposed::Switched { .. }) => {
+                // Not the API's affair: it stays imposed.
+                self.named.insert(name.to_owned(), switched);
+                Ok(())
+            }
             Some(Imposed::Pods(pods, _) | Imposed::Lifting(pods)) => {
                 // Dropped or failed on the way, the test's end must find it again.
                 self.named
@@ -532,8 +579,8 @@ impl Session for Faults {
         for name in names {
             match timeout(EACH, self.lift(&name)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, fault = %name, "a fault could not be lifted")
+                Ok(Err(failed)) => {
+                    tracing::warn!(?failed, fault = %name, "a fault could not be lifted")
                 }
                 Err(_) => tracing::warn!(fault = %name, "lifting a fault took too long"),
             }

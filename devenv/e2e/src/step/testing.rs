@@ -26,7 +26,7 @@ impl Bench {
             ingress: None,
             cloud_run: BTreeMap::new(),
             database: None,
-            database_workload: None,
+            database_control: None,
             kubeconfig: folder.path().join("kubeconfig"),
             client: kube::Client::try_from(config).unwrap(),
             exact_split: true,

@@ -48,6 +48,13 @@ impl StateDir {
         runs
     }
 
+    /// The runs that nobody holds: killed ones left them.
+    pub fn dead_runs(&self) -> Vec<Self> {
+        let mut runs = self.folders();
+        runs.retain(|run| !run.is_held());
+        runs
+    }
+
     /// Makes a run, and holds it; what killed ones left is removed.
     ///
     /// # Errors

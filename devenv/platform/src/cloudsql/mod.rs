@@ -1,14 +1,17 @@
 //! Cloud SQL on this machine: a private MySQL or MariaDB server, run as a pod
-//! beside the application's namespace, as Cloud SQL stands beside the cluster.
+//! beside the application's namespace, as Cloud SQL stands beside the cluster; or the
+//! container that a Compose file describes.
 
 pub mod engine;
 pub mod migrate;
 pub mod statements;
 pub mod template;
 
+mod container;
 mod server;
 mod slice;
 
+pub use container::{ContainerServer, ContainerServerError, has_container, remove_container};
 pub use engine::{Engine, EngineError, Flavour};
 pub use migrate::{MigrateError, Migrated};
 pub use server::{

@@ -1,5 +1,4 @@
-//! Making the application's Service lead to the database's pod, while both come, go and
-//! change.
+//! Making the application's Service lead to the database, while both come, go and change.
 
 use std::{fmt::Debug, net::Ipv4Addr};
 
@@ -24,62 +23,98 @@ const DATABASE_TRIES: i32 = 3;
 /// Its pod.
 const OF_DATABASE: &str = "devenv.dev/role=database";
 
+/// Where the database is, and whether it answers there; `None` while it is nowhere.
+pub(super) type Place = Option<(Ipv4Addr, bool)>;
+
 /// What a watch tells of the way to the database.
 enum Seen {
-    Pod(Box<Pod>),
+    Place(Place),
+    /// It will not come: why.
+    GivenUp(String),
     Service(Box<Service>),
     Other,
 }
 
-/// Makes the application's selectorless Service lead to the database's pod, by whichever
-/// ports the Service has, for as long as the cluster runs. Returns when that is so for the
-/// first time by all ports of `wanted`: the pod is ready, and the Service is as the project
-/// says it. Fails when the pod's server has ended too often before that.
+/// Where the database's pod is, now and whenever that may have changed; and that its
+/// server has ended too often.
+pub(super) fn pod(
+    client: &Client,
+) -> impl Stream<Item = Result<Place, String>> + Send + 'static + use<> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), cloudsql::NAMESPACE);
+    let of_database = watcher::Config::default().labels(OF_DATABASE);
+    let events = watcher(pods.clone(), of_database).default_backoff();
+    let seen = events.then(move |event| {
+        let pods = pods.clone();
+        async move {
+            let mut seen = Vec::new();
+            match event {
+                Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
+                    seen.extend(given_up(&pods, &pod).await.map(Err));
+                }
+                Ok(_) => {}
+                Err(e) => {
+                    tracing::debug!(error = %e, "watching the database's pod");
+                    return seen;
+                }
+            }
+            seen.extend(database_pod(&pods).await.map(Ok));
+            seen
+        }
+    });
+    seen.flat_map(stream::iter)
+}
+
+/// Makes the application's selectorless Service lead to the database, by whichever ports
+/// the Service has, for as long as the cluster runs. Returns when that is so for the first
+/// time by all ports of `wanted`: the database is ready, and the Service is as the project
+/// says it. Fails when it is given up before that.
 pub(super) async fn database(
     client: Client,
     namespace: String,
     service: String,
     wanted: Service,
+    places: impl Stream<Item = Result<Place, String>> + Send + 'static,
 ) -> Result<(), TargetError> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), cloudsql::NAMESPACE);
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
     let slices: Api<EndpointSlice> = Api::namespaced(client, &namespace);
     let (ready_tx, ready_rx) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
         let mut ready_tx = Some(ready_tx);
         let mut found = None;
+        let mut place = None;
         let mut known = None;
-        let of_database = watcher::Config::default().labels(OF_DATABASE);
         let of_that_name = watcher::Config::default().fields(&format!("metadata.name={service}"));
+        let places = places.map(|place| {
+            Ok(match place {
+                Ok(place) => Seen::Place(place),
+                Err(reason) => Seen::GivenUp(reason),
+            })
+        });
         let mut events = std::pin::pin!(stream::select(
-            seen(pods.clone(), of_database, Seen::Pod),
+            places,
             seen(services, of_that_name, Seen::Service),
         ));
         while let Some(event) = events.next().await {
             match event {
-                Ok(Seen::Pod(pod)) if ready_tx.is_some() => {
-                    if let Some(reason) = given_up(&pods, &pod).await
-                        && let Some(tx) = ready_tx.take()
-                    {
+                Ok(Seen::Place(now)) => place = Some(now),
+                Ok(Seen::GivenUp(reason)) => {
+                    if let Some(tx) = ready_tx.take() {
                         let _ = tx.send(Err(reason));
                     }
                 }
                 Ok(Seen::Service(now)) => found = Some(now),
-                Ok(Seen::Pod(_) | Seen::Other) => {}
+                Ok(Seen::Other) => {}
                 Err(e) => {
-                    tracing::debug!(error = %e, "watching the database's pod and Service");
+                    tracing::debug!(error = %e, "watching the database's Service");
                     continue;
                 }
             }
-            let Some(found) = &found else {
+            let (Some(found), Some(place)) = (&found, place) else {
                 continue;
             };
-            let Some(pod) = database_pod(&pods).await else {
-                continue;
-            };
-            let now = (pod, cloudsql::endpoint_ports(found));
+            let now = (place, cloudsql::endpoint_ports(found));
             if known.as_ref() != Some(&now) {
-                let slice = cloudsql::endpoint_slice(&namespace, &service, &now.1, pod);
+                let slice = cloudsql::endpoint_slice(&namespace, &service, &now.1, place);
                 let name = format!("{service}-devenv");
                 let params = PatchParams::apply(FIELD_MANAGER).force();
                 if let Err(e) = slices.patch(&name, &params, &Patch::Apply(&slice)).await {
@@ -89,7 +124,7 @@ pub(super) async fn database(
                 }
                 known = Some(now);
             }
-            if matches!(pod, Some((_, true)))
+            if matches!(place, Some((_, true)))
                 && has_ports_of(found, &wanted)
                 && let Some(tx) = ready_tx.take()
             {
@@ -100,7 +135,7 @@ pub(super) async fn database(
     });
     ready_rx
         .await
-        .unwrap_or_else(|_| Err("its pod is no longer watched".to_owned()))
+        .unwrap_or_else(|_| Err("it is no longer watched".to_owned()))
         .map_err(|reason| TargetError::Database { reason })
 }
 
@@ -167,7 +202,7 @@ async fn given_up(pods: &Api<Pod>, pod: &Pod) -> Option<String> {
 
 /// The address and readiness of the database's pod; the outer `None` when the API
 /// did not answer.
-async fn database_pod(pods: &Api<Pod>) -> Option<Option<(Ipv4Addr, bool)>> {
+async fn database_pod(pods: &Api<Pod>) -> Option<Place> {
     let params = ListParams::default().labels(OF_DATABASE);
     let list = pods.list(&params).await.ok()?;
     let best = list

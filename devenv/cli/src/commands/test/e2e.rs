@@ -9,6 +9,7 @@ use devenv_e2e::{
     plan::{Selection, Shard, plan},
     run::Options,
 };
+use devenv_engine::Runtime;
 use devenv_model::LoadOptions;
 use devenv_verdict::Tree;
 use tokio_util::sync::CancellationToken;
@@ -129,10 +130,11 @@ pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliEr
     if !args.attach {
         ensure_installed(&topology, args.pods.runtime(), args.yes).await?;
     }
-    // Before the first build. Of a system that is up nobody knows what it was made from.
-    let before = match args.attach {
-        false => Some(tree::look(&project, &load, &args.target).await?),
-        true => None,
+    let unjudged = unjudged(&args);
+    // Before the first build.
+    let before = match unjudged {
+        None => Some(tree::look(&project, &load, &args.target).await?),
+        Some(_) => None,
     };
     project.state.create()?;
     reports::make_room(&options.run_dir)?;
@@ -158,9 +160,18 @@ pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliEr
     }
     match before {
         Some(before) => judge(&args, &project, &load, before, &report, context).await,
-        None => render::no_verdict_of_attached(context.format),
+        None => render::unjudged(unjudged.unwrap_or_default(), context.format),
     }
     Ok(ExitCode::from(reports::exit_code(&report)))
+}
+
+/// Why a run says nothing of the tree, if so.
+fn unjudged(args: &E2eArgs) -> Option<&'static str> {
+    if args.attach {
+        return Some("nobody knows what a system that was up already was made from");
+    }
+    let containers = args.pods.runtime() == Runtime::Docker;
+    containers.then_some("this version writes none on containers, which run images and no sources")
 }
 
 /// The profile of the system that is up; one that was asked for must be that.

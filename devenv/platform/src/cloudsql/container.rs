@@ -1,0 +1,383 @@
+//! Cloud SQL as a container of a Compose file, beside the cluster, as the file describes it
+//! for `docker compose` too.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard::query_parameters::InspectContainerOptions;
+use devenv_compose::{Engine, EngineError, LoadError, Options, Progress, Project, load};
+use devenv_model::CloudSql;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::Credentials;
+use super::server::PORT;
+
+/// In a system's state folder: which Compose project is its own.
+const TRACE: &str = "compose.json";
+/// How long an engine that went away is left alone before it is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The database's container, and how to take it down.
+#[derive(Debug, Clone)]
+pub struct ContainerServer {
+    engine: Engine,
+    project: String,
+    service: String,
+    /// Which remembers it.
+    state_dir: PathBuf,
+}
+
+/// Why it does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerServerError {
+    /// The engine, or something on it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The Compose file.
+    #[error(transparent)]
+    File(#[from] LoadError),
+    /// There is none.
+    #[error(
+        "{0}: the database is to run in a container, and no Compose file describes it; write compose/compose.yaml with a service of the same name as the Service, or name one: [cloudsql] compose = …; or let an engine of this machine stand in: engine = \"local\""
+    )]
+    NoFile(devenv_model::Origin),
+    /// It does not have it.
+    #[error("{} has no service {service:?}, as the Kubernetes Service of the database is called; it has {}", file.display(), known.join(", "))]
+    NoService {
+        /// The Compose file.
+        file: PathBuf,
+        /// The name that was looked for.
+        service: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// Somebody else's project has the name.
+    #[error(
+        "the Compose project {project:?} is run by another checkout, {other}; stop that one, or set COMPOSE_PROJECT_NAME to another name"
+    )]
+    Taken {
+        /// The project.
+        project: String,
+        /// The other's folder.
+        other: String,
+    },
+    /// What keeps track of it can't be written.
+    #[error("can't write {}", path.display())]
+    Trace {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl ContainerServerError {
+    /// Whether an engine is what is missing.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Engine(error) if error.is_missing())
+    }
+
+    /// What to do, where that can be told.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Engine(error) => error.help(),
+            _ => None,
+        }
+    }
+}
+
+/// A system's Compose project, as its state folder remembers it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Trace {
+    project: String,
+    service: String,
+    host: String,
+    /// Its container is removed, and its volume is what is left.
+    #[serde(default)]
+    down: bool,
+}
+
+impl ContainerServer {
+    /// Brings the database's service of the Compose file up, and waits until it is healthy.
+    /// `run` makes a project of its own of that name. `state_dir` remembers what was made.
+    ///
+    /// # Errors
+    /// [`ContainerServerError`].
+    pub async fn up(
+        engine: Engine,
+        config: &CloudSql,
+        account: &Credentials,
+        run: Option<&str>,
+        state_dir: &Path,
+        told: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Self, ContainerServerError> {
+        let file = config.compose.as_ref();
+        let file = file.ok_or_else(|| ContainerServerError::NoFile(config.origin.clone()))?;
+        let mut options = Options {
+            environment: std::env::vars().collect(),
+            ..Options::default()
+        };
+        let port = options.environment.get("DB_PORT").cloned();
+        let given = [
+            ("DB_USER", account.user.clone()),
+            ("DB_PASSWORD", account.password.clone()),
+            ("DB_NAME", account.database.clone()),
+            ("DB_PORT", port.clone().unwrap_or_else(|| PORT.to_string())),
+        ];
+        options
+            .environment
+            .extend(given.map(|(name, value)| (name.to_owned(), value)));
+        if let Some(run) = run {
+            let own = load(file, &options)?.project.name;
+            options.project_name = Some(format!("{own}-{run}"));
+        }
+        let name = load(file, &options)?.project.name;
+        let known = published(&engine, &name, &config.service).await?;
+        if port.is_none() {
+            let free = known.unwrap_or_else(free_port).to_string();
+            options.environment.insert("DB_PORT".to_owned(), free);
+        }
+        let mut project = load(file, &options)?.project;
+        let services: Vec<String> = project.services.keys().cloned().collect();
+        if !services.contains(&config.service) {
+            return Err(ContainerServerError::NoService {
+                file: file.clone(),
+                service: config.service.clone(),
+                known: services,
+            });
+        }
+        project.only(&[&config.service]);
+        not_of_another(&engine, &project, &config.service).await?;
+        let trace = Trace {
+            project: project.name.clone(),
+            service: config.service.clone(),
+            host: engine.host().to_owned(),
+            down: false,
+        };
+        trace.write(state_dir)?;
+        engine.up(&project, told).await?;
+        Ok(Self {
+            engine,
+            project: project.name,
+            service: config.service.clone(),
+            state_dir: state_dir.to_owned(),
+        })
+    }
+
+    /// That of the running system with this state folder; `None` where its database is
+    /// no container.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn of(state_dir: &Path) -> Result<Option<Self>, EngineError> {
+        let Some(trace) = Trace::read(state_dir) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            engine: Engine::connect(Some(&trace.host)).await?,
+            project: trace.project,
+            service: trace.service,
+            state_dir: state_dir.to_owned(),
+        }))
+    }
+
+    /// Stops it, as an outage does.
+    ///
+    /// # Errors
+    /// When the engine refuses or does not answer.
+    pub async fn stop(&self) -> Result<(), EngineError> {
+        self.engine.stop(&self.project, &self.service).await
+    }
+
+    /// Starts it again.
+    ///
+    /// # Errors
+    /// When the engine refuses or does not answer.
+    pub async fn start(&self) -> Result<(), EngineError> {
+        self.engine.start(&self.project, &self.service).await
+    }
+
+    /// The Compose project.
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// The container's address on its network, and whether it works; `None` while there is
+    /// none.
+    async fn place(&self) -> Option<(Ipv4Addr, bool)> {
+        let containers = self.engine.ps(&self.project).await.ok()?;
+        let container = containers.into_iter().find(|c| c.service == self.service)?;
+        let none = None::<InspectContainerOptions>;
+        let found = self
+            .engine
+            .docker()
+            .inspect_container(&container.id, none)
+            .await
+            .ok()?;
+        let networks = found.network_settings?.networks?;
+        let mut addresses = networks
+            .into_values()
+            .filter_map(|network| network.ip_address);
+        let address = addresses.find_map(|address| address.parse().ok())?;
+        let works = match container.health.as_deref() {
+            Some(health) => health == "healthy",
+            None => container.state == "running",
+        };
+        Some((address, works && container.state == "running"))
+    }
+
+    /// The container's place now, and whenever it may have changed; also while the engine
+    /// comes and goes.
+    pub fn places(&self) -> impl Stream<Item = Option<(Ipv4Addr, bool)>> + Send + use<> {
+        let server = self.clone();
+        let unwatched = None::<BoxStream<'static, Result<(), EngineError>>>;
+        stream::unfold((server, unwatched), async |(server, changes)| {
+            let mut changes = match changes {
+                Some(changes) => changes,
+                None => match server.engine.changes(&server.project).await {
+                    Ok(changes) => {
+                        // Looked at after the watch began: nothing is missed.
+                        let place = server.place().await;
+                        return Some((place, (server, Some(changes.boxed()))));
+                    }
+                    Err(_) => {
+                        tokio::time::sleep(RETRY).await;
+                        return Some((None, (server, None)));
+                    }
+                },
+            };
+            match changes.next().await {
+                Some(Ok(())) => {
+                    let place = server.place().await;
+                    Some((place, (server, Some(changes))))
+                }
+                Some(Err(_)) | None => Some((None, (server, None))),
+            }
+        })
+    }
+
+    /// Removes the container; with `volumes` the data, too.
+    ///
+    /// # Errors
+    /// When the engine refuses or does not answer.
+    pub async fn down(&self, volumes: bool) -> Result<(), EngineError> {
+        self.engine.down(&self.project, volumes, &|_| ()).await?;
+        forget(&self.state_dir, volumes);
+        Ok(())
+    }
+}
+
+/// Whether the system with this state folder has or had a database in a container.
+pub fn has_container(state_dir: &Path) -> bool {
+    Trace::read(state_dir).is_some()
+}
+
+/// Removes what the system with this state folder has on an engine, if it has anything;
+/// nobody may run it. With `volumes` the data, too.
+///
+/// # Errors
+/// When the engine refuses or does not answer.
+pub async fn remove_container(state_dir: &Path, volumes: bool) -> Result<(), EngineError> {
+    let Some(trace) = Trace::read(state_dir) else {
+        return Ok(());
+    };
+    if trace.down && !volumes {
+        return Ok(());
+    }
+    let engine = Engine::connect(Some(&trace.host)).await?;
+    engine.down(&trace.project, volumes, &|_| ()).await?;
+    forget(state_dir, volumes);
+    Ok(())
+}
+
+/// Notes that the container is gone; with `volumes`, that nothing is left.
+fn forget(state_dir: &Path, volumes: bool) {
+    let noted = match Trace::read(state_dir) {
+        None => Ok(()),
+        Some(_) if volumes => fs::remove_file(state_dir.join(TRACE)).map_err(|e| e.to_string()),
+        Some(trace) => Trace {
+            down: true,
+            ..trace
+        }
+        .write(state_dir)
+        .map_err(|e| e.to_string()),
+    };
+    if let Err(error) = noted {
+        // The next `down` finds nothing to remove, then.
+        tracing::debug!(
+            error,
+            "what is left of the database's container is not noted"
+        );
+    }
+}
+
+impl Trace {
+    fn read(state_dir: &Path) -> Option<Self> {
+        let text = fs::read_to_string(state_dir.join(TRACE)).ok()?;
+        // What is not understood was not written by this.
+        serde_json::from_str(&text).ok()
+    }
+
+    fn write(&self, state_dir: &Path) -> Result<(), ContainerServerError> {
+        let path = state_dir.join(TRACE);
+        let text = serde_json::to_string(self).map_err(io::Error::other);
+        let written = text.and_then(|text| fs::write(&path, text));
+        written.map_err(|source| ContainerServerError::Trace { path, source })
+    }
+}
+
+/// The port of this machine that leads to a container of before.
+async fn published(
+    engine: &Engine,
+    project: &str,
+    service: &str,
+) -> Result<Option<u16>, EngineError> {
+    let containers = engine.ps(project).await?;
+    let mine = containers.into_iter().find(|c| c.service == service);
+    let target = format!("{PORT}/tcp");
+    let ports = mine.into_iter().flat_map(|c| c.ports);
+    Ok(ports
+        .into_iter()
+        .find(|p| p.target == target)
+        .map(|p| p.host_port))
+}
+
+/// MySQL's own, or the next one up that is free on loopback.
+fn free_port() -> u16 {
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    (PORT..PORT + 1000).find(is_free).unwrap_or(PORT)
+}
+
+async fn not_of_another(
+    engine: &Engine,
+    project: &Project,
+    service: &str,
+) -> Result<(), ContainerServerError> {
+    const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
+    let containers = engine.ps(&project.name).await?;
+    let Some(mine) = containers.iter().find(|c| c.service == service) else {
+        return Ok(());
+    };
+    let none = None::<InspectContainerOptions>;
+    // One that is gone meanwhile is nobody's.
+    let Ok(found) = engine.docker().inspect_container(&mine.id, none).await else {
+        return Ok(());
+    };
+    let labels = found.config.and_then(|config| config.labels);
+    let labels: BTreeMap<String, String> = labels.unwrap_or_default().into_iter().collect();
+    match labels.get(WORKING_DIR) {
+        Some(other) if Path::new(other) != project.working_dir => {
+            Err(ContainerServerError::Taken {
+                project: project.name.clone(),
+                other: other.clone(),
+            })
+        }
+        _ => Ok(()),
+    }
+}

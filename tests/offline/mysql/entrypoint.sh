@@ -1,0 +1,18 @@
+# Makes the data directory once, then runs the server with the account that was asked for.
+set -eu
+data=/var/lib/mysql
+chown mysql "$data"
+if [ ! -d "$data/mysql" ]; then
+    mysqld --no-defaults --initialize-insecure --user=mysql --datadir="$data"
+fi
+init=/tmp/init.sql
+umask 077
+cat >"$init" <<SQL
+CREATE DATABASE IF NOT EXISTS \`$MYSQL_DATABASE\`;
+CREATE USER IF NOT EXISTS '$MYSQL_USER'@'%' IDENTIFIED BY '$MYSQL_PASSWORD';
+ALTER USER '$MYSQL_USER'@'%' IDENTIFIED BY '$MYSQL_PASSWORD';
+GRANT ALL PRIVILEGES ON \`$MYSQL_DATABASE\`.* TO '$MYSQL_USER'@'%';
+SQL
+chown mysql "$init"
+exec mysqld --no-defaults --user=mysql --datadir="$data" --init-file="$init" --mysqlx=OFF \
+    --performance-schema=OFF --socket=/tmp/mysqld.sock "$@"

@@ -1,0 +1,258 @@
+//! `devenv up --runtime docker`: the same system in containers, with MySQL in one beside it.
+
+use devenv_tests::containers::{self, everything};
+use devenv_tests::editing::{newest_reload, reload_after, save, set_version};
+use devenv_tests::paced::{Body, Pace, Paced};
+use devenv_tests::project::{Project, kill};
+use devenv_tests::{database, rounds, until};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const UP: Duration = Duration::from_secs(300);
+const SEEN: Duration = Duration::from_secs(120);
+const IN_CONTAINERS: [&str; 4] = ["up", "-d", "--runtime", "docker"];
+
+async fn up(project: &Project, more: &[&str]) {
+    let up = project
+        .run_within(UP, &[&IN_CONTAINERS[..], more].concat())
+        .await;
+    assert!(up.ok(), "{up}\n{}", project.supervisor_log());
+}
+
+/// What is on the engine and was not there before.
+fn new_since(before: &BTreeSet<String>) -> Vec<String> {
+    everything().difference(before).cloned().collect()
+}
+
+/// Waits until nothing more is on the engine than `before`.
+async fn nothing_left(before: &BTreeSet<String>, what: &str) {
+    let clean = until(SEEN, Duration::from_millis(50), || async {
+        new_since(before).is_empty().then_some(())
+    });
+    if clean.await.is_none() {
+        panic!("{what}: {:#?}", new_since(before));
+    }
+}
+
+/// The real Compose 2, where it is.
+fn compose(project: &Project, arguments: &[&str]) -> Option<String> {
+    let program = std::env::var_os("DEVENV_TEST_COMPOSE")?;
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(project.path())
+        .output()
+        .expect("Compose runs");
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// 10,000 records, split evenly, as rows of a real MySQL in a container that Compose knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_main_job_in_containers() {
+    let Some(project) = containers::reference() else {
+        return;
+    };
+    let before = everything();
+    up(&project, &[]).await;
+    let facts = project.status().await["database"].clone();
+    assert_eq!(facts["engine"], "MySQL", "{facts}");
+    let words = [
+        "traffic",
+        "--requests",
+        "10000",
+        "--concurrency",
+        "32",
+        "-o",
+        "json",
+    ];
+    let run = project.run_within(SEEN, &words).await;
+    assert!(run.ok(), "{run}");
+    let report = run.json();
+    println!("traffic: {report}");
+    assert_eq!(report["by_status"], json!({"201": 10_000}), "{run}");
+    let url = project.url("database").await;
+    let (rows, _) = database::by_api(&url, 0).await.expect("rows");
+    assert_eq!(
+        rows,
+        BTreeMap::from([("api1".into(), 5_000), ("api2".into(), 5_000)])
+    );
+
+    // Pods are containers as far as Docker is concerned, the database as far as Compose is.
+    let listed = containers::docker(&["ps", "--format", "{{.Names}} {{.Labels}}"]);
+    let listed = listed.expect("the engine answers");
+    for api in ["api1", "api2", "api3", "frontend"] {
+        let label = format!("io.kubernetes.container.name={api}");
+        assert!(listed.contains(&label), "{api}: {listed}");
+    }
+    match compose(&project, &["ls", "--format", "json"]) {
+        None => println!("SKIP: Docker Compose 2 is missing"),
+        Some(said) => {
+            let all: Value = serde_json::from_str(&said).expect("JSON");
+            let ours = all
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|p| p["Name"] == "so1-fase2");
+            let ours = ours.unwrap_or_else(|| panic!("{said}"));
+            assert_eq!(ours["Status"], "running(1)", "{said}");
+            let file = project.path().join("compose/compose.yaml");
+            let file = file.canonicalize().expect("there").display().to_string();
+            assert_eq!(ours["ConfigFiles"], file.as_str(), "{said}");
+            let logs = compose(&project, &["-p", "so1-fase2", "logs", "cloudsql"]);
+            assert!(logs.is_some_and(|logs| logs.contains("ready for connections")));
+        }
+    }
+
+    // The data stays, and is there again.
+    project.down(&[]).await;
+    let left = new_since(&before);
+    assert_eq!(left, ["volume so1-fase2_cloudsql"]);
+    up(&project, &[]).await;
+    let url = project.url("database").await;
+    assert_eq!(database::count(&url).await.expect("answers"), 10_000);
+    project.down(&["-v"]).await;
+    nothing_left(&before, "after down -v").await;
+}
+
+/// Every suite, in an environment of its own, with the profile that people bring.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_default_suites_pass_in_containers() {
+    let Some(project) = containers::reference() else {
+        return;
+    };
+    let before = everything();
+    for profile in [&[][..], &["--profile", "seed"]] {
+        let words = [&["test", "e2e", "--runtime", "docker"], profile].concat();
+        let run = project.run_within(UP, &words).await;
+        assert!(run.ok(), "{run}");
+        println!("{words:?} took {:.1?}", run.took);
+        nothing_left(&before, "after a run").await;
+    }
+}
+
+/// Edits under load, a save whose image can't be built, and the next good one.
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_are_built_and_lose_nothing() {
+    let Some(project) = containers::reference() else {
+        return;
+    };
+    let files = [
+        ("Python", "services/seed/api1/app/__init__.py", "VERSION = "),
+        ("NodeJS", "services/seed/api2/src/main.js", "version: "),
+    ];
+    for (_, file, marker) in files {
+        set_version(&project.path().join(file), marker, 0);
+    }
+    up(&project, &["--profile", "seed"]).await;
+    let ingress = format!("{}/api", project.ingress().await);
+    let pace = Pace {
+        rate: 100,
+        at_once: 64,
+    };
+    let mut load = Paced::start(&ingress, Body::Record, pace, "docker");
+    let edits = rounds(3);
+    for n in 1..=edits {
+        for (api, file, marker) in files {
+            load.until_calm(SEEN).await;
+            load.saving(api, n);
+            set_version(&project.path().join(file), marker, n);
+            load.until_seen(api, n, SEEN).await;
+        }
+    }
+    let dockerfile = project.path().join("services/seed/api2/Dockerfile");
+    let good = fs::read_to_string(&dockerfile).expect("the Dockerfile");
+    let known = newest_reload(&project).await;
+    save(
+        &dockerfile,
+        &format!("{good}RUN echo this is wrong && exit 7\n"),
+        true,
+    );
+    let failed = reload_after(&project, known, SEEN, |r| r["outcome"] == "build-failed").await;
+    let said = failed["error"].to_string();
+    assert!(said.contains("this is wrong"), "{failed:#}");
+    save(&dockerfile, &good, true);
+    let mended = async || {
+        let troubles = project.status().await["troubles"].as_array().map(Vec::len);
+        (troubles == Some(0)).then_some(())
+    };
+    let mended = until(SEEN, Duration::from_millis(50), mended).await;
+    assert!(mended.is_some(), "{:#}", project.status().await);
+    let seen = load.stop().await;
+    println!(
+        "{} answers, the slowest after {:.0?}",
+        seen.answers, seen.longest
+    );
+    seen.assert_whole(&files.iter().map(|(api, ..)| (*api, edits)).collect());
+}
+
+/// A killed devenv's pods are gone a moment later, and its database with `down`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_devenv_leaves_nothing_that_down_does_not_remove() {
+    let Some(project) = containers::reference() else {
+        return;
+    };
+    let before = everything();
+    up(&project, &["--profile", "seed"]).await;
+    for round in 1..=rounds(3) {
+        if round > 1 {
+            // Somewhere on the way up.
+            let mut command =
+                project.command(&[&IN_CONTAINERS[..], &["--profile", "seed"]].concat());
+            let mut starting = command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("devenv starts");
+            tokio::time::sleep(Duration::from_millis(u64::from(round * 397 % 2_500))).await;
+            starting.kill().expect("killed");
+            starting.wait().expect("reaped");
+        }
+        if let Some(supervisor) = project.supervisor() {
+            kill(supervisor);
+        }
+        // Its pods, by what waits for its end; what Compose made stays, and goes with `down`.
+        let pods = || {
+            new_since(&before)
+                .into_iter()
+                .filter(|name| name.contains("_POD_"))
+                .count()
+        };
+        let gone = until(SEEN, Duration::from_millis(50), || async {
+            (pods() == 0).then_some(())
+        });
+        assert!(
+            gone.await.is_some(),
+            "round {round}: {:#?}",
+            new_since(&before)
+        );
+        if round % 2 == 0 {
+            project.down(&["-v"]).await;
+            nothing_left(&before, &format!("round {round}")).await;
+        }
+    }
+    up(&project, &["--profile", "seed"]).await;
+    project.down(&["-v"]).await;
+    nothing_left(&before, "in the end").await;
+}
+
+/// Without an engine: what to do, before anything is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_engine_the_command_that_mends_it_is_said() {
+    let project = Project::reference();
+    let mut command = project.command(&IN_CONTAINERS);
+    let output = command
+        .env("DOCKER_HOST", "unix:///nowhere/docker.sock")
+        .output()
+        .expect("devenv runs");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("no Docker Engine answers at unix:///nowhere/docker.sock"),
+        "{said}"
+    );
+    assert!(said.contains("systemctl start docker"), "{said}");
+    assert!(project.supervisor().is_none());
+}
