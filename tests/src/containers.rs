@@ -51,8 +51,20 @@ pub fn reference() -> Option<Project> {
     });
     let page = path.join("services/frontend/web/dist");
     copy_folder(&page, &path.join("offline/frontend/files/dist"));
-    project.write("compose/.env", &format!("MYSQL_IMAGE={MYSQL}\n"));
+    // Nobody else's database is to be taken for the test's.
+    let name = compose_project(&project);
+    let env = format!("MYSQL_IMAGE={MYSQL}\nCOMPOSE_PROJECT_NAME={name}\n");
+    project.write("compose/.env", &env);
     Some(project)
+}
+
+/// The name of the Compose project of a project.
+///
+/// # Panics
+/// When its folder has no name.
+pub fn compose_project(project: &Project) -> String {
+    let folder = project.path().file_name().expect("a folder has a name");
+    format!("devenv-test-{}", folder.to_string_lossy().to_lowercase())
 }
 
 fn table(pairs: &[(&str, &str)]) -> toml::Value {

@@ -19,8 +19,8 @@ mod project;
 mod read;
 
 pub use engine::{
-    Container, DEFAULT_HOST, Engine, EngineError, LogLine, LogOptions, Progress, Published, Stream,
-    Told,
+    Container, DEFAULT_HOST, Engine, EngineError, LogLine, LogOptions, Progress, Published, Share,
+    Stream, Told,
 };
 pub use project::{
     Attachment, Condition, Dependency, Healthcheck, Limits, Mount, MountKind, Network, Pool, Port,

@@ -252,6 +252,10 @@ impl Builder {
     /// Removes the virtual environments that no image was built with, nor debugged in.
     /// For when no pod runs yet.
     pub fn prune(&self, images: &[&ImageSource]) {
+        // Beside containers none was made or looked at.
+        if self.containers.is_some() {
+            return;
+        }
         let venvs = self.venvs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut used: BTreeSet<PathBuf> = venvs.values().map(|v| v.path().to_owned()).collect();
         let debuggers = images.iter().map(|image| beside(image));

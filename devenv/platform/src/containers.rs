@@ -5,9 +5,11 @@ mod build;
 mod context;
 mod ignored;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use bollard::query_parameters::PruneImagesOptionsBuilder;
 use devenv_cluster::pod::docker::RUNTIME_FOLDER;
 use devenv_cluster::pod::docker::sweep;
 use devenv_cluster::{ContainerImage, Containers, RunSpec};
@@ -96,8 +98,29 @@ impl ContainerEngine {
         told: &(dyn Fn(String) + Send + Sync),
     ) -> Result<Built, BuildFailed> {
         let tag = format!("devenv/{project}-{}:latest", legal(&source.name));
-        let id = build::run(self.engine.docker(), self.buildkit, &tag, source, told).await?;
+        let id = build::run(
+            self.engine.docker(),
+            self.buildkit,
+            (project, &tag),
+            source,
+            told,
+        )
+        .await?;
         self.look_at(source, &id).await
+    }
+
+    /// Removes what builds of a project have replaced and no container runs.
+    pub async fn prune(&self, project: &str) {
+        let label = format!("{}={project}", sweep::PROJECT);
+        let filters = HashMap::from([("dangling", vec!["true"]), ("label", vec![label.as_str()])]);
+        let options = PruneImagesOptionsBuilder::new().filters(&filters).build();
+        if let Err(error) = self.engine.docker().prune_images(Some(options)).await {
+            // They take room, and nothing else.
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "images that were replaced are left"
+            );
+        }
     }
 
     /// How the program of an image runs.
@@ -147,7 +170,8 @@ pub async fn sweep_leftovers(state_dir: &Path) -> Result<usize, TargetError> {
         return Ok(0);
     }
     let engine = ContainerEngine::connect().await?;
-    let swept = sweep::containers(engine.engine.docker(), state_dir).await;
+    let label = sweep::of_system(state_dir);
+    let swept = sweep::containers(engine.engine.docker(), &label).await;
     let swept = swept.map_err(|e| TargetError::Leftovers(e.full()))?;
     let removed = std::fs::remove_dir_all(&traces);
     removed.map_err(|source| TargetError::Io {
@@ -156,6 +180,11 @@ pub async fn sweep_leftovers(state_dir: &Path) -> Result<usize, TargetError> {
         source,
     })?;
     Ok(swept)
+}
+
+/// Whether a system with this state folder has, or may have, something on an engine.
+pub fn has_leftovers(state_dir: &Path) -> bool {
+    state_dir.join(RUNTIME_FOLDER).exists() || cloudsql::has_container(state_dir)
 }
 
 /// Removes everything that a killed system, whose state is in `state_dir`, left on an

@@ -21,7 +21,7 @@ use tokio::{net::TcpStream, task::JoinHandle};
 
 use crate::{
     address::{self, Bound},
-    cloudsql::{ContainerServer, Engine, EngineError},
+    cloudsql::{self, Engine, EngineError},
     containers::ContainerEngine,
     host::Host,
     target::{BuiltImage, Database, Endpoints, Runtime, Target, TargetError, Volumes},
@@ -104,8 +104,6 @@ pub struct LocalTarget {
     /// The search for the engine, begun early: asking a server for its version takes
     /// as long as starting the cluster.
     engine: Mutex<Option<JoinHandle<Result<Engine, EngineError>>>>,
-    /// The database, where it is a container.
-    container: Mutex<Option<ContainerServer>>,
 }
 
 impl std::fmt::Debug for LocalTarget {
@@ -240,7 +238,6 @@ impl LocalTarget {
             notes,
             database_port: Mutex::new(mysql),
             engine: Mutex::new(engine),
-            container: Mutex::default(),
         })
     }
 
@@ -262,17 +259,16 @@ impl LocalTarget {
     /// Ends every pod, the workloads before the database, and closes the store.
     pub async fn shutdown(self, grace: Duration) {
         self.cluster.shutdown(grace).await;
-        let container = self.container.into_inner();
-        if let Some(container) = container.unwrap_or_else(PoisonError::into_inner)
-            && let Err(error) = container
-                .down(self.options.volumes == Volumes::Delete)
-                .await
-        {
+        let volumes = self.options.volumes == Volumes::Delete;
+        let removed = cloudsql::remove_container(&self.options.state_dir, volumes).await;
+        if let Err(error) = removed {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                project = container.project(),
                 "the database's container was left"
             );
+        }
+        if let Some(engine) = &self.options.containers {
+            engine.prune(&self.options.project).await;
         }
     }
 

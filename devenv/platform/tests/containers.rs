@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use devenv_model::{Command, ContainerBuild, ImageSource, Origin, Reload};
 use devenv_platform::ContainerEngine;
@@ -63,7 +64,7 @@ const GOOD: &str = r#"
 FROM scratch AS base
 ARG GREETING
 COPY busybox /bin/busybox
-RUN ["/bin/busybox", "sh", "-c", "echo building; echo $GREETING > /greeting"]
+RUN ["/bin/busybox", "sh", "-c", "echo building NONCE; echo $GREETING > /greeting"]
 FROM base
 WORKDIR /srv
 ENV A=b
@@ -87,14 +88,21 @@ async fn an_image_is_built_and_looked_at(#[case] buildkit: bool) {
     fs::write(dir.path().join("data/kept"), "1").expect("written");
     fs::write(dir.path().join("data/left-out"), "1").expect("written");
     fs::write(dir.path().join(".dockerignore"), "data/left-out\n").expect("written");
-    let source = source(dir.path(), GOOD);
+    // One that no cache has.
+    let nonce = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a time");
+    let nonce = nonce.as_nanos().to_string();
+    let source = source(dir.path(), &GOOD.replace("NONCE", &nonce));
     let lines = Mutex::new(Vec::new());
     let told = |line: String| lines.lock().expect("not poisoned").push(line);
     let built = engine.build("p", &source, &told).await;
     let lines = || lines.lock().expect("not poisoned").clone();
     let built = built.unwrap_or_else(|e| panic!("{e}: {:?}\n{:#?}", e.output(), lines()));
     assert!(
-        lines().iter().any(|line| line == "building"),
+        lines()
+            .iter()
+            .any(|line| *line == format!("building {nonce}")),
         "{:#?}",
         lines()
     );

@@ -3,7 +3,7 @@ set -eu
 data=/var/lib/mysql
 chown mysql "$data"
 if [ ! -d "$data/mysql" ]; then
-    mysqld --no-defaults --initialize-insecure --user=mysql --datadir="$data"
+    mysqld --no-defaults --initialize-insecure --user=mysql --datadir="$data" --secure-file-priv=
 fi
 init=/tmp/init.sql
 umask 077
@@ -15,4 +15,4 @@ GRANT ALL PRIVILEGES ON \`$MYSQL_DATABASE\`.* TO '$MYSQL_USER'@'%';
 SQL
 chown mysql "$init"
 exec mysqld --no-defaults --user=mysql --datadir="$data" --init-file="$init" --mysqlx=OFF \
-    --performance-schema=OFF --socket=/tmp/mysqld.sock "$@"
+    --performance-schema=OFF --secure-file-priv= --socket=/tmp/mysqld.sock "$@"

@@ -55,6 +55,7 @@ async fn the_main_job_in_containers() {
     let Some(project) = containers::reference() else {
         return;
     };
+    let name = containers::compose_project(&project);
     let before = everything();
     up(&project, &[]).await;
     let facts = project.status().await["database"].clone();
@@ -95,13 +96,13 @@ async fn the_main_job_in_containers() {
                 .as_array()
                 .into_iter()
                 .flatten()
-                .find(|p| p["Name"] == "so1-fase2");
+                .find(|p| p["Name"] == name.as_str());
             let ours = ours.unwrap_or_else(|| panic!("{said}"));
             assert_eq!(ours["Status"], "running(1)", "{said}");
             let file = project.path().join("compose/compose.yaml");
             let file = file.canonicalize().expect("there").display().to_string();
             assert_eq!(ours["ConfigFiles"], file.as_str(), "{said}");
-            let logs = compose(&project, &["-p", "so1-fase2", "logs", "cloudsql"]);
+            let logs = compose(&project, &["-p", &name, "logs", "cloudsql"]);
             assert!(logs.is_some_and(|logs| logs.contains("ready for connections")));
         }
     }
@@ -109,7 +110,7 @@ async fn the_main_job_in_containers() {
     // The data stays, and is there again.
     project.down(&[]).await;
     let left = new_since(&before);
-    assert_eq!(left, ["volume so1-fase2_cloudsql"]);
+    assert_eq!(left, [format!("volume {name}_cloudsql")]);
     up(&project, &[]).await;
     let url = project.url("database").await;
     assert_eq!(database::count(&url).await.expect("answers"), 10_000);

@@ -14,7 +14,9 @@ use nix::{
 };
 
 use super::{Context, up::GRACE};
-use crate::{error::CliError, process::Process, project::Project, render};
+use crate::{
+    e2e::environments::clean_dead, error::CliError, process::Process, project::Project, render,
+};
 
 /// Stop everything; the database's data stays.
 ///
@@ -41,6 +43,9 @@ pub async fn down(args: DownArgs, context: &Context) -> Result<ExitCode, CliErro
     }
     let was_up = stop(&project.state).await?;
     let all = args.volumes || context.run.is_some();
+    if args.volumes {
+        clean_dead(&project.state).await;
+    }
     sweep(&project, all).await?;
     // Of a run nothing stays.
     project.state.end_run()?;

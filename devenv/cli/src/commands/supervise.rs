@@ -7,6 +7,7 @@ use devenv_engine::{
     UpOptions,
     event::{Bus, Event},
 };
+use devenv_platform::containers;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
@@ -14,7 +15,10 @@ use super::{
     Context, duration,
     up::{GRACE, Interrupts},
 };
-use crate::error::{CliError, exit};
+use crate::{
+    error::{CliError, exit},
+    project::Project,
+};
 
 /// What unties a supervisor from the process that started it.
 pub const KEEP: &str = "keep";
@@ -79,7 +83,8 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
         }
     };
     let Some(result) = result else {
-        // What it had started ended as the work was dropped.
+        // What it had started ended as the work was dropped, but for what an engine runs.
+        clean(&project, context).await;
         project.state.end_run()?;
         return Ok(ExitCode::from(exit::FAILED));
     };
@@ -101,12 +106,21 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
             }
         }
         Err(e) => {
+            clean(&project, context).await;
             if let Err(e) = project.state.end_run() {
                 tracing::warn!(error = %e, "the next run removes what is left of this one");
             }
             tell(&Event::Failed { report: e.report() });
             Ok(ExitCode::from(e.report().exit_code))
         }
+    }
+}
+
+/// Removes what is left on a container engine; of a run the data, too.
+async fn clean(project: &Project, context: &Context) {
+    let state_dir = project.state.path();
+    if let Err(e) = containers::remove_all(state_dir, context.run.is_some()).await {
+        tracing::warn!(error = %e, "something is left on the container engine");
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
 use devenv_engine::{
-    UpOptions,
+    UpError, UpOptions,
     control::Ask,
     event::{Bus, Event},
     logs::{self, LogQuery},
@@ -12,7 +12,7 @@ use devenv_engine::{
 };
 use devenv_model::Topology;
 use devenv_platform::{
-    Runtime,
+    Runtime, containers,
     doctor::{self, Fix},
 };
 use futures_util::StreamExt;
@@ -262,11 +262,19 @@ async fn foreground(
         let mut work = std::pin::pin!(devenv_engine::up(&options, topology, &bus));
         loop {
             tokio::select! {
-                done = &mut work => break done,
+                done = &mut work => break Ok(done),
                 Ok(event) = events.recv() => progress.show(&event),
-                // Dropping the work ends every pod of it.
-                asked = stop.wanted() => return Err(CliError::Interrupted(asked)),
+                asked = stop.wanted() => break Err(asked),
             }
+        }
+    };
+    let running = match running {
+        Ok(running) => running,
+        Err(asked) => {
+            // Dropping the work ended every pod of it, but for what an engine runs.
+            let left = containers::remove_all(project.state.path(), context.run.is_some()).await;
+            left.map_err(UpError::from)?;
+            return Err(CliError::Interrupted(asked));
         }
     };
     while let Ok(event) = events.try_recv() {

@@ -9,6 +9,7 @@ use std::{
 use devenv_engine::state::RunGuard;
 use tokio::process::Command;
 
+use super::environments::clean_dead;
 use crate::{error::CliError, project::Project};
 
 /// The files of a commit. They lie in the folder of a run, so that they go when this is
@@ -62,6 +63,7 @@ impl Checkout {
         ];
         let objects = ask(root, &objects).await?;
 
+        clean_dead(&project.state).await;
         let held = project.state.begin_run(id)?;
         let tree = held.state().path().join("tree");
         let write = |source| CliError::Io {

@@ -139,9 +139,7 @@ impl Fresh {
     }
 
     async fn start(&self, name: &str) -> Result<Environment, CliError> {
-        for dead in self.state.dead_runs() {
-            clean(&dead).await;
-        }
+        clean_dead(&self.state).await;
         let guard = self.state.begin_run(name)?;
         let mut supervisor = self.launch.start(guard.state())?;
         let endpoints = loop {
@@ -217,6 +215,13 @@ impl Provider for Attached {
 
     fn is_shared(&self) -> bool {
         true
+    }
+}
+
+/// Removes what killed runs have left on a container engine, before their folders go.
+pub async fn clean_dead(state: &StateDir) {
+    for dead in state.dead_runs() {
+        clean(&dead).await;
     }
 }
 

@@ -19,7 +19,7 @@ pub mod sweep;
 pub use janitor::run_role_if_asked;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,8 +33,8 @@ use sandbox::DockerSandbox;
 use sweep::Owner;
 
 /// Where a system's runtime has its files, in the folder with the system's state: it is
-/// there as long as containers may be.
-pub const RUNTIME_FOLDER: &str = "run/docker";
+/// there as long as containers may be. Not below `run`, which the next start empties.
+pub const RUNTIME_FOLDER: &str = "docker";
 
 /// Runs pods as containers.
 #[derive(Debug)]
@@ -53,10 +53,10 @@ struct Shared {
     dir: PathBuf,
     /// This program, as containers are shown it.
     program: PathBuf,
-    /// Numbers links.
-    links: AtomicU64,
+    /// Numbers sandboxes.
+    sandboxes: AtomicU64,
     /// What removes them when this process is killed.
-    _janitor: Janitor,
+    janitor: Janitor,
 }
 
 impl DockerRuntime {
@@ -71,10 +71,12 @@ impl DockerRuntime {
         owner: Owner,
         dir: PathBuf,
     ) -> Result<DockerRuntime, RuntimeError> {
-        sweep::containers(&docker, Path::new(&owner.system)).await?;
+        sweep::containers(&docker, &owner.of_system()).await?;
+        // A killed start of before may still be ending in its own.
+        let dir = dir.join(&owner.generation);
         let program = pause::program(&dir)?;
         pause::ensure_image(&docker).await?;
-        let janitor = Janitor::start(host, &owner)?;
+        let janitor = Janitor::start(host, &owner, &dir)?;
         Ok(DockerRuntime {
             shared: Arc::new(Shared {
                 docker,
@@ -82,10 +84,17 @@ impl DockerRuntime {
                 owner,
                 dir,
                 program,
-                links: AtomicU64::new(0),
-                _janitor: janitor,
+                sandboxes: AtomicU64::new(0),
+                janitor,
             }),
         })
+    }
+}
+
+impl Drop for DockerRuntime {
+    fn drop(&mut self) {
+        // Nobody makes pods any more.
+        self.shared.janitor.dismiss();
     }
 }
 
@@ -97,9 +106,9 @@ impl PodRuntime for DockerRuntime {
 }
 
 impl Shared {
-    /// A name for a pod's link in the cluster's namespace: at most 15 bytes.
-    fn link(&self) -> String {
-        format!("dk{}", self.links.fetch_add(1, Ordering::Relaxed))
+    /// A number that no sandbox had before.
+    fn number(&self) -> u64 {
+        self.sandboxes.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The labels of a container: whose it is, and those that container runtimes of
@@ -122,10 +131,10 @@ impl Shared {
     }
 
     /// A container's name: legible, and unique on the engine.
-    fn name(&self, pod: &SandboxSpec, container: &str) -> String {
+    fn name(&self, pod: &SandboxSpec, sandbox: u64, container: &str) -> String {
         let project = &self.owner.project;
         let unique = pod.uid.get(..8).unwrap_or(&pod.uid);
-        format!("{project}_{}_{container}_{unique}", pod.name)
+        format!("{project}_{}_{container}_{unique}-{sandbox}", pod.name)
     }
 }
 

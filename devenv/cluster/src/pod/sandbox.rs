@@ -186,6 +186,12 @@ fn libc_sigkill() -> i32 {
 #[async_trait]
 impl PodSandbox for ProcessSandbox {
     async fn start(&self, spec: StartSpec) -> Result<Started, RuntimeError> {
+        if spec.image.is_some() {
+            return Err(RuntimeError::Config(format!(
+                "container {:?} has an image of a container engine, and its pod asks for processes",
+                spec.name
+            )));
+        }
         self.launch(container(spec, None)).await
     }
 

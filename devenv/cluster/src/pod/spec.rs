@@ -89,7 +89,7 @@ pub(crate) fn start_spec(
         configs,
         facts,
         policy,
-        user: run_as.unwrap_or(around.owner),
+        user: user_of_volumes(pod, container, run, around)?,
     };
     let mounted = mounts(&source, container, &own).map_err(|e| ConfigError::new(e.0))?;
     let argv = command_line(container, image, &own);
@@ -251,6 +251,28 @@ fn over(
         }
     }
     all
+}
+
+/// Whom the files of a container's volumes belong to: the user that it runs as, as far as
+/// that is known by number.
+///
+/// # Errors
+/// As [`run_as`] and [`user_in_image`].
+pub(crate) fn user_of_volumes(
+    pod: &Pod,
+    container: &Container,
+    run: &RunSpec,
+    around: &Surroundings,
+) -> Result<(u32, u32), ConfigError> {
+    let Some(image) = &run.container else {
+        return Ok(run_as(pod, container, around)?.unwrap_or(around.owner));
+    };
+    let said = user_in_image(pod, container, image)?;
+    let said = said.as_deref().or(image.user.as_deref()).unwrap_or("0");
+    let (user, group) = said.split_once(':').unwrap_or((said, "0"));
+    // A name is known in the image alone; what it can't read it is told by its own error.
+    let number = |text: &str| text.parse::<u32>().ok();
+    Ok(number(user).map_or(around.owner, |user| (user, number(group).unwrap_or(0))))
 }
 
 /// What a container's securityContext, or else its pod's, says of its user.

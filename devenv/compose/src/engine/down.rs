@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bollard::models::ContainerInspectResponse;
+use bollard::models::{ContainerInspectResponse, Network};
 use bollard::query_parameters::{
     InspectNetworkOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
     RemoveVolumeOptions, StopContainerOptions,
@@ -80,25 +80,47 @@ impl Engine {
     }
 
     async fn remove_networks(&self, project: &str, told: Told<'_>) -> Result<(), EngineError> {
+        for network in self.networks_of(project).await? {
+            self.remove_one(network, told).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the network of this name, if it is the project's.
+    pub(super) async fn remove_network(
+        &self,
+        project: &str,
+        name: &str,
+        told: Told<'_>,
+    ) -> Result<(), EngineError> {
+        let all = self.networks_of(project).await?;
+        match all.into_iter().find(|n| n.name.as_deref() == Some(name)) {
+            Some(network) => self.remove_one(network, told).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn networks_of(&self, project: &str) -> Result<Vec<Network>, EngineError> {
         let options = ListNetworksOptions {
             filters: Some(labels::filter(project)),
         };
         let found = self.docker.list_networks(Some(options)).await;
-        let found = found.map_err(|e| EngineError::of(e, "listing networks"))?;
-        for network in found {
-            let (Some(id), Some(name)) = (network.id, network.name) else {
-                continue;
-            };
-            match self.docker.remove_network(&id).await {
-                Ok(()) => told(Progress::Removed(name)),
-                Err(e) if is_not_found(&e) => {}
-                Err(e) => {
-                    let users = self.users_of(&id).await;
-                    return Err(match users.is_empty() {
-                        false => EngineError::NetworkUsed { name, users },
-                        true => EngineError::of(e, format!("removing the network {name}")),
-                    });
-                }
+        found.map_err(|e| EngineError::of(e, "listing networks"))
+    }
+
+    async fn remove_one(&self, network: Network, told: Told<'_>) -> Result<(), EngineError> {
+        let (Some(id), Some(name)) = (network.id, network.name) else {
+            return Ok(());
+        };
+        match self.docker.remove_network(&id).await {
+            Ok(()) => told(Progress::Removed(name)),
+            Err(e) if is_not_found(&e) => {}
+            Err(e) => {
+                let users = self.users_of(&id).await;
+                return Err(match users.is_empty() {
+                    false => EngineError::NetworkUsed { name, users },
+                    true => EngineError::of(e, format!("removing the network {name}")),
+                });
             }
         }
         Ok(())
@@ -123,7 +145,11 @@ impl Engine {
         Ok(volumes.into_iter().map(|v| v.name).collect())
     }
 
-    async fn remove_volume(&self, name: String, told: Told<'_>) -> Result<(), EngineError> {
+    pub(super) async fn remove_volume(
+        &self,
+        name: String,
+        told: Told<'_>,
+    ) -> Result<(), EngineError> {
         let none = None::<RemoveVolumeOptions>;
         match self.docker.remove_volume(&name, none).await {
             Ok(()) => told(Progress::Removed(name)),

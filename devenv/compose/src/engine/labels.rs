@@ -13,7 +13,7 @@ pub(super) const IMAGE: &str = "com.docker.compose.image";
 pub(super) const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 pub(super) const NETWORK: &str = "com.docker.compose.network";
 pub(super) const VOLUME: &str = "com.docker.compose.volume";
-const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
+pub(super) const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
 const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
 const VERSION: &str = "com.docker.compose.version";
 
@@ -65,6 +65,10 @@ pub(super) fn resource(
     let mut labels: Labels = written.clone().into_iter().collect();
     labels.extend(ours(&project.name));
     labels.insert(label.into(), key.into());
+    // Compose has it on containers alone; here it tells checkouts apart whose projects
+    // have the same name.
+    let working_dir = project.working_dir.display().to_string();
+    labels.insert(WORKING_DIR.into(), working_dir);
     labels
 }
 

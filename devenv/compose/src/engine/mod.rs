@@ -8,6 +8,7 @@ mod labels;
 mod logs;
 mod ps;
 mod running;
+mod share;
 mod up;
 mod wait;
 
@@ -16,6 +17,7 @@ use bollard::Docker;
 pub use self::error::EngineError;
 pub use self::logs::{LogLine, LogOptions, Stream};
 pub use self::ps::{Container, Published};
+pub use self::share::Share;
 
 /// Where an engine listens when `DOCKER_HOST` says nothing.
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use devenv_platform::containers;
+
 use super::{StateDir, StateError, io_error};
 
 /// Below the project's state folder.
@@ -142,6 +144,10 @@ impl StateDir {
     }
 
     fn remove_all(&self) -> Result<(), StateError> {
+        // What it has on a container engine is found by that: it goes first.
+        if containers::has_leftovers(&self.path) {
+            return Ok(());
+        }
         match fs::remove_dir_all(&self.path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &self.path)(e)),
             _ => Ok(()),

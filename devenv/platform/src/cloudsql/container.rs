@@ -2,6 +2,7 @@
 //! for `docker compose` too.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::query_parameters::InspectContainerOptions;
-use devenv_compose::{Engine, EngineError, LoadError, Options, Progress, Project, load};
+use devenv_compose::{Engine, EngineError, LoadError, Options, Progress, Share, load};
 use devenv_model::CloudSql;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
@@ -20,17 +21,19 @@ use super::server::PORT;
 
 /// In a system's state folder: which Compose project is its own.
 const TRACE: &str = "compose.json";
+/// How far from MySQL's own a port is looked for.
+const LAST_PORT: u16 = PORT + 1000;
+/// How many ports a run offers to the engine.
+const RANGE: u16 = 200;
 /// How long an engine that went away is left alone before it is asked again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// The database's container, and how to take it down.
+/// The database's container.
 #[derive(Debug, Clone)]
 pub struct ContainerServer {
     engine: Engine,
     project: String,
     service: String,
-    /// Which remembers it.
-    state_dir: PathBuf,
 }
 
 /// Why it does not run.
@@ -92,12 +95,17 @@ impl ContainerServerError {
     }
 }
 
-/// A system's Compose project, as its state folder remembers it.
-#[derive(Debug, Serialize, Deserialize)]
+/// What a system has on an engine, as its state folder remembers it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Trace {
-    project: String,
-    service: String,
     host: String,
+    /// The database's service.
+    service: String,
+    project: String,
+    working_dir: String,
+    services: Vec<String>,
+    networks: Vec<String>,
+    volumes: Vec<String>,
     /// Its container is removed, and its volume is what is left.
     #[serde(default)]
     down: bool,
@@ -105,7 +113,8 @@ struct Trace {
 
 impl ContainerServer {
     /// Brings the database's service of the Compose file up, and waits until it is healthy.
-    /// `run` makes a project of its own of that name. `state_dir` remembers what was made.
+    /// `run` makes a project of its own of that name. `state_dir` remembers what was made;
+    /// messages name files from `root`.
     ///
     /// # Errors
     /// [`ContainerServerError`].
@@ -114,60 +123,73 @@ impl ContainerServer {
         config: &CloudSql,
         account: &Credentials,
         run: Option<&str>,
-        state_dir: &Path,
+        (root, state_dir): (&Path, &Path),
         told: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Self, ContainerServerError> {
         let file = config.compose.as_ref();
         let file = file.ok_or_else(|| ContainerServerError::NoFile(config.origin.clone()))?;
         let mut options = Options {
-            environment: std::env::vars().collect(),
+            environment: environment(),
+            shown_from: Some(root.to_owned()),
             ..Options::default()
         };
-        let port = options.environment.get("DB_PORT").cloned();
         let given = [
-            ("DB_USER", account.user.clone()),
-            ("DB_PASSWORD", account.password.clone()),
-            ("DB_NAME", account.database.clone()),
-            ("DB_PORT", port.clone().unwrap_or_else(|| PORT.to_string())),
+            ("DB_USER", &account.user),
+            ("DB_PASSWORD", &account.password),
+            ("DB_NAME", &account.database),
         ];
-        options
-            .environment
-            .extend(given.map(|(name, value)| (name.to_owned(), value)));
+        for (name, value) in given {
+            options.environment.insert(name.to_owned(), value.clone());
+        }
+        let port = "DB_PORT".to_owned();
+        let fixed = options.environment.contains_key(&port);
+        if !fixed {
+            options.environment.insert(port.clone(), PORT.to_string());
+        }
         if let Some(run) = run {
             let own = load(file, &options)?.project.name;
             options.project_name = Some(format!("{own}-{run}"));
         }
-        let name = load(file, &options)?.project.name;
-        let known = published(&engine, &name, &config.service).await?;
-        if port.is_none() {
-            let free = known.unwrap_or_else(free_port).to_string();
-            options.environment.insert("DB_PORT".to_owned(), free);
-        }
         let mut project = load(file, &options)?.project;
-        let services: Vec<String> = project.services.keys().cloned().collect();
-        if !services.contains(&config.service) {
-            return Err(ContainerServerError::NoService {
-                file: file.clone(),
-                service: config.service.clone(),
-                known: services,
-            });
+        let known = published(&engine, &project.name, &config.service).await?;
+        let mut wanted = known.unwrap_or_else(|| free_port(PORT));
+        loop {
+            if !fixed {
+                options.environment.insert(port.clone(), ports(wanted, run));
+                project = load(file, &options)?.project;
+            }
+            let services: Vec<String> = project.services.keys().cloned().collect();
+            if !services.contains(&config.service) {
+                return Err(ContainerServerError::NoService {
+                    file: file.clone(),
+                    service: config.service.clone(),
+                    known: services,
+                });
+            }
+            project.only(&[&config.service]);
+            let share = Share::of(&project);
+            if let Some(other) = engine.other_owner(&share).await? {
+                return Err(ContainerServerError::Taken {
+                    project: project.name,
+                    other,
+                });
+            }
+            Trace::new(&engine, &config.service, share).write(state_dir)?;
+            match engine.up(&project, told).await {
+                // Somebody took it in between.
+                Err(EngineError::PortTaken { .. }) if !fixed && wanted < LAST_PORT => {
+                    wanted = free_port(wanted + 1);
+                }
+                up => {
+                    up?;
+                    return Ok(Self {
+                        engine,
+                        project: project.name,
+                        service: config.service.clone(),
+                    });
+                }
+            }
         }
-        project.only(&[&config.service]);
-        not_of_another(&engine, &project, &config.service).await?;
-        let trace = Trace {
-            project: project.name.clone(),
-            service: config.service.clone(),
-            host: engine.host().to_owned(),
-            down: false,
-        };
-        trace.write(state_dir)?;
-        engine.up(&project, told).await?;
-        Ok(Self {
-            engine,
-            project: project.name,
-            service: config.service.clone(),
-            state_dir: state_dir.to_owned(),
-        })
     }
 
     /// That of the running system with this state folder; `None` where its database is
@@ -183,7 +205,6 @@ impl ContainerServer {
             engine: Engine::connect(Some(&trace.host)).await?,
             project: trace.project,
             service: trace.service,
-            state_dir: state_dir.to_owned(),
         }))
     }
 
@@ -261,16 +282,6 @@ impl ContainerServer {
             }
         })
     }
-
-    /// Removes the container; with `volumes` the data, too.
-    ///
-    /// # Errors
-    /// When the engine refuses or does not answer.
-    pub async fn down(&self, volumes: bool) -> Result<(), EngineError> {
-        self.engine.down(&self.project, volumes, &|_| ()).await?;
-        forget(&self.state_dir, volumes);
-        Ok(())
-    }
 }
 
 /// Whether the system with this state folder has or had a database in a container.
@@ -291,33 +302,48 @@ pub async fn remove_container(state_dir: &Path, volumes: bool) -> Result<(), Eng
         return Ok(());
     }
     let engine = Engine::connect(Some(&trace.host)).await?;
-    engine.down(&trace.project, volumes, &|_| ()).await?;
-    forget(state_dir, volumes);
+    engine.take_down(&trace.share(), volumes, &|_| ()).await?;
+    let noted = match volumes {
+        true => fs::remove_file(state_dir.join(TRACE)).map_err(|e| e.to_string()),
+        false => {
+            let trace = Trace {
+                down: true,
+                ..trace
+            };
+            trace.write(state_dir).map_err(|e| e.to_string())
+        }
+    };
+    if let Err(error) = noted {
+        // The next time there is nothing to remove, then.
+        tracing::debug!(error, "that the database's container is gone is not noted");
+    }
     Ok(())
 }
 
-/// Notes that the container is gone; with `volumes`, that nothing is left.
-fn forget(state_dir: &Path, volumes: bool) {
-    let noted = match Trace::read(state_dir) {
-        None => Ok(()),
-        Some(_) if volumes => fs::remove_file(state_dir.join(TRACE)).map_err(|e| e.to_string()),
-        Some(trace) => Trace {
-            down: true,
-            ..trace
-        }
-        .write(state_dir)
-        .map_err(|e| e.to_string()),
-    };
-    if let Err(error) = noted {
-        // The next `down` finds nothing to remove, then.
-        tracing::debug!(
-            error,
-            "what is left of the database's container is not noted"
-        );
-    }
-}
-
 impl Trace {
+    fn new(engine: &Engine, service: &str, share: Share) -> Self {
+        Self {
+            host: engine.host().to_owned(),
+            service: service.to_owned(),
+            project: share.project,
+            working_dir: share.working_dir,
+            services: share.services,
+            networks: share.networks,
+            volumes: share.volumes,
+            down: false,
+        }
+    }
+
+    fn share(&self) -> Share {
+        Share {
+            project: self.project.clone(),
+            working_dir: self.working_dir.clone(),
+            services: self.services.clone(),
+            networks: self.networks.clone(),
+            volumes: self.volumes.clone(),
+        }
+    }
+
     fn read(state_dir: &Path) -> Option<Self> {
         let text = fs::read_to_string(state_dir.join(TRACE)).ok()?;
         // What is not understood was not written by this.
@@ -326,10 +352,22 @@ impl Trace {
 
     fn write(&self, state_dir: &Path) -> Result<(), ContainerServerError> {
         let path = state_dir.join(TRACE);
+        // Whole or not at all: without it nobody finds the container.
+        let beside = state_dir.join(format!("{TRACE}.new"));
         let text = serde_json::to_string(self).map_err(io::Error::other);
-        let written = text.and_then(|text| fs::write(&path, text));
+        let written = text
+            .and_then(|text| fs::write(&beside, text))
+            .and_then(|()| fs::rename(&beside, &path));
         written.map_err(|source| ContainerServerError::Trace { path, source })
     }
+}
+
+/// This process's variables, as far as they are text.
+fn environment() -> BTreeMap<String, String> {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// The port of this machine that leads to a container of before.
@@ -348,36 +386,17 @@ async fn published(
         .map(|p| p.host_port))
 }
 
-/// MySQL's own, or the next one up that is free on loopback.
-fn free_port() -> u16 {
+/// This port, or the next one up that is free on loopback.
+fn free_port(from: u16) -> u16 {
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    (PORT..PORT + 1000).find(is_free).unwrap_or(PORT)
+    (from..=LAST_PORT).find(is_free).unwrap_or(from)
 }
 
-async fn not_of_another(
-    engine: &Engine,
-    project: &Project,
-    service: &str,
-) -> Result<(), ContainerServerError> {
-    const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
-    let containers = engine.ps(&project.name).await?;
-    let Some(mine) = containers.iter().find(|c| c.service == service) else {
-        return Ok(());
-    };
-    let none = None::<InspectContainerOptions>;
-    // One that is gone meanwhile is nobody's.
-    let Ok(found) = engine.docker().inspect_container(&mine.id, none).await else {
-        return Ok(());
-    };
-    let labels = found.config.and_then(|config| config.labels);
-    let labels: BTreeMap<String, String> = labels.unwrap_or_default().into_iter().collect();
-    match labels.get(WORKING_DIR) {
-        Some(other) if Path::new(other) != project.working_dir => {
-            Err(ContainerServerError::Taken {
-                project: project.name.clone(),
-                other: other.clone(),
-            })
-        }
-        _ => Ok(()),
+/// The port that the database is published at. A run's may be any: the engine chooses one
+/// that is free each time it starts the container, which devenv reaches by its address.
+fn ports(wanted: u16, run: Option<&str>) -> String {
+    match run {
+        Some(_) => format!("{wanted}-{}", wanted.saturating_add(RANGE)),
+        None => wanted.to_string(),
     }
 }

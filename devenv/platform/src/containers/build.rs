@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use bollard::Docker;
 use bollard::models::{BuildInfo, BuildInfoAux};
 use bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion};
+use devenv_cluster::pod::docker::sweep::PROJECT;
 use devenv_model::ImageSource;
 use futures_util::{StreamExt, TryStreamExt};
 
@@ -94,7 +95,7 @@ fn explained(message: &str) -> String {
 pub(super) async fn run(
     docker: &Docker,
     buildkit: bool,
-    tag: &str,
+    (project, tag): (&str, &str),
     source: &ImageSource,
     told: &(dyn Fn(String) + Send + Sync),
 ) -> Result<String, BuildFailed> {
@@ -117,6 +118,7 @@ pub(super) async fn run(
         .dockerfile(context.dockerfile())
         .t(tag)
         .buildargs(&args)
+        .labels(&HashMap::from([(PROJECT.to_owned(), project.to_owned())]))
         .rm(true)
         .forcerm(true);
     if let Some(target) = &build.target {

@@ -10,6 +10,8 @@ use tokio::sync::mpsc;
 
 use super::ignored::Ignored;
 
+/// The file that makes a folder devenv's state.
+const STATE: &str = ".devenv-gke-state";
 /// Where the Dockerfile is in the archive when it lies outside the context.
 const OUTSIDE: &str = ".devenv.Dockerfile";
 /// Pieces of the archive that wait for the engine.
@@ -97,7 +99,16 @@ impl Context {
         dir: &Path,
         below: &str,
     ) -> io::Result<()> {
-        let mut entries = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
+        let entries = match fs::read_dir(dir) {
+            // A folder that was there a moment ago.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        let mut entries = entries.collect::<io::Result<Vec<_>>>()?;
+        // Passwords and a database: devenv's own folder is in no image.
+        if entries.iter().any(|entry| entry.file_name() == STATE) {
+            return Ok(());
+        }
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             // What has no name in UTF-8 can't be copied by a Dockerfile either.
@@ -109,9 +120,13 @@ impl Context {
             let kind = entry.file_type()?;
             if kind.is_dir() {
                 if !ignored {
-                    archive.append_dir(&path, entry.path())?;
+                    let mut header = tar::Header::new_gnu();
+                    header.set_entry_type(tar::EntryType::Directory);
+                    header.set_mode(0o755);
+                    header.set_size(0);
+                    archive.append_data(&mut header, format!("{path}/"), io::empty())?;
                 }
-                if !ignored || self.ignored.takes_back() {
+                if !ignored || self.ignored.takes_back_below(&path) {
                     self.add(archive, &entry.path(), &format!("{path}/"))?;
                 }
             } else if (kind.is_file() || kind.is_symlink()) && !ignored && path != self.dockerfile {
@@ -187,6 +202,9 @@ mod tests {
         write("app/secret", "3");
         write("other/Dockerfile", "FROM y");
         std::os::unix::fs::symlink("a.py", dir.path().join("app/src/link")).expect("made");
+        // What devenv keeps beside the sources.
+        write("app/src/.devenv/.devenv-gke-state", "");
+        write("app/src/.devenv/secrets/cloudsql", "a password");
         let mut build = ContainerBuild {
             dockerfile: dir.path().join("app/Dockerfile"),
             context: dir.path().join("app"),
@@ -195,7 +213,7 @@ mod tests {
         };
         assert_eq!(
             names(&build).await,
-            ["Dockerfile", "src/", "src/a.py", "src/link"]
+            ["Dockerfile", "src/", "src/.devenv/", "src/a.py", "src/link"]
         );
         build.dockerfile = dir.path().join("other/Dockerfile");
         assert_eq!(names(&build).await[0], OUTSIDE);

@@ -14,6 +14,7 @@ pub(super) struct Ignored {
 
 #[derive(Debug)]
 struct Pattern {
+    text: String,
     regex: Regex,
     /// It takes back what an earlier one left out.
     negated: bool,
@@ -43,7 +44,12 @@ impl Ignored {
                 continue;
             }
             let regex = Regex::new(&expression(pattern)).map_err(|_| line.to_owned())?;
-            patterns.push(Pattern { regex, negated });
+            let text = pattern.to_owned();
+            patterns.push(Pattern {
+                text,
+                regex,
+                negated,
+            });
         }
         Ok(Self { patterns })
     }
@@ -60,9 +66,17 @@ impl Ignored {
         ignored
     }
 
-    /// Whether something below an ignored folder may be taken back.
-    pub(super) fn takes_back(&self) -> bool {
-        self.patterns.iter().any(|pattern| pattern.negated)
+    /// Whether something below this ignored folder may be taken back.
+    pub(super) fn takes_back_below(&self, folder: &str) -> bool {
+        let below = format!("{folder}/");
+        let mut negated = self.patterns.iter().filter(|pattern| pattern.negated);
+        negated.any(|pattern| {
+            // Its beginning without wildcards tells, as far as it goes.
+            let fixed = pattern.text.split(['*', '?', '[', '\\']).next();
+            let fixed = fixed.unwrap_or_default();
+            fixed.starts_with(&below)
+                || (fixed.len() < pattern.text.len() && below.starts_with(fixed))
+        })
     }
 }
 
@@ -133,6 +147,24 @@ mod tests {
         for path in kept {
             assert!(!ignored.matches(path), "{path} by {text:?}");
         }
+    }
+
+    #[rstest]
+    #[case("**\n!app/src", "app", true)]
+    #[case("**\n!app/src", "app/src", false)]
+    #[case("**\n!app/src", "target", false)]
+    #[case("**\n!app", "apps", false)]
+    #[case("**\n!**/keep", "target", true)]
+    #[case("**\n!a*/keep", "target", false)]
+    #[case("**\n!a*/keep", "abc", true)]
+    #[case("target", "target", false)]
+    fn only_folders_that_may_matter_are_entered(
+        #[case] text: &str,
+        #[case] folder: &str,
+        #[case] enters: bool,
+    ) {
+        let ignored = Ignored::parse(text).expect("patterns");
+        assert_eq!(ignored.takes_back_below(folder), enters);
     }
 
     #[test]

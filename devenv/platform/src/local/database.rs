@@ -201,13 +201,10 @@ impl LocalTarget {
             Volumes::Delete => state_dir.file_name().and_then(|name| name.to_str()),
         };
         let engine = engine.engine().clone();
-        let server = ContainerServer::up(engine, config, account, run, state_dir, &|_| ()).await?;
+        let folders = (self.options.root.as_path(), state_dir.as_path());
+        let server = ContainerServer::up(engine, config, account, run, folders, &|_| ()).await?;
         let places = server.places().map(Ok).boxed();
         let compose_project = Some(server.project().to_owned());
-        *self
-            .container
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(server);
         let data = data_dir(state_dir);
         let note = data.is_dir().then(|| {
             format!(

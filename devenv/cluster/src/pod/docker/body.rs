@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
+};
 use devenv_sandbox::{Access, Limits};
 
 use super::Shared;
@@ -41,6 +43,11 @@ pub(super) fn container(
         working_dir: Some(spec.cwd.display().to_string()),
         user: spec.user.clone(),
         labels: Some(shared.labels(pod, &spec.name)),
+        // Kubernetes asks its own probes, and not the image's check.
+        healthcheck: Some(HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..HealthConfig::default()
+        }),
         host_config: Some(HostConfig {
             network_mode: Some(format!("container:{pause}")),
             ipc_mode: Some(format!("container:{pause}")),
@@ -52,6 +59,11 @@ pub(super) fn container(
             security_opt: security
                 .no_new_privileges
                 .then(|| vec!["no-new-privileges".to_owned()]),
+            // Devenv keeps the logs; the engine's own are for `docker logs`, and bounded.
+            log_config: Some(HostConfigLogConfig {
+                typ: Some("local".to_owned()),
+                config: None,
+            }),
             // Devenv, not the engine, starts containers again.
             ..limits
         }),
@@ -81,9 +93,11 @@ fn limits_of(limits: &Limits) -> HostConfig {
     HostConfig {
         memory,
         memory_swap: memory,
-        nano_cpus: limits
+        // Not `NanoCpus`, of which an engine takes no more than the machine has.
+        cpu_period: limits.cpu.map(|_| 100_000),
+        cpu_quota: limits
             .cpu
-            .map(|milli| whole(milli.saturating_mul(1_000_000))),
+            .map(|milli| whole(milli.saturating_mul(100).max(1000))),
         cpu_shares: limits
             .cpu_request
             .map(|milli| whole((milli * 1024 / 1000).max(2))),
@@ -104,7 +118,10 @@ mod tests {
             memory: Some(64 << 20),
             pids: None,
         });
-        assert_eq!(host.nano_cpus, Some(250_000_000));
+        assert_eq!(
+            (host.cpu_quota, host.cpu_period),
+            (Some(25_000), Some(100_000))
+        );
         assert_eq!(host.cpu_shares, Some(512));
         assert_eq!(
             (host.memory, host.memory_swap),
@@ -112,7 +129,7 @@ mod tests {
         );
         let none = limits_of(&Limits::default());
         assert_eq!(
-            (none.memory, none.nano_cpus, none.cpu_shares),
+            (none.memory, none.cpu_quota, none.cpu_shares),
             (None, None, None)
         );
         let least = limits_of(&Limits {

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::Docker;
@@ -17,8 +17,9 @@ use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
     LogsOptionsBuilder, StartContainerOptions, WaitContainerOptionsBuilder,
 };
-use devenv_sandbox::{Door, Joined};
+use devenv_sandbox::{Door, Joined, SandboxError};
 use futures_util::StreamExt;
+use nix::sys::signal::Signal;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -31,6 +32,8 @@ use crate::pod::runtime::{
 
 /// How long a pause container may take from its start to its call.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
+/// How long the name of a container that is being removed may stay taken.
+const NAME_LIMIT: Duration = Duration::from_secs(10);
 /// How long an engine that was lost is left alone before it is asked again: from, to.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
@@ -41,6 +44,8 @@ const LOST: i64 = 137;
 pub(super) struct DockerSandbox {
     shared: Arc<Shared>,
     spec: SandboxSpec,
+    /// Tells it from the pod's sandboxes of before.
+    number: u64,
     /// The pause container.
     pause: String,
     pause_pid: u32,
@@ -78,27 +83,33 @@ impl DockerSandbox {
         shared: Arc<Shared>,
         spec: SandboxSpec,
     ) -> Result<Arc<DockerSandbox>, RuntimeError> {
-        let folder = shared.dir.join(&spec.uid);
+        // A pod whose sandbox broke gets another one while that is still ending.
+        let number = shared.number();
+        let folder = shared.dir.join(format!("{}-{number}", spec.uid));
+        // From here on what there is goes with this.
+        let mut half_made = HalfMade {
+            shared: shared.clone(),
+            folder: folder.clone(),
+            pause: None,
+        };
         let files = write_files(&folder, &spec)?;
         let door_folder = folder.join("door");
         make_private(&door_folder)?;
         let door = Door::open(&door_folder)?;
-        let name = shared.name(&spec, pause::NAME);
+        let name = shared.name(&spec, number, pause::NAME);
         let body = pause::body(&shared, &spec, &door_folder);
         let pause = create(&shared.docker, &name, body).await?;
-        // From here on the container goes with this.
-        let half_made = HalfMade {
-            shared: &shared,
-            pause: Some(pause.clone()),
-        };
-        let joined = Self::join(&shared, &spec, &pause, door).await?;
-        let pid = pid_of(&shared.docker, &pause).await?;
+        half_made.pause = Some(pause.clone());
+        let joined = Self::join(&shared, &spec, &pause, number, door).await?;
+        // One that has ended already has none, and that is told below.
+        let pid = pid_of(&shared.docker, &pause).await.unwrap_or(0);
         let (event_tx, event_rx) = mpsc::unbounded_channel();
         watch_pause(&joined, event_tx.clone())?;
         half_made.keep();
         Ok(Arc::new(DockerSandbox {
             shared,
             spec,
+            number,
             pause,
             pause_pid: pid,
             joined: Mutex::new(Some(joined)),
@@ -114,15 +125,23 @@ impl DockerSandbox {
         shared: &Arc<Shared>,
         spec: &SandboxSpec,
         pause: &str,
+        number: u64,
         door: Door,
     ) -> Result<Joined, RuntimeError> {
         let start = shared
             .docker
             .start_container(pause, None::<StartContainerOptions>);
         start.await.map_err(failed("start the pause container"))?;
-        let (netd, ip, link) = (shared.netd.clone(), spec.ip, shared.link());
+        // At most 15 bytes, as the kernel has it.
+        let (netd, ip, link) = (shared.netd.clone(), spec.ip, format!("dk{number}"));
         let joining = tokio::task::spawn_blocking(move || door.join(&netd, ip, &link, JOIN_LIMIT));
-        match joining.await {
+        let joined = tokio::select! {
+            joined = joining => joined,
+            () = ended(&shared.docker, pause) => Ok(Err(SandboxError::Died {
+                name: "the pause container".to_owned(),
+            })),
+        };
+        match joined {
             Ok(Ok(joined)) => Ok(joined),
             Ok(Err(error)) => {
                 let said = said(&shared.docker, pause).await;
@@ -172,12 +191,7 @@ impl DockerSandbox {
                     "a container was left"
                 );
             }
-            if let Err(error) = fs::remove_dir_all(&folder) {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a pod's folder was left"
-                );
-            }
+            remove_folder(&folder);
             // Whoever wanted to know may be gone.
             let _ = event_tx.send(SandboxEvent::Gone);
         };
@@ -194,25 +208,34 @@ impl Drop for DockerSandbox {
     }
 }
 
-/// Removes the pause container of a pod that does not come about.
-struct HalfMade<'a> {
-    shared: &'a Arc<Shared>,
+/// Removes what there is of a pod that does not come about.
+struct HalfMade {
+    shared: Arc<Shared>,
+    folder: PathBuf,
     pause: Option<String>,
 }
 
-impl HalfMade<'_> {
+impl HalfMade {
     fn keep(mut self) {
         self.pause = None;
+        self.folder = PathBuf::new();
     }
 }
 
-impl Drop for HalfMade<'_> {
+impl Drop for HalfMade {
     fn drop(&mut self) {
+        if !self.folder.as_os_str().is_empty() {
+            remove_folder(&self.folder);
+        }
         let Some(pause) = self.pause.take() else {
             return;
         };
+        // Without a runtime devenv ends; the janitor removes what there is.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         let shared = self.shared.clone();
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             if let Err(error) = sweep::remove(&shared.docker, &pause).await {
                 warn!(
                     error = &error as &dyn std::error::Error,
@@ -233,7 +256,7 @@ impl PodSandbox for DockerSandbox {
             )));
         };
         let docker = &self.shared.docker;
-        let name = self.shared.name(&self.spec, &spec.name);
+        let name = self.shared.name(&self.spec, self.number, &spec.name);
         let body = body::container(
             &self.shared,
             &self.spec,
@@ -264,10 +287,11 @@ impl PodSandbox for DockerSandbox {
             .await;
         started.map_err(failed("start the container"))?;
         let (stdout, stderr) = output::split(attached);
-        // One that has ended already has none.
-        let pid = pid_of(docker, &id).await?;
         let warnings = self.warnings(&spec);
-        tokio::spawn(watch(docker.clone(), id, spec.name, self.event_tx.clone()));
+        let (watched, events) = (id.clone(), self.event_tx.clone());
+        tokio::spawn(watch(docker.clone(), watched, spec.name, events));
+        // One that has ended already has none.
+        let pid = pid_of(docker, &id).await.unwrap_or(0);
         Ok(Started {
             pid,
             stdout,
@@ -302,11 +326,22 @@ impl PodSandbox for DockerSandbox {
 
     async fn signal(&self, container: &str, signal: i32) -> Result<(), RuntimeError> {
         let made = self.made(container)?;
+        let docker = &self.shared.docker;
+        // All of its processes, as a signal to the process runtime's containers: PID 1
+        // alone would stand still while what it has started goes on.
+        if signal == Signal::SIGSTOP as i32 {
+            let paused = docker.pause_container(&made.id).await;
+            return paused.map_err(failed(format!("pause {container}")));
+        }
+        if signal == Signal::SIGCONT as i32 {
+            let going = docker.unpause_container(&made.id).await;
+            return going.map_err(failed(format!("let {container} go on")));
+        }
         let asked = made
             .stop_signal
-            .filter(|_| signal == nix::sys::signal::Signal::SIGTERM as i32);
+            .filter(|_| signal == Signal::SIGTERM as i32);
         let signal = asked.unwrap_or_else(|| signal.to_string());
-        sweep::signal(&self.shared.docker, &made.id, &signal).await
+        sweep::signal(docker, &made.id, &signal).await
     }
 
     async fn next_event(&self) -> SandboxEvent {
@@ -344,17 +379,19 @@ async fn create(
     body: ContainerCreateBody,
 ) -> Result<String, RuntimeError> {
     let options = CreateContainerOptionsBuilder::new().name(name).build();
-    let made = match docker
-        .create_container(Some(options.clone()), body.clone())
-        .await
-    {
-        Err(DockerError::DockerResponseServerError {
-            status_code: 409, ..
-        }) => {
-            sweep::remove(docker, name).await?;
-            docker.create_container(Some(options), body).await
+    let deadline = Instant::now() + NAME_LIMIT;
+    let made = loop {
+        let made = docker.create_container(Some(options.clone()), body.clone());
+        match made.await {
+            Err(DockerError::DockerResponseServerError {
+                status_code: 409, ..
+            }) if Instant::now() < deadline => {
+                sweep::remove(docker, name).await?;
+                // Its removal may have begun before, and not be done.
+                tokio::time::sleep(FIRST_RETRY).await;
+            }
+            made => break made,
         }
-        made => made,
     };
     made.map(|made| made.id)
         .map_err(failed(format!("make the container {name}")))
@@ -386,6 +423,15 @@ async fn said(docker: &Docker, container: &str) -> String {
     said.trim_end().to_owned()
 }
 
+/// Resolves when a container has ended.
+async fn ended(docker: &Docker, container: &str) {
+    let options = WaitContainerOptionsBuilder::new()
+        .condition("not-running")
+        .build();
+    // However that is told: an error means that it does not run.
+    let _ = docker.wait_container(container, Some(options)).next().await;
+}
+
 /// Waits for a container's end and tells it, also across restarts of the engine.
 async fn watch(
     docker: Docker,
@@ -403,6 +449,7 @@ async fn watch(
             // Any code but 0 is told as an error.
             Some(Err(DockerError::DockerContainerWaitError { code, .. })) => break code,
             Some(Err(error)) if is_gone(&error) => break LOST,
+            Some(Err(_)) | None if event_tx.is_closed() => return,
             Some(Err(_)) | None => {
                 tokio::time::sleep(rest).await;
                 rest = (rest * 2).min(LAST_RETRY);
@@ -441,6 +488,16 @@ fn watch_pause(joined: &Joined, event_tx: mpsc::UnboundedSender<SandboxEvent>) -
     Ok(())
 }
 
+fn remove_folder(folder: &Path) {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(
+            error = &error as &dyn std::error::Error,
+            "a pod's folder was left"
+        ),
+        _ => {}
+    }
+}
+
 fn make_private(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -451,11 +508,6 @@ fn make_private(folder: &Path) -> io::Result<()> {
 /// The files of all the pod's containers, as the engine can show them.
 fn write_files(folder: &Path, spec: &SandboxSpec) -> io::Result<Vec<(PathBuf, PathBuf)>> {
     let folder = folder.join("files");
-    // Left by a pod that was made once before.
-    match fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
     make_private(&folder)?;
     let mut written = Vec::new();
     for (number, file) in spec.files.iter().enumerate() {
@@ -463,9 +515,11 @@ fn write_files(folder: &Path, spec: &SandboxSpec) -> io::Result<Vec<(PathBuf, Pa
         let mut made = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(file.mode)
+            .mode(0o600)
             .open(&source)?;
         made.write_all(&file.contents)?;
+        // Whatever the umask: the container's user must read it.
+        made.set_permissions(fs::Permissions::from_mode(file.mode))?;
         written.push((source, file.path.clone()));
     }
     Ok(written)

@@ -1,7 +1,8 @@
 //! Whose containers are whose, and how they are removed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::query_parameters::{
@@ -11,10 +12,18 @@ use bollard::query_parameters::{
 use super::{failed, is_gone};
 use crate::pod::runtime::RuntimeError;
 
+/// How long containers may take to go.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks at what is left.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// On everything that devenv makes on an engine: the project.
 pub const PROJECT: &str = "dev.devenv.project";
 /// The folder with the state of the system that it belongs to: no two systems share it.
 pub const SYSTEM: &str = "dev.devenv.system";
+
+/// Which start of that system it belongs to.
+pub const GENERATION: &str = "dev.devenv.generation";
 
 /// Whose a container is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,48 +32,74 @@ pub struct Owner {
     pub project: String,
     /// The folder with its state.
     pub system: String,
+    /// This start of it.
+    pub generation: String,
 }
 
 impl Owner {
-    /// The system of `project` with its state in `state_dir`.
+    /// A new start of the system of `project` with its state in `state_dir`.
     pub fn new(project: &str, state_dir: &Path) -> Owner {
         Owner {
             project: project.to_owned(),
             system: state_dir.display().to_string(),
+            generation: uuid::Uuid::new_v4().simple().to_string(),
         }
+    }
+
+    /// The label of everything of this system, whichever start of it.
+    pub(super) fn of_system(&self) -> String {
+        of_system(Path::new(&self.system))
+    }
+
+    /// The label of everything of this start alone.
+    pub(super) fn of_generation(&self) -> String {
+        format!("{GENERATION}={}", self.generation)
     }
 
     pub(super) fn labels(&self) -> HashMap<String, String> {
         HashMap::from([
             (PROJECT.to_owned(), self.project.clone()),
             (SYSTEM.to_owned(), self.system.clone()),
+            (GENERATION.to_owned(), self.generation.clone()),
         ])
     }
 }
 
-/// Kills and removes every container of the system with its state in `state_dir`, with the volumes that have no name.
-/// Returns how many there were.
+/// The label of everything of the system with its state in `state_dir`.
+pub fn of_system(state_dir: &Path) -> String {
+    format!("{SYSTEM}={}", state_dir.display())
+}
+
+/// Kills and removes every container with this label, and the volumes of theirs that have
+/// no name. Returns how many there were.
 ///
 /// # Errors
-/// When the engine does not answer or refuses.
-pub async fn containers(docker: &Docker, state_dir: &Path) -> Result<usize, RuntimeError> {
-    let filter = format!("{SYSTEM}={}", state_dir.display());
+/// When the engine does not answer or refuses, or does not get one out of the way.
+pub async fn containers(docker: &Docker, label: &str) -> Result<usize, RuntimeError> {
     let options = ListContainersOptionsBuilder::new()
         .all(true)
-        .filters(&HashMap::from([("label", vec![filter.as_str()])]))
+        .filters(&HashMap::from([("label", vec![label])]))
         .build();
-    let mut removed = 0;
-    // Until there are none: one may have been on its way when its maker was killed.
+    let deadline = Instant::now() + LIMIT;
+    let mut removed = HashSet::new();
     loop {
         let found = docker.list_containers(Some(options.clone())).await;
         let found = found.map_err(failed("look for containers of an earlier system"))?;
-        if found.is_empty() {
-            return Ok(removed);
+        let ids: Vec<String> = found.into_iter().filter_map(|c| c.id).collect();
+        if ids.is_empty() {
+            return Ok(removed.len());
         }
-        removed += found.len();
-        let ids = found.into_iter().filter_map(|c| c.id);
-        let gone = ids.map(async |id| remove(docker, &id).await);
+        if Instant::now() > deadline {
+            return Err(RuntimeError::Other(format!(
+                "the Docker Engine does not remove {}; docker rm -f does, or starting it anew",
+                ids.join(", ")
+            )));
+        }
+        let gone = ids.iter().map(|id| remove(docker, id));
         futures_util::future::try_join_all(gone).await?;
+        removed.extend(ids);
+        // What is on its way out already is gone a moment later.
+        tokio::time::sleep(LOOK).await;
     }
 }
 

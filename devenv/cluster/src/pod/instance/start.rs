@@ -12,7 +12,7 @@ use crate::pod::limits;
 use crate::pod::mixed;
 use crate::pod::probes::plans;
 use crate::pod::runtime::{Ended, RuntimeError, SandboxSpec};
-use crate::pod::spec::{run_as, start_spec};
+use crate::pod::spec::{start_spec, user_of_volumes};
 use crate::pod::volumes::{HostPolicy, Source, absent, memory_volumes, refresh};
 
 /// Exit code of a container that could not be started, as containerd gives it.
@@ -221,8 +221,12 @@ impl Instance {
         let (facts, policy, around) = (self.facts(), self.host_policy(), &self.shared.around);
         let mut failed = Vec::new();
         for slot in self.slots.iter().filter(|slot| slot.is_running()) {
-            // It was answered already when the container started.
-            let Ok(user) = run_as(&self.pod, &slot.container, around) else {
+            // Both were answered already when the container started.
+            let name = slot.container.image.as_deref().unwrap_or_default();
+            let Some(image) = self.shared.images.image(name) else {
+                continue;
+            };
+            let Ok(user) = user_of_volumes(&self.pod, &slot.container, &image.run, around) else {
                 continue;
             };
             let source = Source {
@@ -230,7 +234,7 @@ impl Instance {
                 configs: &configs,
                 facts: &facts,
                 policy: &policy,
-                user: user.unwrap_or(around.owner),
+                user,
             };
             failed.extend(refresh(&source, &slot.container, &mut self.fixed));
         }
