@@ -8,6 +8,8 @@
 set -eu
 # What is tested is the inner devenv's business.
 unset DEVENV_RUN_DIR KUBECONFIG
+# In containers the database is the Compose file's, in a project of its own.
+export COMPOSE_PROJECT_NAME="devenv-earlier-$$"
 root=$PWD
 migrations=$(sed -n 's/^migrations = "\(.*\)"/\1/p' devenv.toml)
 dir=$(mktemp -d)
@@ -84,6 +86,7 @@ kind: Service
 metadata: { name: cloudsql }
 spec: { ports: [{ name: mysql, port: 3306 }] }
 YAML
+    if [ -d compose ]; then cp -r compose "$dir/project/"; fi
     for name in $before; do cp "$root/$migrations/$name" "$dir/project/migrations/"; done
     begin
     ask "$url" "INSERT INTO records (total_ram, ram_libre, uso_ram, porcentaje_ram, porcentaje_cpu_uso,

@@ -11,6 +11,9 @@ pub struct Environment {
     pub name: String,
     /// `local`, `kind` or `kube:CONTEXT`.
     pub target: String,
+    /// What pods are on the local target: `process` or `docker`. The variable
+    /// `DEVENV_RUNTIME`, by which another devenv does the same.
+    pub runtime: Option<String>,
     /// The profile of devenv.toml, if one was asked for.
     pub profile: Option<String>,
     /// The default namespace.
@@ -65,6 +68,7 @@ impl Environment {
         Self {
             name: String::new(),
             target: String::new(),
+            runtime: None,
             profile: None,
             namespace: "default".into(),
             ingress: None,

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What is there without being said.
-pub const BUILT_IN: [&str; 10] = [
+pub const BUILT_IN: [&str; 11] = [
     "INGRESS_URL",
     "FRONTEND_URL",
     "API3_URL",
@@ -26,6 +26,7 @@ pub const BUILT_IN: [&str; 10] = [
     "KUBECONFIG",
     "DEVENV",
     "DEVENV_RUN_DIR",
+    "DEVENV_RUNTIME",
     "NAMESPACE",
     "uuid",
     "run",
@@ -195,6 +196,11 @@ impl Vars {
         }
         vars.set("KUBECONFIG", path(&environment.kubeconfig));
         vars.set("DEVENV_RUN_DIR", path(run_dir));
+        let runtime = environment.runtime.clone();
+        vars.set(
+            "DEVENV_RUNTIME",
+            Value::String(runtime.unwrap_or_else(|| "process".to_owned())),
+        );
         vars.set("NAMESPACE", Value::String(environment.namespace.clone()));
         vars.set("run", Value::String(run.to_owned()));
         let profile = environment.profile.as_ref();

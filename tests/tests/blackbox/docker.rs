@@ -85,7 +85,7 @@ async fn the_main_job_in_containers() {
     let listed = containers::docker(&["ps", "--format", "{{.Names}} {{.Labels}}"]);
     let listed = listed.expect("the engine answers");
     for api in ["api1", "api2", "api3", "frontend"] {
-        let label = format!("io.kubernetes.container.name={api}");
+        let label = format!("io.kubernetes.pod.name={api}-");
         assert!(listed.contains(&label), "{api}: {listed}");
     }
     match compose(&project, &["ls", "--format", "json"]) {

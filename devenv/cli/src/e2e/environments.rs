@@ -280,6 +280,7 @@ async fn environment(
     Ok(Environment {
         name: name.to_owned(),
         target: "local".to_owned(),
+        runtime: Some(endpoints.runtime.to_string()),
         profile,
         namespace: endpoints.namespace.clone(),
         ingress: endpoints.ingress.clone(),

@@ -21,6 +21,7 @@ impl Bench {
         let environment = Environment {
             name: "test".into(),
             target: "local".into(),
+            runtime: None,
             profile: None,
             namespace: "default".into(),
             ingress: None,
