@@ -323,7 +323,7 @@ async fn the_schema_needs_no_system_and_the_rest_says_what_it_needs() {
     assert!(schema.ok(), "{schema}");
     assert_eq!(schema.json()["title"], "devenv end-to-end suite");
     for (words, code, said) in [
-        (&["--runtime", "docker"][..], 2, "not there yet"),
+        (&["--runtime", "podman"][..], 2, "process, docker"),
         (&["--target", "kind"], 2, "local"),
         (&["--attach"], 3, "devenv up"),
     ] {
