@@ -239,6 +239,52 @@ async fn a_killed_devenv_leaves_nothing_that_down_does_not_remove() {
     nothing_left(&before, "in the end").await;
 }
 
+/// Two checkouts whose Compose projects have one name: neither takes the other's database,
+/// nor throws it away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_its_own_checkouts() {
+    // For what it looks for.
+    if containers::reference().is_none() {
+        return;
+    }
+    let before = everything();
+    let [one, other] = [(); 2].map(|()| Project::empty());
+    let name = containers::compose_project(&one);
+    for project in [&one, &other] {
+        project.write(
+            "devenv.toml",
+            "[project]\nname = \"p\"\nnamespace = \"p\"\nmanifests = [\"manifests\"]\n\n[cloudsql]\n",
+        );
+        project.write(
+            "manifests/all.yaml",
+            "{apiVersion: v1, kind: Namespace, metadata: {name: p}}\n---\n\
+             {apiVersion: v1, kind: Service, metadata: {name: cloudsql}, spec: {ports: [{port: 3306}]}}\n",
+        );
+        let compose = devenv_tests::project::checkout().join("compose/compose.yaml");
+        let compose = fs::read_to_string(compose).expect("the checkout has one");
+        project.write("compose/compose.yaml", &compose);
+        let image = containers::MYSQL;
+        project.write(
+            "compose/.env",
+            &format!("MYSQL_IMAGE={image}\nCOMPOSE_PROJECT_NAME={name}\n"),
+        );
+    }
+    up(&one, &[]).await;
+    let volume = format!("volume {name}_cloudsql");
+    // While it runs, and while only its data is there.
+    for _ in 0..2 {
+        let refused = other.run_within(UP, &IN_CONTAINERS).await;
+        assert_eq!(refused.code, Some(1), "{refused}");
+        let folder = one.path().display().to_string();
+        assert!(refused.stderr.contains(&folder), "{refused}");
+        other.down(&["-v"]).await;
+        assert!(everything().contains(&volume), "{volume} is gone");
+        one.down(&[]).await;
+    }
+    one.down(&["-v"]).await;
+    nothing_left(&before, "in the end").await;
+}
+
 /// Without an engine: what to do, before anything is made.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_engine_the_command_that_mends_it_is_said() {
