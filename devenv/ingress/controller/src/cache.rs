@@ -6,7 +6,6 @@ use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
 use kube::runtime::watcher::Event;
 
@@ -83,7 +82,7 @@ impl<K: Routed> Cache<K> {
 
     /// Takes an event of a watch over; returns whether routing may have changed.
     pub fn apply(&mut self, event: Event<K>) -> bool {
-        let event = event.modify(|object| object.managed_fields_mut().clear());
+        let event = event.modify(|object| object.meta_mut().managed_fields = None);
         let matters = match &event {
             Event::Apply(object) => self
                 .store

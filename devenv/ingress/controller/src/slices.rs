@@ -111,7 +111,8 @@ mod tests {
     /// times it is not there.
     fn api(status: u16, body: &Value, failures: usize) -> (Client, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
-        let (count, body) = (asked.clone(), body.to_string());
+        let text = body.as_str().map(str::to_owned);
+        let (count, body) = (asked.clone(), text.unwrap_or_else(|| body.to_string()));
         let service = service_fn(move |request: Request<kube::client::Body>| {
             assert_eq!(request.uri().path(), "/apis/discovery.k8s.io");
             let late = count.fetch_add(1, Ordering::SeqCst) >= failures;
