@@ -31,6 +31,10 @@ pub(crate) enum Update {
 }
 
 /// A change in one of the watches.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, on its way from a watch to its cache"
+)]
 enum Seen {
     Ingress(Event<Ingress>),
     Class(Event<IngressClass>),
