@@ -26,4 +26,3 @@ printf '[Journal]\nReadKMsg=no\n' >/etc/systemd/journald.conf
 
 # Of each node its own.
 rm -f /etc/machine-id /var/lib/dbus/machine-id /tmp/node.sh
-rm -rf /usr/share/doc /usr/share/locale /usr/share/man /var/cache/apt /var/lib/apt/lists/*

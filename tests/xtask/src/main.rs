@@ -1,11 +1,13 @@
 //! The project's chores: `cargo xtask test | soak NAME | bench [NAME]`.
 //!
 //! No dependencies, so that the first `cargo xtask` of a fresh clone compiles in
-//! seconds. What a command does is in its own room: [`needs`], [`tools`] and
-//! [`offline`] install,
+//! seconds. What a command does is in its own room: [`needs`], [`tools`], [`apt`] and
+//! [`offline`] install, [`engine`] starts Docker,
 //! [`page`] builds the page, [`part`] runs one command and reads its counts,
 //! [`hang`] ends one that waits for ever, [`plan`] says which parts there are, [`report`] sums up.
 
+mod apt;
+mod engine;
 mod hang;
 mod needs;
 mod offline;

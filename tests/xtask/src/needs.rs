@@ -1,5 +1,6 @@
 //! What the tests need beyond Rust, and how it is installed on Debian and Ubuntu.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -109,7 +110,7 @@ const NEEDS: &[Need] = &[
 ];
 
 /// A tool that is not here, and who misses it.
-pub type Missing = (&'static str, &'static str);
+pub type Missing = (&'static str, Cow<'static, str>);
 
 /// Installs what is missing and answers what still is.
 /// Asks the package lists only when something is missing.
@@ -130,12 +131,12 @@ pub fn install() -> Vec<Missing> {
     let mut missing: Vec<_> = NEEDS
         .iter()
         .filter(|need| find(need.tool).is_none())
-        .map(|need| (need.tool, need.why))
+        .map(|need| (need.tool, need.why.into()))
         .collect();
     if find("python3").is_some() && !python_makes_venvs() {
         missing.push((
             "python3-venv",
-            "the python-socketio client and the seed services",
+            "the python-socketio client and the seed services".into(),
         ));
     }
     missing

@@ -3,8 +3,9 @@
 //! Tests are run by `cargo test` wherever this runs, so that a machine with
 //! another runner installed does not test otherwise than CI.
 
+use crate::engine::Engine;
 use crate::part::{self, Outcome};
-use crate::tools::{Engine, Tools};
+use crate::tools::Tools;
 use crate::{needs, offline, page, report};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -68,7 +69,7 @@ pub fn ready(root: &Path) -> (Vec<needs::Missing>, Option<Engine>) {
     let mut missing = needs::install();
     let tools = Tools::of(&target(root));
     missing.extend(tools.install());
-    let engine = match tools.engine() {
+    let engine = match Engine::ensure(root, &target(root).join("tools/dockerd.log")) {
         Ok(engine) => {
             missing.extend(offline::images(root));
             engine

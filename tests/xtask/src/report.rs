@@ -1,12 +1,13 @@
 //! The end of a run: a table, what was skipped, and one plain closing line.
 
+use crate::needs::Missing;
 use crate::part::{Counts, Outcome};
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Prints the summary and answers the exit code: 0 when every part went well,
 /// and under CI nothing was skipped for want of a tool.
-pub fn close(outcomes: &[Outcome], missing: &[(&str, &str)]) -> ExitCode {
+pub fn close(outcomes: &[Outcome], missing: &[Missing]) -> ExitCode {
     let ci = std::env::var("CI").is_ok_and(|value| value == "true");
     let mut total = Counts::default();
     let mut took = Duration::ZERO;

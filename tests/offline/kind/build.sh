@@ -1,13 +1,14 @@
 #!/bin/bash
-# Compiles what a node of Kubernetes runs, of Debian's packages and source archives alone:
+# Makes all that the Dockerfile beside this takes, of Debian's packages and source archives:
 #
-#   compile.sh DOWNLOADS WORK
+#   build.sh FETCHED WORK
 #
-# leaves `kubernetes`, `dns`, `pause` and `etcd` in WORK/bin.
+# leaves it in WORK/context.
 set -euo pipefail
-downloads=$(realpath "$1")
+fetched=$(realpath "$1")
 work=$(realpath "$2")
 here=$(cd "$(dirname "$0")" && pwd)
+context=$work/context
 version=1.20.2
 
 said=$SECONDS
@@ -17,7 +18,7 @@ said() {
 }
 
 # Unpacked and not installed: this machine may have another Go, or none.
-for package in "$downloads"/*.deb; do
+for package in "$fetched"/*.deb; do
     dpkg -x "$package" "$work/debian"
 done
 export GOROOT=$work/debian/usr/lib/go-1.19
@@ -28,9 +29,12 @@ export GOGC=400
 
 # The place that its generator of code insists on.
 source=$GOPATH/src/k8s.io/kubernetes
-mkdir -p "$source" "$work/bin"
-tar -xf "$downloads"/kubernetes_*.orig.tar.* -C "$source" --strip-components=1 --no-same-owner \
+mkdir -p "$source" "$context"/{bin,kind}
+tar -xf "$fetched"/kubernetes_*.orig.tar.* -C "$source" --strip-components=1 --no-same-owner \
     --exclude="kubernetes-$version"/{CHANGELOG,cluster,docs,test}
+tar -xf "$fetched"/kind_*.orig.tar.* -C "$context/kind" --strip-components=4 --no-same-owner \
+    --wildcards '*/images/base/files/*'
+cp -r "$here"/{Dockerfile,files,images.sh,node.sh} "$context"
 cd "$source"
 said 'unpacked'
 
@@ -66,6 +70,6 @@ done
 # Without the clouds' and Docker's own client libraries, which no node here needs and which are
 # much of the code, and without what only debuggers read.
 go build -trimpath -tags providerless,dockerless -gcflags=all=-dwarf=false \
-    -ldflags "-s -w$versions" -o "$work/bin/" ./cmd/devenv/...
-cp "$work/debian/usr/bin/etcd" "$work/bin/"
+    -ldflags "-s -w$versions" -o "$context/bin/" ./cmd/devenv/...
+cp "$work/debian/usr/bin/etcd" "$context/bin/"
 said 'compiled'

@@ -1,6 +1,10 @@
 //! Images that the tests of containers build on where no registry can be asked: made of
 //! Debian's packages by mmdebstrap, and kept as archives in the user's cache folder.
 
+mod kind;
+
+pub use kind::{NODE as KIND_NODE, usable as has_kind_node};
+
 use crate::needs::{self, Missing};
 use std::fs;
 use std::io;
@@ -18,16 +22,21 @@ struct Debian {
     image: &'static str,
     suite: &'static str,
     packages: Vec<&'static str>,
+    /// What mmdebstrap is told besides.
+    options: &'static [&'static str],
 }
 
 /// Makes what is missing of the images; answers what can't be had.
 pub fn images(root: &Path) -> Vec<Missing> {
     let mut missing = Vec::new();
     if !exists(BASE) && !base(root) {
-        missing.push((BASE, WHY));
+        missing.push((BASE, WHY.into()));
     }
     if !exists(MYSQL) && !mysql(root) {
-        missing.push((MYSQL, WHY));
+        missing.push((MYSQL, WHY.into()));
+    }
+    if let Err(why) = kind::ensure(root) {
+        missing.push((KIND_NODE, why.into()));
     }
     missing
 }
@@ -42,6 +51,7 @@ fn base(root: &Path) -> bool {
         image: "devenv-test/debian:bookworm",
         suite: "bookworm",
         packages,
+        options: &[],
     };
     let Ok(folder) = folder("base") else {
         return false;
@@ -57,6 +67,7 @@ fn mysql(root: &Path) -> bool {
         image: "devenv-test/debian:sid-mysql",
         suite: "sid",
         packages: vec!["mysql-server-core", "mysql-client-core"],
+        options: &[],
     };
     debian.ensure() && build(&root.join("tests/offline/mysql"), MYSQL)
 }
@@ -89,6 +100,7 @@ impl Debian {
                 // A mirror that stands still for a while serves all the same.
                 .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
                 .args(["--variant=minbase", "--quiet"])
+                .args(self.options)
                 .arg(format!("--include={}", self.packages.join(",")))
                 .arg(self.suite)
                 .arg(&unfinished),
