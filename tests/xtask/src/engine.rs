@@ -79,8 +79,8 @@ pub fn runs_privileged() -> bool {
 /// What to do about one that can't.
 pub fn mend(root: &Path) -> String {
     format!(
-        "this machine lacks capabilities that privileged containers ask for, and its dockerd \
-         was not started with {}",
+        "this machine lacks capabilities that privileged containers ask for; end its dockerd and \
+         start it as `dockerd {}`",
         runtime_flags(root).join(" ")
     )
 }

@@ -15,10 +15,9 @@ pub const NODE: &str = "devenv-test/kind-node:1.20.2";
 /// What only its building needs, by this label of its Dockerfile.
 const LEFT: &str = "label=devenv-test.left-by=kind-node";
 
-const KUBERNETES: &str = "kubernetes=1.20.5+really1.20.2-1.1+deb12u1";
-/// Of kind, its source has the files that a node is made of.
-const KIND: &str = "kind=0.27.0-1";
-/// Debian's Go that compiles it, a library in a newer version, and etcd.
+/// Where a node's programs come from, and its files.
+const SOURCES: &[&str] = &["kubernetes/bookworm", "kind/trixie"];
+/// The Go that compiles them, a library of theirs in a newer version, and etcd.
 const PACKAGES: &[&str] = &[
     "golang-1.19-go",
     "golang-1.19-src",
@@ -38,7 +37,16 @@ pub fn ensure(root: &Path) -> Result<(), String> {
         return Err(format!("the tests of kind; {mend}"));
     }
     let archive = cache().join("kind-node-1.20.2.tar");
-    if exists(NODE) || (archive.is_file() && load(&archive)) {
+    let here = || exists(NODE) || (archive.is_file() && load(&archive));
+    if here() {
+        return Ok(());
+    }
+    // Another checkout's run may be making it, in the same folder.
+    let lock = fs::create_dir_all(cache()).and_then(|()| {
+        let lock = File::create(cache().join("kind-node.lock"))?;
+        lock.lock().map(|()| lock)
+    });
+    if lock.is_ok() && here() {
         return Ok(());
     }
     let log = cache().join("kind-node.log");
@@ -76,7 +84,7 @@ fn make(root: &Path, log: &Path, archive: &Path) -> io::Result<()> {
     }
     let mut build = Command::new("docker");
     build
-        .args(["build", "--force-rm", "--tag", NODE])
+        .args(["build", "--force-rm", "--network=none", "--tag", NODE])
         .arg(work.join("context"))
         // Without BuildKit: the client of some distributions lacks its plugin.
         .env("DOCKER_BUILDKIT", "0");
@@ -125,7 +133,7 @@ fn fetch(work: &Path) -> io::Result<PathBuf> {
     let releases = ["deb bookworm", "deb-src bookworm", "deb-src trixie"];
     let apt = Apt::ask(&work.join("apt"), &releases)?;
     apt.packages(&fetched, PACKAGES)?;
-    apt.sources(&fetched, &[KUBERNETES, KIND])?;
+    apt.sources(&fetched, SOURCES)?;
     Ok(fetched)
 }
 

@@ -1,12 +1,13 @@
 //! Images that the tests of containers build on where no registry can be asked: made of
-//! Debian's packages by mmdebstrap, and kept as archives in the user's cache folder.
+//! Debian's packages by mmdebstrap, and kept as archives in the user's cache folder. The one
+//! that is compiled as well is in [`kind`].
 
 mod kind;
 
 pub use kind::{NODE as KIND_NODE, usable as has_kind_node};
 
 use crate::needs::{self, Missing};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -95,6 +96,7 @@ impl Debian {
         eprintln!("making {} of Debian's packages", self.image);
         fs::create_dir_all(cache())?;
         let unfinished = archive.with_extension("unfinished.tar");
+        let log = archive.with_extension("log");
         let done = quietly(
             Command::new("mmdebstrap")
                 // A mirror that stands still for a while serves all the same.
@@ -103,11 +105,15 @@ impl Debian {
                 .args(self.options)
                 .arg(format!("--include={}", self.packages.join(",")))
                 .arg(self.suite)
-                .arg(&unfinished),
+                .arg(&unfinished)
+                // Its hooks are talkative.
+                .stderr(File::create(&log)?),
         );
         if !done {
-            return Err(io::Error::other("mmdebstrap failed"));
+            let log = log.display();
+            return Err(io::Error::other(format!("mmdebstrap failed, see {log}")));
         }
+        fs::remove_file(log)?;
         fs::rename(unfinished, archive)
     }
 }
