@@ -33,7 +33,8 @@ impl Apt {
         let apt = Self {
             folder: folder.to_owned(),
         };
-        apt.get(folder, &["update", "-qq"])?;
+        // Without this it is content when it gets no list at all.
+        apt.get(folder, &["update", "-qq", "--error-on=any"])?;
         Ok(apt)
     }
 
@@ -70,19 +71,18 @@ impl Apt {
             "-o",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
         ]);
-        let done = command
-            .args(words)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status()?
-            .success();
-        match done {
-            true => Ok(()),
-            false => Err(io::Error::other(format!(
-                "`apt-get {}` failed",
-                words.join(" ")
-            ))),
+        let output = command.args(words).stdin(Stdio::null()).output()?;
+        if output.status.success() {
+            return Ok(());
         }
+        let said = String::from_utf8_lossy(&output.stderr);
+        eprint!("{said}");
+        let why = said.lines().find(|line| line.starts_with("E: "));
+        Err(io::Error::other(format!(
+            "`apt-get {}` failed: {}",
+            words.join(" "),
+            why.unwrap_or("it does not say why")
+        )))
     }
 }
 
