@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::config::{CloudSqlEngine, Command, GateConfig, IngressConfig, Reload};
 use crate::image;
-use crate::kinds::Kind;
+use crate::kinds::{KINDS, Kind};
 use crate::node::{Node, Path};
 use crate::source::{Origin, Sources};
 
@@ -316,6 +316,34 @@ impl Topology {
     /// The Cloud Run services.
     pub fn cloud_run(&self) -> impl Iterator<Item = &Object> {
         self.objects.iter().filter(|o| o.is_cloud_run())
+    }
+
+    /// The same with other objects in place of some: of each that `made` answers for, what it
+    /// answers. They are said to be where that one is.
+    pub fn with_made(mut self, made: impl Fn(&Object) -> Option<Vec<Value>>) -> Self {
+        let objects = std::mem::take(&mut self.objects);
+        for object in objects {
+            let Some(values) = made(&object) else {
+                self.objects.push(object);
+                continue;
+            };
+            self.objects.extend(values.into_iter().filter_map(|value| {
+                let is = |kind: &&Kind| {
+                    value["apiVersion"] == kind.api_version && value["kind"] == kind.kind
+                };
+                let text = |key: &str| value["metadata"][key].as_str().map(str::to_owned);
+                Some(Object {
+                    kind: KINDS.iter().find(is)?,
+                    name: text("name")?,
+                    namespace: text("namespace"),
+                    origin: object.origin.clone(),
+                    tree: object.tree.clone(),
+                    value,
+                })
+            }));
+        }
+        self.objects.sort_by_key(|object| object.kind.order);
+        self
     }
 
     /// Images and their sources, by the key in `devenv.toml`.

@@ -15,6 +15,7 @@ use devenv_ingress::{Proxy, Table};
 
 use super::coming;
 use super::events::{EventType, Recorder};
+use super::owner::controller_reference;
 use super::runtime::{Again, Controller, Key, ReconcileError};
 use crate::api;
 use crate::kinds::{self, KindRef};
@@ -251,7 +252,12 @@ impl Controller for KnativeServices {
             );
             return Ok(None);
         }
-        let made = match plan::plan(&object, existing.as_ref().map(|d| d.value()), &self.around) {
+        let made = match plan::plan(
+            object.value(),
+            Some(&controller_reference(&object)),
+            existing.as_ref().map(|d| d.value()),
+            &self.around,
+        ) {
             Ok(made) => made,
             Err(why) => {
                 self.recorder.record(

@@ -4,8 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::controllers::owner::{controller_reference, hash_of};
-use crate::store::Object;
+use crate::controllers::owner::hash_of;
 
 /// Label that names the Knative Service of a pod, a Deployment or a Service.
 pub const SERVICE_LABEL: &str = "serving.knative.dev/service";
@@ -29,18 +28,19 @@ pub struct Made {
     pub service: Value,
 }
 
-/// Makes the Deployment and the Service. `existing` is the Deployment as it is: its template's
-/// hash decides whether there is a new revision.
+/// Makes the Deployment and the Service, which belong to `owner` where there is one. `existing`
+/// is the Deployment as it is: its template's hash decides whether there is a new revision.
 ///
 /// # Errors
 /// A sentence that says what the template lacks.
 pub fn plan(
-    ksvc: &Object,
+    ksvc: &Value,
+    owner: Option<&Value>,
     existing: Option<&Value>,
     around: &[(String, String)],
 ) -> Result<Made, String> {
-    let name = ksvc.name();
-    let template = &ksvc.value()["spec"]["template"];
+    let name = ksvc["metadata"]["name"].as_str().unwrap_or_default();
+    let template = &ksvc["spec"]["template"];
     let spec = &template["spec"];
     let Some(containers) = spec["containers"].as_array().filter(|c| !c.is_empty()) else {
         return Err("spec.template.spec.containers must have a container".to_owned());
@@ -105,10 +105,12 @@ pub fn plan(
     let metadata = |extra: Value| {
         let mut metadata = json!({
             "name": name,
-            "namespace": ksvc.namespace(),
+            "namespace": ksvc["metadata"]["namespace"],
             "labels": labels,
-            "ownerReferences": [controller_reference(ksvc)],
         });
+        if let Some(owner) = owner {
+            metadata["ownerReferences"] = json!([owner]);
+        }
         if extra.is_object() {
             metadata["annotations"] = extra;
         }
@@ -311,19 +313,12 @@ pub fn status(seen: &Seen<'_>, previous: &Value, now: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds;
-    use crate::store::Store;
-    use std::sync::Arc;
 
-    fn ksvc(container: Value) -> Arc<Object> {
-        let store = Store::in_memory();
-        let object = json!({
+    fn ksvc(container: Value) -> Value {
+        json!({
             "metadata": {"name": "frontend", "namespace": "default"},
             "spec": {"template": {"spec": {"containerConcurrency": 80, "containers": [container]}}},
-        });
-        store
-            .create(&kinds::KNATIVE_SERVICE, object)
-            .expect("created")
+        })
     }
 
     fn env(made: &Made) -> Vec<(String, String)> {
@@ -342,7 +337,13 @@ mod tests {
         let object = ksvc(
             json!({"image": "frontend", "env": [{"name": "API", "value": "$(INGRESS_URL)/api3"}, {"name": "PORT", "value": "1"}]}),
         );
-        let made = plan(&object, None, &[("INGRESS_URL".into(), "http://i".into())]).expect("made");
+        let made = plan(
+            &object,
+            None,
+            None,
+            &[("INGRESS_URL".into(), "http://i".into())],
+        )
+        .expect("made");
         assert_eq!(made.revision, "frontend-00001");
         let pairs: Vec<(String, String)> = env(&made);
         let expected = [
@@ -362,11 +363,22 @@ mod tests {
 
     #[test]
     fn a_changed_template_is_a_new_revision_and_nothing_else_is() {
-        let first = plan(&ksvc(json!({"image": "a"})), None, &[]).expect("made");
-        let again = plan(&ksvc(json!({"image": "a"})), Some(&first.deployment), &[]).expect("made");
+        let first = plan(&ksvc(json!({"image": "a"})), None, None, &[]).expect("made");
+        let again = plan(
+            &ksvc(json!({"image": "a"})),
+            None,
+            Some(&first.deployment),
+            &[],
+        )
+        .expect("made");
         assert_eq!(again.revision, "frontend-00001");
-        let second =
-            plan(&ksvc(json!({"image": "b"})), Some(&first.deployment), &[]).expect("made");
+        let second = plan(
+            &ksvc(json!({"image": "b"})),
+            None,
+            Some(&first.deployment),
+            &[],
+        )
+        .expect("made");
         assert_eq!(second.revision, "frontend-00002");
     }
 
