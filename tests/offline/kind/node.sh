@@ -19,7 +19,7 @@ rm -rf /etc/systemd/system/*.wants $units/multi-user.target.wants $units/local-f
     $units/basic.target.wants $units/timers.target.wants
 rm -f $units/sockets.target.wants/*udev* $units/sockets.target.wants/*initctl* \
     $units/sysinit.target.wants/systemd-tmpfiles-setup.service
-systemctl mask systemd-binfmt.service getty.target
+systemctl mask systemd-binfmt.service systemd-sysctl.service getty.target
 systemctl enable containerd.service kubelet.service undo-mount-hacks.service
 # Else the machine's kernel log would be in every node's journal.
 printf '[Journal]\nReadKMsg=no\n' >/etc/systemd/journald.conf

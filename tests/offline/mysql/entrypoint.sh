@@ -6,6 +6,8 @@ if [ ! -d "$data/mysql" ]; then
     mysqld --no-defaults --initialize-insecure --user=mysql --datadir="$data" --secure-file-priv=
 fi
 init=/tmp/init.sql
+# Where fs.protected_regular is on, root may not write what mysql owns in /tmp.
+rm -f "$init"
 umask 077
 cat >"$init" <<SQL
 CREATE DATABASE IF NOT EXISTS \`$MYSQL_DATABASE\`;
