@@ -33,7 +33,12 @@ pub struct Outcome {
     pub counts: Counts,
     /// What was skipped and why, one line each.
     pub skips: Vec<String>,
+    /// What tests say that they have proven, and where.
+    pub proven: Vec<Proven>,
 }
+
+/// Target, profile, and what was proven there.
+pub type Proven = [String; 3];
 
 impl Outcome {
     /// A part that was not run, or failed before a command could be.
@@ -48,6 +53,7 @@ impl Outcome {
                 ..Counts::default()
             },
             skips: skip.into_iter().collect(),
+            proven: vec![],
         }
     }
 
@@ -57,6 +63,7 @@ impl Outcome {
         self.ok &= next.ok;
         self.counts += next.counts;
         self.skips.extend(next.skips);
+        self.proven.extend(next.proven);
         self
     }
 }
@@ -95,6 +102,7 @@ fn run(name: &str, command: &mut Command) -> Outcome {
             skipped: 0,
         },
         skips: vec![],
+        proven: vec![],
     }
 }
 
@@ -132,6 +140,7 @@ pub fn tests(name: &str, command: &mut Command) -> Outcome {
         ok,
         counts,
         skips: reader.skips,
+        proven: reader.proven,
     }
 }
 
@@ -236,6 +245,7 @@ fn hand_over(mut pipe: impl BufRead, begun: &Mutex<Vec<u8>>, line_tx: &mpsc::Sen
 struct Reader {
     counts: Counts,
     skips: Vec<String>,
+    proven: Vec<Proven>,
     /// Inside libtest's output of passed tests.
     in_successes: bool,
     /// Inside its output of failed tests.
@@ -271,6 +281,12 @@ impl Reader {
             .and_then(|rest| rest.strip_suffix(" stdout ----"))
         {
             self.test = test.to_owned();
+        }
+        if let Some(proven) = line.strip_prefix("PROVEN: ").filter(|_| !self.in_failures) {
+            let mut parts = proven.splitn(3, " | ").map(str::to_owned);
+            let parts: [String; 3] = [(); 3].map(|()| parts.next().unwrap_or_default());
+            self.proven.push(parts);
+            return false;
         }
         // A harness that does not capture shows such a line where it is said.
         if !self.in_failures && line.to_lowercase().starts_with("skip") {
@@ -344,6 +360,7 @@ mod tests {
             "---- a stdout ----",
             "chatter",
             "SKIP: no mariadbd here",
+            "PROVEN: kind | rust | all suites",
             "",
             "successes:",
             "    a",
@@ -352,6 +369,7 @@ mod tests {
             "failures:",
             "---- b stdout ----",
             "skip is only a word of a failed test",
+            "PROVEN: kind | seed | nothing, as it failed",
             "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured",
         ]);
         assert_eq!(
@@ -369,6 +387,8 @@ mod tests {
                 "a: SKIP: no mariadbd here"
             ]
         );
+        let proven = ["kind", "rust", "all suites"].map(str::to_owned);
+        assert_eq!(reader.proven, [proven]);
         assert!(shown.contains(&"SKIP: no mariadbd here".to_owned()));
         assert!(!shown.contains(&"chatter".to_owned()));
         assert!(shown.contains(&"skip is only a word of a failed test".to_owned()));

@@ -35,6 +35,8 @@ pub const SOAKS: &[&str] = &[
     "runs",
     "run-kill",
     "suites",
+    "kind",
+    "kind-kill",
 ];
 
 /// Rounds of a kill test in `test`.
@@ -224,6 +226,18 @@ fn soaks(root: &Path, names: &[&str], rounds: u32) -> Vec<Outcome> {
             "runs" => libtest(root, name, "blackbox", "blackbox::e2e::two_runs", rounds),
             "run-kill" => libtest(root, name, "blackbox", "blackbox::e2e::a_killed", rounds),
             "suites" => libtest(root, name, "blackbox", "blackbox::e2e::the_default", rounds),
+            // With all suites, and with as many edits of each API as rounds.
+            "kind" => {
+                let main = libtest(root, name, "blackbox", "blackbox::kind::the_main", rounds);
+                main.and(libtest(
+                    root,
+                    name,
+                    "blackbox",
+                    "blackbox::kind::edits",
+                    rounds,
+                ))
+            }
+            "kind-kill" => libtest(root, name, "blackbox", "blackbox::kind::a_killed", rounds),
             // The sandbox's own kill test: it needs no services and no database.
             _ => part::tests(
                 name,

@@ -31,6 +31,7 @@ pub fn close(outcomes: &[Outcome], missing: &[Missing]) -> ExitCode {
         );
     }
     println!("{:<14} {:>9}", "all", seconds(took));
+    table(outcomes);
     for (tool, why) in missing {
         println!("not here: {tool} ({why})");
     }
@@ -53,6 +54,19 @@ pub fn close(outcomes: &[Outcome], missing: &[Missing]) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Targets and profiles, and what was proven on each in this run.
+fn table(outcomes: &[Outcome]) {
+    let all: Vec<_> = outcomes.iter().flat_map(|part| &part.proven).collect();
+    if all.is_empty() {
+        return;
+    }
+    println!("\n{:<26} {:<8} proven", "target", "profile");
+    for [target, profile, what] in all {
+        println!("{target:<26} {profile:<8} {what}");
+    }
+    println!();
 }
 
 fn seconds(time: Duration) -> String {
