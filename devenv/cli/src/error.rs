@@ -42,6 +42,9 @@ pub enum CliError {
     /// Something has to be installed.
     #[error("this machine lacks something that the project needs")]
     Missing(Vec<Check>),
+    /// The controller could not start.
+    #[error(transparent)]
+    IngressController(#[from] devenv_ingress_controller::ControllerError),
     /// `up` failed in this process.
     #[error(transparent)]
     Up(#[from] UpError),

@@ -55,10 +55,13 @@ pub struct Applier {
 impl Applier {
     /// Asks the target for its kinds.
     pub async fn new(client: Client, namespace: &str) -> Result<Self, ApplyError> {
-        let discovery = Discovery::new(client.clone())
-            .run_aggregated()
-            .await
-            .map_err(|e| ApplyError::Api(Box::new(e)))?;
+        let discovery = match Discovery::new(client.clone()).run_aggregated().await {
+            Ok(discovery) if discovery.has_group("") => Ok(discovery),
+            // Kubernetes before 1.26 tells of one group at a time, and takes the question
+            // for one that it knows.
+            _ => Discovery::new(client.clone()).run().await,
+        };
+        let discovery = discovery.map_err(|e| ApplyError::Api(Box::new(e)))?;
         let mut kinds = BTreeMap::new();
         for group in discovery.groups() {
             for version in group.versions() {

@@ -18,7 +18,7 @@ use std::{
 };
 
 use devenv_model::{ImageSource, Object, Topology};
-use devenv_platform::{Target, address, cloudsql::engine::which};
+use devenv_platform::{address, cloudsql::engine::which};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::task::TaskTracker;

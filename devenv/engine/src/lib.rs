@@ -27,7 +27,7 @@ mod wait;
 pub mod warnings;
 mod workload;
 
-pub use devenv_platform::{Isolation, Runtime};
+pub use devenv_platform::{IngressController, Isolation, Runtime, TargetKind};
 pub use stamp::ORIGIN;
 pub use up::{Running, UpError, UpOptions, needs, up};
 pub use workload::NotReady;

@@ -8,7 +8,7 @@ use std::{
 
 use devenv_cluster::RunSpec;
 use devenv_model::{ImageSource, Object, Topology};
-use devenv_platform::{BuiltImage, Database, LocalTarget, Target, TargetError};
+use devenv_platform::{BuiltImage, Database, Target, TargetError};
 use kube::{Client, Resource};
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 pub(crate) struct Live {
     pub root: PathBuf,
     pub state_dir: PathBuf,
-    pub target: LocalTarget,
+    pub target: Box<dyn Target>,
     pub client: Client,
     pub bus: Bus,
     pub applier: Applier,
@@ -52,6 +52,8 @@ struct State {
     topology: Arc<Topology>,
     /// By image source: what its workloads run.
     digests: BTreeMap<String, String>,
+    /// By the names of manifests: those that the target has images under.
+    delivered: BTreeMap<String, String>,
     database: Option<Arc<Database>>,
 }
 
@@ -69,7 +71,7 @@ impl Live {
     /// A system that comes up as `topology`.
     pub fn new(
         (root, state_dir): (&Path, &Path),
-        target: LocalTarget,
+        target: Box<dyn Target>,
         (applier, builder, observer, journal): (Applier, Builder, Observer, Journal),
         topology: Arc<Topology>,
         bus: &Bus,
@@ -89,13 +91,14 @@ impl Live {
             state: Mutex::new(State {
                 topology,
                 digests: BTreeMap::new(),
+                delivered: BTreeMap::new(),
                 database: None,
             }),
         }
     }
 
     /// The target alone: nothing else of the system is used any more.
-    pub fn into_target(self) -> LocalTarget {
+    pub fn into_target(self) -> Box<dyn Target> {
         self.target
     }
 
@@ -142,6 +145,32 @@ impl Live {
         )
     }
 
+    /// Images as they are built now, by the names that manifests use, which may carry a
+    /// registry and a tag.
+    fn built(&self, sources: &[&ImageSource]) -> Vec<BuiltImage> {
+        let topology = self.topology();
+        let images = topology.workload_images().into_keys();
+        let built = images.filter_map(|name| {
+            let source = topology.image_source(name)?;
+            sources.iter().find(|s| s.name == source.name)?;
+            let container = self.builder.container(source);
+            Some(BuiltImage {
+                name: name.to_owned(),
+                entrypoint: container.map_or(source.entrypoint, |built| built.entrypoint),
+                run: self.run_spec(source),
+            })
+        });
+        built.collect()
+    }
+
+    /// Brings images near as they are built now; nothing runs them yet.
+    ///
+    /// # Errors
+    /// What the target says.
+    pub async fn prepare(&self, sources: &[&ImageSource]) -> Result<(), TargetError> {
+        self.target.prepare(&self.built(sources)).await
+    }
+
     /// Makes images known to the target as they are built now. Their workloads run
     /// them when they are applied.
     ///
@@ -152,25 +181,16 @@ impl Live {
         sources: &[&ImageSource],
         digests: &BTreeMap<String, String>,
     ) -> Result<(), TargetError> {
-        let topology = self.topology();
-        // By the names that manifests use, which may carry a registry and a tag.
-        for name in topology.workload_images().into_keys() {
-            let Some(source) = topology.image_source(name) else {
-                continue;
-            };
-            if sources.iter().any(|s| s.name == source.name) {
-                let built = BuiltImage {
-                    name: name.to_owned(),
-                    entrypoint: self
-                        .builder
-                        .container(source)
-                        .map_or(source.entrypoint, |built| built.entrypoint),
-                    run: self.run_spec(source),
-                };
-                self.target.deliver(&built).await?;
+        let images = self.built(sources);
+        self.target.prepare(&images).await?;
+        let mut delivered = Vec::new();
+        for image in images {
+            if let Some(name) = self.target.deliver(&image).await? {
+                delivered.push((image.name, name));
             }
         }
         let mut state = self.state();
+        state.delivered.extend(delivered);
         for source in sources {
             if let Some(digest) = digests.get(&source.name) {
                 state.digests.insert(source.name.clone(), digest.clone());
@@ -199,6 +219,7 @@ impl Live {
         // Whoever is applied last knows what those before it knew.
         let _turn = self.applying.lock().await;
         let (topology, digests) = (self.topology(), self.digests());
+        let delivered = self.state().delivered.clone();
         let namespace = &topology.project().namespace;
         let before: Vec<(i64, BTreeSet<String>)> = {
             let observed = self.observer.look();
@@ -215,6 +236,7 @@ impl Live {
         };
         let dressed = objects.iter().map(|object| {
             let mut body = stamp::dressed(object, &topology, &digests);
+            stamp::name_images(object, &mut body, &delivered);
             debug::dressed(self, object, &mut body);
             (*object, body)
         });

@@ -8,8 +8,13 @@ use std::{
     time::Instant,
 };
 
+use devenv_platform::Serves;
 use futures_util::{Stream, StreamExt, stream::select_all};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Endpoints, Pod},
+    discovery::v1::EndpointSlice,
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{ApiResource, DynamicObject, GroupVersionKind},
@@ -97,11 +102,11 @@ impl Drop for Observer {
 }
 
 impl Observer {
-    /// Of everything, or without Cloud Run services where the target serves none.
-    pub fn start(client: &Client, knative: bool) -> Self {
+    /// Of everything that the target serves.
+    pub fn start(client: &Client, serves: Serves) -> Self {
         let observed = Arc::<Mutex<Observed>>::default();
         let (changed_tx, changed_rx) = watch::channel(0);
-        let mut changes = changes(client, knative);
+        let mut changes = changes(client, serves);
         let shared = observed.clone();
         let task = tokio::spawn(async move {
             while let Some(change) = changes.next().await {
@@ -133,7 +138,7 @@ fn lock(observed: &Mutex<Observed>) -> MutexGuard<'_, Observed> {
     observed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn changes(client: &Client, knative: bool) -> impl Stream<Item = Change> + Unpin + use<> {
+fn changes(client: &Client, serves: Serves) -> impl Stream<Item = Change> + Unpin + use<> {
     let config = watcher::Config::default;
     let namespace = |m: Option<String>| m.unwrap_or_default();
     let deployments = watcher(Api::<Deployment>::all(client.clone()), config())
@@ -162,19 +167,42 @@ fn changes(client: &Client, knative: bool) -> impl Stream<Item = Change> + Unpin
                 _ => None,
             }
         });
-    let slices = watcher(Api::<EndpointSlice>::all(client.clone()), config())
-        .default_backoff()
-        .filter_map(move |e| async move {
-            use watcher::Event::{Apply, Delete, InitApply};
-            let name = |s: &EndpointSlice| format!("{}/{}", namespace(s.namespace()), s.name_any());
-            match e.ok()? {
-                Apply(s) | InitApply(s) => Some(Change::Slice(name(&s), serving(&s))),
-                Delete(s) => Some(Change::Slice(name(&s), BTreeSet::new())),
-                _ => None,
-            }
-        });
-    let mut all = vec![deployments.boxed(), pods.boxed(), slices.boxed()];
-    if knative {
+    let slices = || {
+        watcher(Api::<EndpointSlice>::all(client.clone()), config())
+            .default_backoff()
+            .filter_map(move |e| async move {
+                use watcher::Event::{Apply, Delete, InitApply};
+                let name =
+                    |s: &EndpointSlice| format!("{}/{}", namespace(s.namespace()), s.name_any());
+                match e.ok()? {
+                    Apply(s) | InitApply(s) => Some(Change::Slice(name(&s), serving(&s))),
+                    Delete(s) => Some(Change::Slice(name(&s), BTreeSet::new())),
+                    _ => None,
+                }
+            })
+            .boxed()
+    };
+    // Where there are no slices yet, the Endpoints of the same name tell the same.
+    let endpoints = || {
+        watcher(Api::<Endpoints>::all(client.clone()), config())
+            .default_backoff()
+            .filter_map(move |e| async move {
+                use watcher::Event::{Apply, Delete, InitApply};
+                let name = |s: &Endpoints| format!("{}/{}", namespace(s.namespace()), s.name_any());
+                match e.ok()? {
+                    Apply(s) | InitApply(s) => Some(Change::Slice(name(&s), addresses(&s))),
+                    Delete(s) => Some(Change::Slice(name(&s), BTreeSet::new())),
+                    _ => None,
+                }
+            })
+            .boxed()
+    };
+    let slices = match serves.endpoint_slices {
+        true => slices(),
+        false => endpoints(),
+    };
+    let mut all = vec![deployments.boxed(), pods.boxed(), slices];
+    if serves.knative {
         let gvk = GroupVersionKind::gvk("serving.knative.dev", "v1", "Service");
         let resource = ApiResource::from_gvk_with_plural(&gvk, "services");
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
@@ -195,6 +223,12 @@ fn changes(client: &Client, knative: bool) -> impl Stream<Item = Change> + Unpin
         all.push(services.boxed());
     }
     select_all(all)
+}
+
+fn addresses(endpoints: &Endpoints) -> BTreeSet<Ipv4Addr> {
+    let subsets = endpoints.subsets.iter().flatten();
+    let ready = subsets.flat_map(|s| s.addresses.iter().flatten());
+    ready.filter_map(|a| a.ip.parse().ok()).collect()
 }
 
 fn serving(slice: &EndpointSlice) -> BTreeSet<Ipv4Addr> {

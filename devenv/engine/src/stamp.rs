@@ -64,6 +64,27 @@ pub fn dressed(object: &Object, topology: &Topology, digests: &BTreeMap<String, 
     body
 }
 
+/// Lets the containers of an object's pods run images by the names of `delivered` (by those
+/// of manifests), which are on the nodes and nowhere else.
+pub fn name_images(object: &Object, body: &mut Value, delivered: &BTreeMap<String, String>) {
+    let Some((_, spec)) = object.pod_template() else {
+        return;
+    };
+    let Some(spec) = spec.iter().try_fold(body, |v, key| v.get_mut(*key)) else {
+        return;
+    };
+    for list in ["initContainers", "containers"] {
+        for container in spec[list].as_array_mut().into_iter().flatten() {
+            let name = container["image"].as_str();
+            if let Some(name) = name.and_then(|name| delivered.get(name)) {
+                container["image"] = json!(name);
+                // Kubernetes would ask a registry for a tag that it takes for the latest.
+                container["imagePullPolicy"] = json!("IfNotPresent");
+            }
+        }
+    }
+}
+
 fn hash<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let mut sha = Sha256::new();
     for (name, value) in pairs {

@@ -61,7 +61,9 @@ pub struct DatabaseStatus {
     /// What it is and where.
     #[serde(flatten)]
     pub facts: DatabaseFacts,
-    /// Its server's process, while it runs.
+    /// Whether it runs; a container is healthy, too.
+    pub running: bool,
+    /// Its server's process, where that is one of this machine.
     pub pid: Option<u32>,
 }
 
@@ -82,6 +84,29 @@ pub struct Workload {
     pub images: Vec<String>,
     /// What keeps it from being ready.
     pub reason: Option<String>,
+}
+
+/// How the database is.
+async fn database(facts: DatabaseFacts, state: &StateDir) -> DatabaseStatus {
+    if facts.compose_project.is_some() {
+        // An engine that does not answer runs nothing.
+        let server = cloudsql::ContainerServer::of(state.path()).await;
+        let running = match server {
+            Ok(Some(server)) => server.works().await,
+            Ok(None) | Err(_) => false,
+        };
+        return DatabaseStatus {
+            facts,
+            running,
+            pid: None,
+        };
+    }
+    let pid = cloudsql::server_pid(&state.path().join("data").join("cloudsql"));
+    DatabaseStatus {
+        facts,
+        running: pid.is_some(),
+        pid,
+    }
 }
 
 impl Status {
@@ -107,22 +132,16 @@ impl Status {
             }
             None => (Vec::new(), Vec::new()),
         };
-        let database = endpoints
-            .as_ref()
-            .and_then(|e| e.database.clone())
-            .map(|facts| {
-                let data = state.path().join("data").join("cloudsql");
-                DatabaseStatus {
-                    facts,
-                    pid: cloudsql::server_pid(&data),
-                }
-            });
+        let database = match endpoints.as_ref().and_then(|e| e.database.clone()) {
+            Some(facts) => Some(database(facts, state).await),
+            None => None,
+        };
         Ok(Self {
             project: project.to_owned(),
             namespace: namespace.to_owned(),
             ready: endpoints.is_some()
                 && workloads.iter().all(|w| w.ready >= w.wanted)
-                && database.as_ref().is_none_or(|d| d.pid.is_some()),
+                && database.as_ref().is_none_or(|d| d.running),
             state: match (&supervisor, &endpoints) {
                 (None, _) => "down",
                 (Some(_), None) => "starting",

@@ -10,8 +10,9 @@ use std::{
 
 use devenv_model::{CloudSqlEngine, ImageSource, LoadOptions, Object, Topology};
 use devenv_platform::{
-    ContainerEngine, Database, DatabaseOptions, Endpoints, Isolation, LocalOptions, LocalTarget,
-    Runtime, Target, TargetError, Volumes, address,
+    ContainerEngine, Database, DatabaseOptions, Endpoints, IngressController, Isolation,
+    KindOptions, KindTarget, LocalOptions, LocalTarget, Runtime, Target, TargetError, TargetKind,
+    Volumes, address,
     cloudsql::{MigrateError, migrate},
     containers::sweep_leftovers,
     doctor::Needs,
@@ -118,9 +119,17 @@ pub struct UpOptions {
     pub watch: bool,
     /// How pods are kept apart from the machine and from each other.
     pub isolation: Isolation,
-    /// What pods are.
+    /// Where it runs.
+    pub target: TargetKind,
+    /// What pods of the local target are; those of others are containers.
     pub runtime: Runtime,
+    /// Who serves the Ingresses of a kind cluster.
+    pub ingress: IngressController,
 }
+
+/// The variable with the image of a kind cluster's nodes, where neither kind's own nor one of
+/// kind/cluster.yaml is wanted.
+const NODE_IMAGE: &str = "DEVENV_KIND_NODE_IMAGE";
 
 /// What the machine must have for this topology, beside an engine for containers.
 pub fn needs(topology: &Topology, runtime: Runtime) -> Needs {
@@ -165,8 +174,7 @@ pub struct Running {
 /// # Errors
 /// What failed first. Whatever was started by then is gone again.
 pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Running, UpError> {
-    let start = Instant::now();
-    let topology = Arc::new(topology);
+    let began = Instant::now();
     let mut state = StateDir::of(&options.root);
     if let Some(run) = &options.run {
         state = state.of_run(run);
@@ -186,27 +194,15 @@ pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Ru
         }
     };
     let target = timed(bus, Step::Cluster, async {
-        let containers = match options.runtime {
-            Runtime::Process => {
-                sweep_leftovers(state.path()).await?;
-                None
-            }
-            Runtime::Docker => Some(
-                ContainerEngine::connect()
-                    .await
-                    .map_err(TargetError::from)?,
-            ),
-        };
-        let local = local_options(options, &topology, &state, containers);
-        let target = LocalTarget::start(local).await?;
+        let target = start(options, &topology, &state).await?;
         let detail = target.endpoints().kubernetes;
         Ok::<_, UpError>((target, detail))
     })
     .await?;
+    let adapt = target.adapter();
+    let topology = Arc::new(adapt(topology));
     for note in target.notes() {
-        bus.emit(Event::Warning {
-            message: note.clone(),
-        });
+        bus.emit(Event::Warning { message: note });
     }
     let live = live(options, &topology, &state, target, bus).await?;
     let mut running = Running {
@@ -223,12 +219,16 @@ pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Ru
             endpoints.watching = watcher.is_some();
             if let Some(watcher) = watcher {
                 let (root, load) = (options.root.clone(), options.load.clone());
-                let load = Arc::new(move || Topology::load(&root, &load));
+                let load = Arc::new(move || {
+                    let mut loaded = Topology::load(&root, &load);
+                    loaded.topology = loaded.topology.map(|topology| adapt(topology));
+                    loaded
+                });
                 running.reloader = Some(Reloader::start(running.live.clone(), watcher, load));
             }
             running.state.publish(&endpoints)?;
             bus.emit(Event::Ready {
-                ms: millis(start),
+                ms: millis(began),
                 endpoints: Box::new(endpoints),
             });
             Ok(running)
@@ -243,11 +243,37 @@ pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Ru
     }
 }
 
+/// The target, with its API.
+async fn start(
+    options: &UpOptions,
+    topology: &Topology,
+    state: &StateDir,
+) -> Result<Box<dyn Target>, UpError> {
+    if options.target == TargetKind::Kind {
+        sweep_leftovers(state.path()).await?;
+        let target = KindTarget::start(kind_options(options, topology, state)).await?;
+        return Ok(Box::new(target));
+    }
+    let containers = match options.runtime {
+        Runtime::Process => {
+            sweep_leftovers(state.path()).await?;
+            None
+        }
+        Runtime::Docker => Some(
+            ContainerEngine::connect()
+                .await
+                .map_err(TargetError::from)?,
+        ),
+    };
+    let local = local_options(options, topology, state, containers);
+    Ok(Box::new(LocalTarget::start(local).await?))
+}
+
 async fn live(
     options: &UpOptions,
     topology: &Arc<Topology>,
     state: &StateDir,
-    target: LocalTarget,
+    target: Box<dyn Target>,
     bus: &Bus,
 ) -> Result<Live, UpError> {
     let owner = address::owner_of(&options.root).map_err(|source| TargetError::Io {
@@ -259,7 +285,7 @@ async fn live(
     let applier = Applier::new(client.clone(), &topology.project().namespace).await?;
     let builder = Builder::new(&options.root, state.base(), target.host(), owner, bus)
         .with_containers(target.containers(), &topology.project().name);
-    let observer = Observer::start(&client, true);
+    let observer = Observer::start(&client, target.serves());
     let journal = Journal::new(state.path(), bus);
     let parts = (applier, builder, observer, journal);
     let folders = (options.root.as_path(), state.path());
@@ -322,12 +348,19 @@ impl Running {
             };
             Ok::<_, UpError>(((), detail))
         });
+        let settled = async { live.target.settled().await.map_err(UpError::from) };
         let sources = used_sources(topology);
+        let built = async {
+            let digests = self.build(&sources).await?;
+            live.prepare(&sources).await?;
+            Ok::<_, UpError>(digests)
+        };
         // The database starts and images are built meanwhile: none needs another.
-        let ((), digests, ()) = tokio::try_join!(
+        let ((), digests, (), ()) = tokio::try_join!(
             applied,
-            self.build(&sources),
-            self.database(&options.root, topology)
+            built,
+            self.database(&options.root, topology),
+            settled
         )?;
         let ready = timed(bus, Step::Workloads, async {
             // Workloads of an earlier run are in the store from the start: what makes
@@ -434,6 +467,31 @@ fn describe(d: &Database) -> String {
     )
 }
 
+fn kind_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> KindOptions {
+    KindOptions {
+        root: options.root.clone(),
+        state_dir: state.path().to_owned(),
+        address: own_address(options, state),
+        run: state.run_id().map(str::to_owned),
+        project: topology.project().name.clone(),
+        namespace: topology.project().namespace.clone(),
+        http_port: topology.ingress().http_port,
+        cloud_run: topology.cloud_run().map(|o| o.name().to_owned()).collect(),
+        ingress: options.ingress,
+        node_image: std::env::var(NODE_IMAGE)
+            .ok()
+            .filter(|image| !image.is_empty()),
+    }
+}
+
+/// The loopback address that is this system's alone.
+fn own_address(options: &UpOptions, state: &StateDir) -> std::net::Ipv4Addr {
+    match state.run_id() {
+        Some(_) => address::project_address(state.path()),
+        None => address::project_address(&options.root),
+    }
+}
+
 fn local_options(
     options: &UpOptions,
     topology: &Topology,
@@ -444,10 +502,7 @@ fn local_options(
         root: options.root.clone(),
         state_dir: state.path().to_owned(),
         hidden: state.base().to_owned(),
-        address: match state.run_id() {
-            Some(_) => address::project_address(state.path()),
-            None => address::project_address(&options.root),
-        },
+        address: own_address(options, state),
         by_hand: state.run_id().is_none(),
         project: topology.project().name.clone(),
         namespace: topology.project().namespace.clone(),

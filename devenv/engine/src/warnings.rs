@@ -39,8 +39,11 @@ impl Warning {
     }
 }
 
+/// Namespaces of a cluster's own parts, which nobody who develops an application can mend.
+const OF_THE_CLUSTER: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
+
 /// The warnings since `since` (seconds since 1970) about everything but pods, whose
-/// troubles are told with their workload.
+/// troubles are told with their workload, and the cluster's own parts.
 ///
 /// # Errors
 /// When the API does not answer.
@@ -59,6 +62,10 @@ fn distinct(events: Vec<Event>, since: i64) -> Vec<Warning> {
         let of_reload = e.source.and_then(|s| s.component).as_deref() == Some(COMPONENT);
         let last = e.last_timestamp.map_or(i64::MAX, |t| t.0.as_second());
         if e.type_.as_deref() != Some("Warning") || kind == "Pod" || of_reload || last < since {
+            continue;
+        }
+        let namespace = about.namespace.as_deref().unwrap_or_default();
+        if kind == "Node" || OF_THE_CLUSTER.contains(&namespace) {
             continue;
         }
         let warning = Warning {

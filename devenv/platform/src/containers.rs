@@ -18,7 +18,7 @@ use devenv_model::ImageSource;
 
 pub use build::BuildFailed;
 
-use crate::{cloudsql, target::TargetError};
+use crate::{cloudsql, kind, target::TargetError};
 
 /// A Docker Engine that builds and runs the project's images.
 #[derive(Debug, Clone)]
@@ -184,16 +184,20 @@ pub async fn sweep_leftovers(state_dir: &Path) -> Result<usize, TargetError> {
 
 /// Whether a system with this state folder has, or may have, something on an engine.
 pub fn has_leftovers(state_dir: &Path) -> bool {
-    state_dir.join(RUNTIME_FOLDER).exists() || cloudsql::has_container(state_dir)
+    state_dir.join(RUNTIME_FOLDER).exists()
+        || kind::has_cluster(state_dir)
+        || cloudsql::has_container(state_dir)
 }
 
 /// Removes everything that a killed system, whose state is in `state_dir`, left on an
-/// engine: pods, and its database's container; with `volumes` the data, too.
+/// engine: pods, and its database's container; with `volumes` the data, too. A kind cluster is
+/// stopped, or removed with `volumes`.
 ///
 /// # Errors
 /// When the engine does not answer or refuses.
 pub async fn remove_all(state_dir: &Path, volumes: bool) -> Result<usize, TargetError> {
     let swept = sweep_leftovers(state_dir).await?;
+    kind::take_down(state_dir, volumes).await?;
     cloudsql::remove_container(state_dir, volumes).await?;
     Ok(swept)
 }

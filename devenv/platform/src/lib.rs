@@ -7,12 +7,18 @@ pub mod cloudsql;
 pub mod containers;
 pub mod doctor;
 pub mod host;
+pub mod kind;
 mod local;
 mod target;
 
 pub use containers::ContainerEngine;
 pub use devenv_cluster::Isolation;
-pub use local::{DatabaseOptions, FIELD_MANAGER, LocalOptions, LocalTarget};
+pub use kind::{IngressController, KindOptions, KindTarget};
+pub use local::{DatabaseOptions, LocalOptions, LocalTarget};
 pub use target::{
-    BuiltImage, Database, DatabaseFacts, Endpoints, Runtime, Target, TargetError, Volumes,
+    Adapter, BuiltImage, Database, DatabaseFacts, Endpoints, Runtime, Serves, Target, TargetError,
+    TargetKind, Volumes,
 };
+
+/// The field manager of everything that devenv applies.
+pub const FIELD_MANAGER: &str = "devenv";

@@ -6,7 +6,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -20,18 +20,18 @@ use kube::{
 use tokio::{net::TcpStream, task::JoinHandle};
 
 use crate::{
+    FIELD_MANAGER,
     address::{self, Bound},
     cloudsql::{self, Engine, EngineError},
     containers::ContainerEngine,
     host::Host,
-    target::{BuiltImage, Database, Endpoints, Runtime, Target, TargetError, Volumes},
+    target::{
+        Adapter, BuiltImage, Database, Endpoints, Runtime, Serves, Target, TargetError, TargetKind,
+        Volumes,
+    },
 };
 
 mod database;
-mod follow;
-
-/// The field manager of everything that devenv applies.
-pub const FIELD_MANAGER: &str = "devenv";
 
 /// What the local target is made from.
 #[derive(Debug, Clone)]
@@ -215,6 +215,8 @@ impl LocalTarget {
             namespace: options.namespace.clone(),
             profile: None,
             watching: false,
+            target: TargetKind::Local,
+            ingress_controller: None,
             runtime: match options.containers {
                 Some(_) => Runtime::Docker,
                 None => Runtime::Process,
@@ -239,37 +241,6 @@ impl LocalTarget {
             database_port: Mutex::new(mysql),
             engine: Mutex::new(engine),
         })
-    }
-
-    /// The engine whose containers pods are, if they are.
-    pub fn containers(&self) -> Option<&ContainerEngine> {
-        self.options.containers.as_ref()
-    }
-
-    /// What people should know about the addresses that were had.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
-    }
-
-    /// Resolves when a part of the cluster ended although nobody stopped it.
-    pub async fn failed(&self) -> TargetError {
-        self.cluster.failed().await.into()
-    }
-
-    /// Ends every pod, the workloads before the database, and closes the store.
-    pub async fn shutdown(self, grace: Duration) {
-        self.cluster.shutdown(grace).await;
-        let volumes = self.options.volumes == Volumes::Delete;
-        let removed = cloudsql::remove_container(&self.options.state_dir, volumes).await;
-        if let Err(error) = removed {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the database's container was left"
-            );
-        }
-        if let Some(engine) = &self.options.containers {
-            engine.prune(&self.options.project).await;
-        }
     }
 
     async fn apply<K>(
@@ -301,6 +272,29 @@ impl Target for LocalTarget {
         self.client.clone()
     }
 
+    fn serves(&self) -> Serves {
+        Serves {
+            knative: true,
+            endpoint_slices: true,
+        }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    fn containers(&self) -> Option<&ContainerEngine> {
+        self.options.containers.as_ref()
+    }
+
+    fn adapter(&self) -> Adapter {
+        Arc::new(|topology| topology)
+    }
+
+    async fn settled(&self) -> Result<(), TargetError> {
+        Ok(())
+    }
+
     async fn database(&self, topology: &Topology) -> Result<Option<Database>, TargetError> {
         let Some(config) = topology.cloud_sql() else {
             return Ok(None);
@@ -324,11 +318,15 @@ impl Target for LocalTarget {
         self.cluster.container_pid(uid, container)
     }
 
-    async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError> {
+    async fn prepare(&self, _: &[BuiltImage]) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    async fn deliver(&self, image: &BuiltImage) -> Result<Option<String>, TargetError> {
         self.cluster
             .images()
             .set_with_entrypoint(&image.name, image.run.clone(), image.entrypoint);
-        Ok(())
+        Ok(None)
     }
 
     fn endpoints(&self) -> Endpoints {
@@ -336,6 +334,25 @@ impl Target for LocalTarget {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    async fn failed(&self) -> TargetError {
+        self.cluster.failed().await.into()
+    }
+
+    async fn shutdown(self: Box<Self>, grace: Duration) {
+        self.cluster.shutdown(grace).await;
+        let volumes = self.options.volumes == Volumes::Delete;
+        let removed = cloudsql::remove_container(&self.options.state_dir, volumes).await;
+        if let Err(error) = removed {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the database's container was left"
+            );
+        }
+        if let Some(engine) = &self.options.containers {
+            engine.prune(&self.options.project).await;
+        }
     }
 }
 

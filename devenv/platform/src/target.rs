@@ -4,6 +4,8 @@ use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddrV4},
     path::PathBuf,
+    sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -16,7 +18,9 @@ use tokio::net::TcpStream;
 use crate::{
     address::AddressError,
     cloudsql::{ContainerServerError, EngineError, template::TemplateError},
+    containers::ContainerEngine,
     host::Host,
+    kind::{IngressController, KindError},
 };
 
 /// What pods of the local target are.
@@ -38,6 +42,38 @@ impl std::fmt::Display for Runtime {
         })
     }
 }
+
+/// Where a system runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetKind {
+    /// devenv's own cluster, on this machine.
+    #[default]
+    Local,
+    /// Kubernetes in Docker.
+    Kind,
+}
+
+impl fmt::Display for TargetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Local => "local",
+            Self::Kind => "kind",
+        })
+    }
+}
+
+/// What differs between the APIs of targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serves {
+    /// Cloud Run services (`serving.knative.dev/v1`).
+    pub knative: bool,
+    /// `discovery.k8s.io/v1`; else Endpoints are what tells where requests go.
+    pub endpoint_slices: bool,
+}
+
+/// Makes a topology one for a target.
+pub type Adapter = Arc<dyn Fn(Topology) -> Topology + Send + Sync>;
 
 /// An image that was built from source, as a target takes it.
 #[derive(Debug, Clone)]
@@ -113,9 +149,15 @@ pub struct Endpoints {
     /// Whether saved files are reloaded.
     #[serde(default)]
     pub watching: bool,
+    /// Where it runs.
+    #[serde(default)]
+    pub target: TargetKind,
     /// What pods are.
     #[serde(default)]
     pub runtime: Runtime,
+    /// Who serves the Ingresses, where that could be another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_controller: Option<IngressController>,
     /// Whether pods have a network of their own, with Services between them.
     #[serde(default)]
     pub sandboxed: bool,
@@ -153,6 +195,9 @@ pub enum TargetError {
     /// The database's container.
     #[error(transparent)]
     Container(Box<ContainerServerError>),
+    /// The kind cluster.
+    #[error(transparent)]
+    Kind(Box<KindError>),
     /// The embedded cluster.
     #[error("the local cluster failed")]
     Cluster(#[from] devenv_cluster::ClusterError),
@@ -196,12 +241,19 @@ impl From<ContainerServerError> for TargetError {
     }
 }
 
+impl From<KindError> for TargetError {
+    fn from(error: KindError) -> Self {
+        Self::Kind(Box::new(error))
+    }
+}
+
 impl TargetError {
     /// What to do, where that can be told.
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Docker(e) => e.help(),
             Self::Container(e) => e.help(),
+            Self::Kind(e) => e.help(),
             _ => None,
         }
     }
@@ -212,6 +264,7 @@ impl TargetError {
             Self::Engine(EngineError::NotInstalled) => true,
             Self::Docker(e) => e.is_missing(),
             Self::Container(e) => e.is_missing(),
+            Self::Kind(e) => e.is_missing(),
             Self::Cluster(e) => e.is_missing(),
             _ => false,
         }
@@ -223,6 +276,22 @@ impl TargetError {
 pub trait Target: fmt::Debug + Send + Sync {
     /// A client for the target's API, which exists afterwards.
     fn client(&self) -> kube::Client;
+
+    /// What its API serves.
+    fn serves(&self) -> Serves;
+
+    /// What people should know about how it came up.
+    fn notes(&self) -> Vec<String>;
+
+    /// The engine that images are built on, where they are containers'.
+    fn containers(&self) -> Option<&ContainerEngine>;
+
+    /// What makes a project's topology one for this target.
+    fn adapter(&self) -> Adapter;
+
+    /// Waits until everything of the target's own is there, such as an ingress controller
+    /// that comes up beside the project.
+    async fn settled(&self) -> Result<(), TargetError>;
 
     /// Starts what stands in for Cloud SQL, waits until it answers, and makes the
     /// Service that the application uses lead to it. `None` where the topology has
@@ -246,8 +315,18 @@ pub trait Target: fmt::Debug + Send + Sync {
     /// where it is none, or does not run.
     fn container_pid(&self, uid: &str, container: &str) -> Option<u32>;
 
-    /// Makes a built image reachable for the target's nodes.
-    async fn deliver(&self, image: &BuiltImage) -> Result<(), TargetError>;
+    /// Brings built images near, which may take its time and changes nothing that runs.
+    async fn prepare(&self, images: &[BuiltImage]) -> Result<(), TargetError>;
+
+    /// Makes a prepared image what pods of its name run from now on. Returns the name that pods have
+    /// to use for it, where that is not the manifests'.
+    async fn deliver(&self, image: &BuiltImage) -> Result<Option<String>, TargetError>;
+
+    /// Resolves when a part of it ended although nobody stopped it.
+    async fn failed(&self) -> TargetError;
+
+    /// Ends everything in order, the workloads before the database, within `grace`.
+    async fn shutdown(self: Box<Self>, grace: Duration);
 
     /// Where people and tests find the system.
     fn endpoints(&self) -> Endpoints;

@@ -160,7 +160,7 @@ impl Run {
     }
 
     async fn stop(self) {
-        self.target.shutdown(Duration::from_secs(20)).await;
+        Box::new(self.target).shutdown(Duration::from_secs(20)).await;
     }
 }
 

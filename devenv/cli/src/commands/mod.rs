@@ -4,6 +4,7 @@ mod ask;
 mod debug;
 mod doctor;
 mod down;
+mod ingress_controller;
 mod logs;
 mod reload;
 mod reloads;
@@ -18,7 +19,7 @@ mod verdict;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand, ValueEnum};
-use devenv_engine::{Isolation, Runtime};
+use devenv_engine::{IngressController, Isolation, Runtime, TargetKind};
 use devenv_model::LoadOptions;
 
 use crate::{error::CliError, project::Project, render::Format};
@@ -80,6 +81,9 @@ pub enum Command {
     Traffic(traffic::TrafficArgs),
     /// Say what this machine lacks and the command that mends it
     Doctor(doctor::DoctorArgs),
+    /// Serve a cluster's Ingresses, from a pod of it
+    #[command(hide = true)]
+    IngressController(ingress_controller::IngressControllerArgs),
     /// Hold a system up in the background (`up -d` starts it)
     #[command(hide = true)]
     Supervise(supervise::SuperviseArgs),
@@ -89,8 +93,10 @@ impl Command {
     /// Whether it holds the system itself or makes load, and so wants more than one
     /// thread.
     pub fn is_long_running(&self) -> bool {
-        matches!(self, Self::Supervise(_) | Self::Traffic(_) | Self::Test(_))
-            || matches!(self, Self::Up(a) if !a.detach)
+        matches!(
+            self,
+            Self::Supervise(_) | Self::Traffic(_) | Self::Test(_) | Self::IngressController(_)
+        ) || matches!(self, Self::Up(a) if !a.detach)
     }
 
     /// Runs it.
@@ -108,6 +114,7 @@ impl Command {
             Self::Url(a) => url::url(a, context).await,
             Self::Traffic(a) => traffic::traffic(a, context).await,
             Self::Doctor(a) => doctor::doctor(a, context).await,
+            Self::IngressController(a) => ingress_controller::ingress_controller(a).await,
             Self::Supervise(a) => supervise::supervise(a, context).await,
         }
     }
@@ -117,11 +124,18 @@ pub use supervise::KEEP;
 pub use test::{Changes, Cut};
 pub use up::Asked;
 
-/// What pods are and how they are kept apart, as commands that start them take it.
+/// Where a system runs, what pods are and how they are kept apart, as commands that start them
+/// take it.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct PodArgs {
-    /// What pods are: processes of this machine (the default), or containers of its Docker
-    /// Engine
+    /// Where it runs: local, in devenv's own cluster, or kind, in a real one in Docker
+    #[arg(long, value_name = "TARGET", default_value = "local", value_parser = target)]
+    target: TargetKind,
+    /// Who serves the Ingresses of a kind cluster
+    #[arg(long, value_name = "CONTROLLER", default_value = "nginx")]
+    ingress: Ingress,
+    /// What pods of the local target are: processes of this machine (the default), or
+    /// containers of its Docker Engine
     #[arg(long, value_name = "RUNTIME", env = "DEVENV_RUNTIME")]
     runtime: Option<Runs>,
     /// How pods are kept apart: in namespaces, as plain processes that get their port
@@ -148,7 +162,39 @@ enum Runs {
     Docker,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ingress {
+    /// ingress-nginx, as the manifests are written for it
+    Nginx,
+    /// devenv's own data plane
+    Devenv,
+}
+
+fn target(text: &str) -> Result<TargetKind, String> {
+    match text {
+        "local" => Ok(TargetKind::Local),
+        "kind" => Ok(TargetKind::Kind),
+        _ if text.starts_with("kube:") => {
+            Err("this version has no clusters of others: expected local or kind".to_owned())
+        }
+        _ => Err("expected local or kind".to_owned()),
+    }
+}
+
 impl PodArgs {
+    /// Where it runs.
+    pub fn target(self) -> TargetKind {
+        self.target
+    }
+
+    /// Who serves the Ingresses of a kind cluster.
+    pub fn ingress(self) -> IngressController {
+        match self.ingress {
+            Ingress::Nginx => IngressController::Nginx,
+            Ingress::Devenv => IngressController::Devenv,
+        }
+    }
+
     /// What they are.
     pub fn runtime(self) -> Runtime {
         self.asked_runtime().unwrap_or_default()
@@ -156,6 +202,9 @@ impl PodArgs {
 
     /// What they are, where somebody said so.
     pub fn asked_runtime(self) -> Option<Runtime> {
+        if self.target == TargetKind::Kind {
+            return Some(Runtime::Docker);
+        }
         self.runtime.map(|runtime| match runtime {
             Runs::Process => Runtime::Process,
             Runs::Docker => Runtime::Docker,
@@ -172,7 +221,7 @@ impl PodArgs {
     }
 
     /// The same as arguments of another process of this program.
-    pub fn arguments(self) -> [String; 4] {
+    pub fn arguments(self) -> [String; 8] {
         let isolation = match self.isolation {
             How::Auto => "auto",
             How::Sandbox => "sandbox",
@@ -183,6 +232,10 @@ impl PodArgs {
             isolation.to_owned(),
             "--runtime".to_owned(),
             self.runtime().to_string(),
+            "--target".to_owned(),
+            self.target.to_string(),
+            "--ingress".to_owned(),
+            self.ingress().to_string(),
         ]
     }
 }

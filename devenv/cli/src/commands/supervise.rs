@@ -62,7 +62,9 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
         timeout: args.timeout,
         watch: !args.no_watch,
         isolation: args.pods.isolation(),
+        target: args.pods.target(),
         runtime: args.pods.runtime(),
+        ingress: args.pods.ingress(),
     };
     let mut untied = pin!(async {
         if args.tied {

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
 use devenv_engine::{
-    UpError, UpOptions,
+    TargetKind, UpError, UpOptions,
     control::Ask,
     event::{Bus, Event},
     logs::{self, LogQuery},
@@ -100,6 +100,12 @@ async fn already_up(
     let Some(endpoints) = project.state.endpoints() else {
         return Err(CliError::Busy(pid));
     };
+    let (asked, target) = (args.pods.target(), endpoints.target);
+    if asked != target && asked != TargetKind::default() {
+        return Err(CliError::Usage(format!(
+            "the system that is up runs on the {target} target; stop it first: devenv down"
+        )));
+    }
     let runtime = endpoints.runtime;
     if args
         .pods
@@ -255,7 +261,9 @@ async fn foreground(
         timeout: args.timeout,
         watch: !args.no_watch,
         isolation: args.pods.isolation(),
+        target: args.pods.target(),
         runtime: args.pods.runtime(),
+        ingress: args.pods.ingress(),
     };
     let namespace = topology.project().namespace.clone();
     let running = {

@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use devenv_e2e::environment::{DatabaseControl, DatabaseSwitch, Environment, Provider};
 use devenv_engine::{
-    UpError,
+    IngressController, UpError,
     event::{Event, Report},
     state::{RunGuard, StateDir},
 };
@@ -279,7 +279,7 @@ async fn environment(
     };
     Ok(Environment {
         name: name.to_owned(),
-        target: "local".to_owned(),
+        target: endpoints.target.to_string(),
         runtime: Some(endpoints.runtime.to_string()),
         profile,
         namespace: endpoints.namespace.clone(),
@@ -288,7 +288,8 @@ async fn environment(
         database,
         kubeconfig: endpoints.kubeconfig.clone(),
         client,
-        exact_split: true,
+        // ingress-nginx deals at random.
+        exact_split: endpoints.ingress_controller != Some(IngressController::Nginx),
         // Without namespaces nobody stands between pods and Services.
         faults: endpoints.sandboxed,
         database_control: match &endpoints.database {

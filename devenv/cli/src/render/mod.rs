@@ -298,9 +298,11 @@ pub fn status(s: &Status, format: Format) {
         } else {
             String::new()
         };
-        let pid = d
-            .pid
-            .map_or("not running".to_owned(), |p| format!("pid {p}"));
+        let pid = match (d.running, d.pid) {
+            (false, _) => "not running".to_owned(),
+            (true, Some(pid)) => format!("pid {pid}"),
+            (true, None) => "in a container".to_owned(),
+        };
         print_pair(
             "database",
             &format!(

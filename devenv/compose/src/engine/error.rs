@@ -197,7 +197,7 @@ impl EngineError {
     }
 
     /// What the engine answered while `doing`.
-    pub(super) fn of(error: Docker, doing: impl Into<String>) -> Self {
+    pub fn of(error: Docker, doing: impl Into<String>) -> Self {
         match said(error) {
             Ok((_, message)) if is_disk_full(&message) => EngineError::DiskFull { message },
             Ok((_, message)) => EngineError::Refused {

@@ -23,6 +23,10 @@ use serde_json::json;
 
 use tokio::time::timeout;
 
+mod leads;
+
+use leads::Lead;
+
 use super::{Context, Session, StepResult, http::chain};
 use crate::{
     capture::Answer,
@@ -269,12 +273,12 @@ enum Imposed {
         namespace: String,
         deployment: String,
         replicas: i32,
-        /// The EndpointSlices of the application's namespace that led to it.
-        slices: Vec<String>,
+        /// What of the application's namespace led to it.
+        slices: Vec<Lead>,
     },
     Switched {
         switch: Arc<dyn DatabaseSwitch>,
-        slices: Vec<String>,
+        slices: Vec<Lead>,
     },
 }
 
@@ -382,18 +386,16 @@ impl Faults {
         switch: Arc<dyn DatabaseSwitch>,
     ) -> Result<(), Failure> {
         self.lift(name).await?;
-        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
-        // Whose Services have no selector: theirs that devenv fills in.
-        let ours = ListParams::default().labels("endpointslice.kubernetes.io/managed-by=devenv");
-        let list = slices.list(&ours).await.map_err(api)?;
-        let slices: Vec<String> = list.iter().map(ResourceExt::name_any).collect();
+        let slices = Lead::ours(&self.client, &self.namespace).await;
+        let slices = slices.map_err(api)?;
         let switched = Imposed::Switched {
             switch: switch.clone(),
             slices: slices.clone(),
         };
         self.named.insert(name.to_owned(), switched);
         switch.stop().await.map_err(database)?;
-        self.wait(&slices, false).await.map_err(api)
+        self.wait(&slices, false).await;
+        Ok(())
     }
 
     async fn stop_database(
@@ -423,7 +425,7 @@ impl Faults {
             },
         );
         scale(&api, &deployment, 0).await?;
-        self.wait(&slices, false).await?;
+        self.wait(&slices, false).await;
         // Connections that were open are served until it has ended.
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pods_namespace);
         for pod in running {
@@ -446,7 +448,7 @@ impl Faults {
     }
 
     /// The slices of the application's namespace that lead to these pods.
-    async fn slices_of(&self, pods: &[Pod]) -> kube::Result<Vec<String>> {
+    async fn slices_of(&self, pods: &[Pod]) -> kube::Result<Vec<Lead>> {
         let addresses: Vec<&String> = pods
             .iter()
             .filter_map(|pod| pod.status.as_ref()?.pod_ip.as_ref())
@@ -463,27 +465,22 @@ impl Faults {
         Ok(list
             .into_iter()
             .filter(leads)
-            .map(|slice| slice.name_any())
+            .map(|slice| Lead::Slice(slice.name_any()))
             .collect())
     }
 
-    /// Until these slices lead to somebody who is ready, or to nobody.
-    async fn wait(&self, slices: &[String], filled: bool) -> kube::Result<()> {
-        for name in slices {
-            let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
-            let condition = move |slice: Option<&EndpointSlice>| has_ready(slice) == filled;
-            if let Err(error) = await_condition(api, name, condition).await {
-                tracing::debug!(%error, slice = %name, "waiting for the database's endpoints");
-            }
+    /// Until these lead to somebody who is ready, or to nobody.
+    async fn wait(&self, leads: &[Lead], filled: bool) {
+        for lead in leads {
+            lead.until(&self.client, &self.namespace, filled).await;
         }
-        Ok(())
     }
 
     async fn lift(&mut self, name: &str) -> Result<(), Failure> {
         if let Some(Imposed::Switched { switch, slices }) = self.named.get(name) {
             let (switch, slices) = (switch.clone(), slices.clone());
             switch.start().await.map_err(database)?;
-            self.wait(&slices, true).await.map_err(api)?;
+            self.wait(&slices, true).await;
             self.named.remove(name);
             return Ok(());
         }
@@ -524,7 +521,7 @@ impl Faults {
                     },
                 );
                 scale(&api, &deployment, replicas).await?;
-                self.wait(&slices, true).await?;
+                self.wait(&slices, true).await;
                 self.named.remove(name);
                 Ok(())
             }
@@ -552,14 +549,6 @@ fn outcome(pod: Option<&Pod>, text: &str) -> Option<Result<(), Failure>> {
         Some("Unsupported") => StepResult::unsupported(why),
         _ => StepResult::failed("fault", "in force", why),
     })))
-}
-
-fn has_ready(slice: Option<&EndpointSlice>) -> bool {
-    let mut endpoints = slice.into_iter().flat_map(|slice| &slice.endpoints);
-    endpoints.any(|endpoint| {
-        let conditions = endpoint.conditions.as_ref();
-        conditions.and_then(|c| c.ready).unwrap_or(true)
-    })
 }
 
 async fn scale(api: &Api<Deployment>, name: &str, replicas: i32) -> kube::Result<()> {

@@ -14,7 +14,6 @@ use std::{
 };
 
 use devenv_model::Object;
-use devenv_platform::Target;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::{

@@ -8,7 +8,6 @@ use std::{
 };
 
 use devenv_model::Object;
-use devenv_platform::Target;
 use k8s_openapi::{
     api::core::v1::{Container, HTTPGetAction, Pod},
     apimachinery::pkg::util::intstr::IntOrString,

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bollard::models::NetworkConnectRequest;
 use bollard::query_parameters::InspectContainerOptions;
 use devenv_compose::{Engine, EngineError, LoadError, Options, Progress, Share, load};
 use devenv_model::CloudSql;
@@ -34,6 +35,8 @@ pub struct ContainerServer {
     engine: Engine,
     project: String,
     service: String,
+    /// The network on which it is reached, beside its own; it is made a part of that.
+    network: Option<String>,
 }
 
 /// Why it does not run.
@@ -186,6 +189,7 @@ impl ContainerServer {
                         engine,
                         project: project.name,
                         service: config.service.clone(),
+                        network: None,
                     });
                 }
             }
@@ -205,7 +209,15 @@ impl ContainerServer {
             engine: Engine::connect(Some(&trace.host)).await?,
             project: trace.project,
             service: trace.service,
+            network: None,
         }))
+    }
+
+    /// Reached on this network of the engine, which it joins whenever it is not on it.
+    #[must_use]
+    pub fn on_network(mut self, network: &str) -> Self {
+        self.network = Some(network.to_owned());
+        self
     }
 
     /// Stops it, as an outage does.
@@ -234,23 +246,45 @@ impl ContainerServer {
     async fn place(&self) -> Option<(Ipv4Addr, bool)> {
         let containers = self.engine.ps(&self.project).await.ok()?;
         let container = containers.into_iter().find(|c| c.service == self.service)?;
-        let none = None::<InspectContainerOptions>;
-        let found = self
-            .engine
-            .docker()
-            .inspect_container(&container.id, none)
-            .await
-            .ok()?;
-        let networks = found.network_settings?.networks?;
-        let mut addresses = networks
-            .into_values()
-            .filter_map(|network| network.ip_address);
-        let address = addresses.find_map(|address| address.parse().ok())?;
+        let docker = self.engine.docker();
+        let look = async || {
+            let none = None::<InspectContainerOptions>;
+            let found = docker.inspect_container(&container.id, none).await.ok()?;
+            let networks = found.network_settings?.networks?;
+            let wanted = |name: &str| self.network.as_deref().is_none_or(|wanted| wanted == name);
+            let mut addresses = networks
+                .into_iter()
+                .filter(|(name, _)| wanted(name))
+                .filter_map(|(_, network)| network.ip_address);
+            addresses.find_map(|address| address.parse().ok())
+        };
+        let mut address = look().await;
+        if let (None, Some(network)) = (address, &self.network) {
+            let request = NetworkConnectRequest {
+                container: container.id.clone(),
+                ..NetworkConnectRequest::default()
+            };
+            if let Err(error) = docker.connect_network(network, request).await {
+                // It may have been joined, and have ended, meanwhile.
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    network,
+                    "the database's container did not join the network"
+                );
+            }
+            address = look().await;
+        }
+        let address = address?;
         let works = match container.health.as_deref() {
             Some(health) => health == "healthy",
             None => container.state == "running",
         };
         Some((address, works && container.state == "running"))
+    }
+
+    /// Whether it works now.
+    pub async fn works(&self) -> bool {
+        matches!(self.place().await, Some((_, true)))
     }
 
     /// The container's place now, and whenever it may have changed; also while the engine

@@ -7,9 +7,13 @@ pub mod migrate;
 pub mod statements;
 pub mod template;
 
+mod account;
 mod container;
+pub(crate) mod follow;
 mod server;
 mod slice;
+
+pub(crate) use account::{Account, ask, service_of, stands_in};
 
 pub use container::{ContainerServer, ContainerServerError, has_container, remove_container};
 pub use engine::{Engine, EngineError, Flavour};
@@ -17,4 +21,4 @@ pub use migrate::{MigrateError, Migrated};
 pub use server::{
     CREDENTIALS_PASSWORD, CREDENTIALS_USER, Credentials, NAMESPACE, Server, server_pid,
 };
-pub use slice::{endpoint_ports, endpoint_slice};
+pub use slice::{endpoint_ports, endpoint_slice, endpoints};

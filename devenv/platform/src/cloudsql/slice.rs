@@ -61,6 +61,43 @@ pub fn endpoint_slice(
     })
 }
 
+/// The same as core/v1 Endpoints, for clusters that have no slices of version 1.
+pub fn endpoints(
+    namespace: &str,
+    service: &str,
+    ports: &[EndpointPort],
+    place: Option<(Ipv4Addr, bool)>,
+) -> Value {
+    let subsets: Vec<Value> = place
+        .map(|(ip, ready)| {
+            let list = match ready {
+                true => "addresses",
+                false => "notReadyAddresses",
+            };
+            let ports: Vec<Value> = ports.iter().map(of_endpoints).collect();
+            json!({list: [{"ip": ip.to_string()}], "ports": ports})
+        })
+        .into_iter()
+        .collect();
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": service, "namespace": namespace,
+            "labels": {"app.kubernetes.io/managed-by": "devenv"},
+        },
+        "subsets": subsets,
+    })
+}
+
+/// A port; an unnamed one has no name there.
+fn of_endpoints(port: &EndpointPort) -> Value {
+    let mut made = json!({"port": port.port, "protocol": port.protocol});
+    if let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) {
+        made["name"] = json!(name);
+    }
+    made
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -122,5 +159,19 @@ mod tests {
             slice["metadata"]["labels"]["kubernetes.io/service-name"],
             "db"
         );
+    }
+
+    #[rstest]
+    #[case(None, json!([]))]
+    #[case(Some(false), json!([{"notReadyAddresses": [{"ip": "172.18.0.3"}],
+        "ports": [{"port": 3306, "protocol": "TCP"}]}]))]
+    #[case(Some(true), json!([{"addresses": [{"ip": "172.18.0.3"}],
+        "ports": [{"port": 3306, "protocol": "TCP"}]}]))]
+    fn older_clusters_have_endpoints(#[case] place: Option<bool>, #[case] want: Value) {
+        let ports = ports(json!({"ports": [{"port": 3306}]}));
+        let place = place.map(|ready| (Ipv4Addr::new(172, 18, 0, 3), ready));
+        let made = endpoints("n", "db", &ports, place);
+        assert_eq!(made["subsets"], want);
+        assert_eq!(made["metadata"]["name"], "db");
     }
 }

@@ -2,8 +2,6 @@
 //! a Compose file describes; and the application's way to it.
 
 use std::{
-    fs, io,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::PoisonError,
 };
@@ -13,18 +11,18 @@ use devenv_model::{CloudSql, CloudSqlEngine, Topology};
 use futures_util::{StreamExt, stream::BoxStream};
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Namespace, Secret, Service},
+    core::v1::{Namespace, Secret},
 };
 use kube::Api;
-use sqlx::{
-    ConnectOptions, Row,
-    mysql::{MySqlConnectOptions, MySqlSslMode},
-};
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 
-use super::{LocalTarget, MYSQL, at, follow, io_error};
+use super::{LocalTarget, MYSQL, at, io_error};
 use crate::{
     address,
-    cloudsql::{self, ContainerServer, Credentials, Engine, Server},
+    cloudsql::{
+        self, Account, ContainerServer, Credentials, Engine, Server, ask, follow, service_of,
+        stands_in,
+    },
     containers::ContainerEngine,
     target::{BuiltImage, Database, DatabaseFacts, Target, TargetError, Volumes},
 };
@@ -49,25 +47,20 @@ impl LocalTarget {
     ) -> Result<Database, TargetError> {
         let namespace = &topology.project().namespace;
         let service = service_of(topology, &config.service)?;
-        let (account, made_here) = self.credentials(topology)?;
-        let coming = match config.engine_beside(self.containers().is_some()) {
-            CloudSqlEngine::Local => self.engine_here(&account).await?,
-            CloudSqlEngine::Container => self.container(config, &account).await?,
+        let account = Account::of(topology, &self.options.state_dir)?;
+        let credentials = &account.credentials;
+        let coming = match config.engine_beside(self.options.containers.is_some()) {
+            CloudSqlEngine::Local => self.engine_here(credentials).await?,
+            CloudSqlEngine::Container => self.container(config, credentials).await?,
         };
-        if made_here {
+        if let Some(object) = &account.secret {
             let secrets: Api<Secret> = Api::namespaced(self.client(), namespace);
-            let object = serde_json::json!({
-                "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
-                "metadata": {"name": config.secret, "namespace": namespace},
-                "stringData": {
-                    cloudsql::CREDENTIALS_USER: account.user,
-                    cloudsql::CREDENTIALS_PASSWORD: account.password,
-                },
-            });
-            self.apply(&secrets, &config.secret, &object).await?;
+            self.apply(&secrets, &config.secret, object).await?;
         }
+        let account = account.credentials;
         let (client, name) = (self.client(), config.service.clone());
-        follow::database(client, namespace.clone(), name, service, coming.places).await?;
+        let way = follow::Way::EndpointSlice;
+        follow::database(client, namespace.clone(), name, service, coming.places, way).await?;
         let kept = self
             .database_port
             .lock()
@@ -220,116 +213,10 @@ impl LocalTarget {
             engine: None,
         })
     }
-
-    /// The account of the application: from the project's own Secret, or made by
-    /// devenv once and kept in the state folder.
-    fn credentials(&self, topology: &Topology) -> Result<(Credentials, bool), TargetError> {
-        let config = topology.cloud_sql().ok_or_else(|| {
-            TargetError::Unsupported("devenv.toml has no [cloudsql] section".to_owned())
-        })?;
-        if let Some((user, password)) = secret_of(topology, &config.secret) {
-            return Ok((
-                Credentials {
-                    user,
-                    password,
-                    database: config.database.clone(),
-                },
-                false,
-            ));
-        }
-        let path = self.options.state_dir.join("secrets").join("cloudsql");
-        let password = kept_password(&path).map_err(|e| io_error("keep", &path, e))?;
-        let account = Credentials {
-            user: config.user.clone(),
-            password,
-            database: config.database.clone(),
-        };
-        Ok((account, true))
-    }
 }
 
 fn data_dir(state_dir: &Path) -> PathBuf {
     state_dir.join("data").join("cloudsql")
-}
-
-/// The name and version of a server that is known by its answers alone.
-async fn ask(connect: &MySqlConnectOptions) -> Result<(String, String), TargetError> {
-    let unknown = |e: sqlx::Error| TargetError::Database {
-        reason: format!("it does not answer: {e}"),
-    };
-    let mut connection = connect.connect().await.map_err(unknown)?;
-    let row = sqlx::query("SELECT VERSION()")
-        .fetch_one(&mut connection)
-        .await;
-    let version: String = row.and_then(|row| row.try_get(0)).map_err(unknown)?;
-    Ok(match version.split_once("-MariaDB") {
-        Some((version, _)) => ("MariaDB".to_owned(), version.to_owned()),
-        None => ("MySQL".to_owned(), version),
-    })
-}
-
-/// The Service that the project says leads to the database.
-fn service_of(topology: &Topology, name: &str) -> Result<Service, TargetError> {
-    let namespace = &topology.project().namespace;
-    topology
-        .of_kind("v1", "Service")
-        .find(|o| o.name() == name && o.namespace() == Some(namespace))
-        .and_then(|o| o.typed().ok())
-        .ok_or_else(|| TargetError::Database {
-            reason: format!(
-                "the manifests have no Service {name} in the namespace {namespace}, which is that of \
-                 [project] in devenv.toml (or of -n)"
-            ),
-        })
-}
-
-/// `mysql:8.4` asked for and MariaDB running, or another major version.
-fn stands_in(asked: &str, flavour: &str, running: &str) -> bool {
-    let (name, version) = asked.split_once(':').unwrap_or((asked, ""));
-    let same_name = name.eq_ignore_ascii_case(flavour);
-    !same_name || !running.starts_with(version)
-}
-
-/// User and password of a Secret among the project's own objects.
-fn secret_of(topology: &Topology, name: &str) -> Option<(String, String)> {
-    let secret = topology
-        .objects()
-        .iter()
-        .find(|o| o.kind() == "Secret" && o.name() == name)?;
-    let key = |key: &str| {
-        if let Some(text) = secret.value()["stringData"][key].as_str() {
-            return Some(text.to_owned());
-        }
-        let data = secret.value()["data"][key].as_str()?;
-        let bytes =
-            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).ok()?;
-        String::from_utf8(bytes).ok()
-    };
-    Some((
-        key(cloudsql::CREDENTIALS_USER)?,
-        key(cloudsql::CREDENTIALS_PASSWORD)?,
-    ))
-}
-
-fn kept_password(path: &Path) -> io::Result<String> {
-    match fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
-        Ok(_) => fs::remove_file(path)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-    }
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    let bytes: [u8; 18] = rand::random();
-    let password = hex::encode(bytes);
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    io::Write::write_all(&mut &file, password.as_bytes())?;
-    Ok(password)
 }
 
 /// Where prepared data directories are kept for all projects of this user.
@@ -340,30 +227,4 @@ fn cache_dir(state_dir: &Path) -> PathBuf {
         .or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache")));
     base.map_or_else(|| state_dir.join("cache"), |b| b.join("devenv-gke"))
         .join("cloudsql")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_stands_in_is_told() {
-        assert!(stands_in("mysql:8.4", "MariaDB", "10.11.19"));
-        assert!(!stands_in("mysql:8.4", "MySQL", "8.4.3"));
-        assert!(stands_in("mysql:8.0", "MySQL", "9.7.4"));
-        assert!(!stands_in("mysql", "MySQL", "9.7.4"));
-    }
-
-    #[test]
-    fn a_password_is_made_once_and_private() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("secrets/cloudsql");
-        let first = kept_password(&path).unwrap();
-        assert_eq!(first.len(), 36);
-        assert_eq!(first, kept_password(&path).unwrap());
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-    }
 }

@@ -60,9 +60,6 @@ pub struct E2eArgs {
     /// Test the system that is up, instead of a fresh one
     #[arg(long, conflicts_with = "keep")]
     attach: bool,
-    /// Where: local
-    #[arg(long, value_name = "TARGET", default_value = "local", value_parser = target)]
-    target: String,
     /// The profile of devenv.toml
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
@@ -82,16 +79,6 @@ pub struct E2eArgs {
     comparing: CompareArgs,
     #[command(flatten)]
     pods: PodArgs,
-}
-
-fn target(text: &str) -> Result<String, String> {
-    match text {
-        "local" => Ok(text.to_owned()),
-        _ if text == "kind" || text.starts_with("kube:") => {
-            Err("this version runs suites on the local target alone".to_owned())
-        }
-        _ => Err("expected local".to_owned()),
-    }
 }
 
 pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliError> {
@@ -133,7 +120,7 @@ pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliEr
     let unjudged = unjudged(&args);
     // Before the first build.
     let before = match unjudged {
-        None => Some(tree::look(&project, &load, &args.target).await?),
+        None => Some(tree::look(&project, &load, &args.pods.target().to_string()).await?),
         Some(_) => None,
     };
     project.state.create()?;
@@ -213,7 +200,7 @@ async fn judge(
     context: &Context,
 ) {
     let verdict = async {
-        let after = tree::look(project, load, &args.target).await?;
+        let after = tree::look(project, load, &args.pods.target().to_string()).await?;
         tree::judge(project, before, after, report.clone(), partial(args)).await
     };
     match verdict.await {
@@ -238,7 +225,7 @@ fn options(args: &E2eArgs, project: &Project, id: &str) -> Result<Options, CliEr
     let selection = Selection {
         filters: args.chosen.filters()?,
         shard: args.shard,
-        target: args.target.clone(),
+        target: args.pods.target().to_string(),
         profile: args.profile.clone(),
     };
     Ok(Options {

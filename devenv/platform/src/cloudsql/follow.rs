@@ -4,8 +4,8 @@ use std::{fmt::Debug, net::Ipv4Addr};
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{
-    core::v1::{Pod, Service},
-    discovery::v1::EndpointSlice,
+    core::v1::{Endpoints, Pod, Service},
+    discovery::v1::{EndpointPort, EndpointSlice},
 };
 use kube::{
     Api, Client,
@@ -15,8 +15,8 @@ use kube::{
 
 use serde::de::DeserializeOwned;
 
-use super::FIELD_MANAGER;
-use crate::{cloudsql, target::TargetError};
+use super::{NAMESPACE, endpoint_ports, endpoint_slice, endpoints};
+use crate::{FIELD_MANAGER, target::TargetError};
 
 /// How often the database's server may end before it has answered once.
 const DATABASE_TRIES: i32 = 3;
@@ -24,7 +24,17 @@ const DATABASE_TRIES: i32 = 3;
 const OF_DATABASE: &str = "devenv.dev/role=database";
 
 /// Where the database is, and whether it answers there; `None` while it is nowhere.
-pub(super) type Place = Option<(Ipv4Addr, bool)>;
+pub(crate) type Place = Option<(Ipv4Addr, bool)>;
+
+/// What leads from a Service without a selector to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// `discovery.k8s.io/v1`, since Kubernetes 1.21.
+    EndpointSlice,
+    /// The Endpoints of the Service's name, as every version has them; the cluster itself
+    /// makes slices of them (EndpointSliceMirroring).
+    Endpoints,
+}
 
 /// What a watch tells of the way to the database.
 enum Seen {
@@ -37,10 +47,10 @@ enum Seen {
 
 /// Where the database's pod is, now and whenever that may have changed; and that its
 /// server has ended too often.
-pub(super) fn pod(
+pub(crate) fn pod(
     client: &Client,
 ) -> impl Stream<Item = Result<Place, String>> + Send + 'static + use<> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), cloudsql::NAMESPACE);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let of_database = watcher::Config::default().labels(OF_DATABASE);
     let events = watcher(pods.clone(), of_database).default_backoff();
     let seen = events.then(move |event| {
@@ -68,15 +78,15 @@ pub(super) fn pod(
 /// the Service has, for as long as the cluster runs. Returns when that is so for the first
 /// time by all ports of `wanted`: the database is ready, and the Service is as the project
 /// says it. Fails when it is given up before that.
-pub(super) async fn database(
+pub(crate) async fn database(
     client: Client,
     namespace: String,
     service: String,
     wanted: Service,
     places: impl Stream<Item = Result<Place, String>> + Send + 'static,
+    way: Way,
 ) -> Result<(), TargetError> {
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
-    let slices: Api<EndpointSlice> = Api::namespaced(client, &namespace);
     let (ready_tx, ready_rx) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
         let mut ready_tx = Some(ready_tx);
@@ -112,12 +122,10 @@ pub(super) async fn database(
             let (Some(found), Some(place)) = (&found, place) else {
                 continue;
             };
-            let now = (place, cloudsql::endpoint_ports(found));
+            let now = (place, endpoint_ports(found));
             if known.as_ref() != Some(&now) {
-                let slice = cloudsql::endpoint_slice(&namespace, &service, &now.1, place);
-                let name = format!("{service}-devenv");
-                let params = PatchParams::apply(FIELD_MANAGER).force();
-                if let Err(e) = slices.patch(&name, &params, &Patch::Apply(&slice)).await {
+                let written = write(&client, &namespace, &service, &now.1, place, way);
+                if let Err(e) = written.await {
                     // Also the ordinary end: the pod goes, and the API with it.
                     tracing::debug!(error = %e, service, "the database's endpoints could not be written");
                     continue;
@@ -137,6 +145,31 @@ pub(super) async fn database(
         .await
         .unwrap_or_else(|_| Err("it is no longer watched".to_owned()))
         .map_err(|reason| TargetError::Database { reason })
+}
+
+/// Makes the Service lead to `place`.
+async fn write(
+    client: &Client,
+    namespace: &str,
+    service: &str,
+    ports: &[EndpointPort],
+    place: Place,
+    way: Way,
+) -> Result<(), kube::Error> {
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match way {
+        Way::EndpointSlice => {
+            let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
+            let slice = Patch::Apply(endpoint_slice(namespace, service, ports, place));
+            let name = format!("{service}-devenv");
+            slices.patch(&name, &params, &slice).await.map(drop)
+        }
+        Way::Endpoints => {
+            let all: Api<Endpoints> = Api::namespaced(client.clone(), namespace);
+            let object = Patch::Apply(endpoints(namespace, service, ports, place));
+            all.patch(service, &params, &object).await.map(drop)
+        }
+    }
 }
 
 /// What a watch of one kind tells.

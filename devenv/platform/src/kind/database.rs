@@ -1,0 +1,138 @@
+//! Cloud SQL beside the cluster: the Compose file's container on kind's network, reached as
+//! the application's Service.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::PoisonError;
+
+use devenv_model::{CloudSql, CloudSqlEngine, Topology};
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::KindTarget;
+use super::cluster::NETWORK;
+use crate::FIELD_MANAGER;
+use crate::address;
+use crate::cloudsql::{Account, ContainerServer, ask, follow, service_of, stands_in};
+use crate::target::{Database, DatabaseFacts, TargetError};
+
+const MYSQL: u16 = 3306;
+
+impl KindTarget {
+    /// Starts the container, and makes the application's Service lead to it.
+    pub(super) async fn cloud_sql(
+        &self,
+        topology: &Topology,
+        config: &CloudSql,
+    ) -> Result<Database, TargetError> {
+        if config.engine_beside(true) == CloudSqlEngine::Local {
+            return Err(TargetError::Unsupported(format!(
+                "{}: an engine of this machine can't be reached from a kind cluster; leave \
+                 [cloudsql] engine out, or say engine = \"container\"",
+                config.origin
+            )));
+        }
+        let namespace = &topology.project().namespace;
+        let service = service_of(topology, &config.service)?;
+        let state_dir = &self.options.state_dir;
+        let account = Account::of(topology, state_dir)?;
+        if let Some(object) = &account.secret {
+            let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+            let params = PatchParams::apply(FIELD_MANAGER).force();
+            let applied = secrets
+                .patch(&config.secret, &params, &Patch::Apply(object))
+                .await;
+            applied.map_err(|source| TargetError::Api {
+                what: format!("Secret {}", config.secret),
+                source: Box::new(source),
+            })?;
+        }
+        let account = account.credentials;
+        let engine = self.engine.engine().clone();
+        let run = match self.options.run {
+            Some(_) => state_dir.file_name().and_then(|name| name.to_str()),
+            None => None,
+        };
+        let folders = (self.options.root.as_path(), state_dir.as_path());
+        let server = ContainerServer::up(engine, config, &account, run, folders, &|_| ()).await?;
+        let server = server.on_network(NETWORK);
+        let compose_project = server.project().to_owned();
+        let (place_tx, place_rx) = watch::channel(None);
+        let places = server.places().map(move |place| {
+            // Nobody forwards any more: the target is gone.
+            let _ = place_tx.send(place.map(|(ip, _)| ip));
+            Ok(place)
+        });
+        let way = match self.serves.endpoint_slices {
+            true => follow::Way::EndpointSlice,
+            false => follow::Way::Endpoints,
+        };
+        let (client, name) = (self.client.clone(), config.service.clone());
+        follow::database(client, namespace.clone(), name, service, places, way).await?;
+        let wanted = SocketAddr::new(IpAddr::V4(self.options.address), MYSQL);
+        let bound = address::bind_or_next(wanted, "")?;
+        let (host, port) = (bound.address.ip().to_string(), bound.address.port());
+        let listener = TcpListener::from_std(bound.listener).map_err(|source| {
+            crate::address::AddressError::Io {
+                address: bound.address,
+                source,
+            }
+        })?;
+        tokio::spawn(forward(listener, place_rx));
+        let connect = MySqlConnectOptions::new()
+            .host(&host)
+            .port(port)
+            .username(&account.user)
+            .password(&account.password)
+            .database(&account.database)
+            .ssl_mode(MySqlSslMode::Preferred);
+        let (flavour, version) = ask(&connect).await?;
+        let facts = DatabaseFacts {
+            stands_in: stands_in(&config.version, &flavour, &version),
+            engine: flavour,
+            version,
+            asked: config.version.clone(),
+            host,
+            port,
+            user: account.user,
+            database: account.database,
+            secret: config.secret.clone(),
+            compose_project: Some(compose_project),
+        };
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .database = Some(facts.clone());
+        Ok(Database {
+            facts,
+            connect,
+            note: bound.note,
+        })
+    }
+}
+
+/// Carries connections to the container, wherever it is, until nobody knows any more where.
+async fn forward(listener: TcpListener, place: watch::Receiver<Option<Ipv4Addr>>) {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else {
+            continue;
+        };
+        if place.has_changed().is_err() {
+            return;
+        }
+        // None: it is closed, as a server that is away would refuse.
+        let Some(ip) = *place.borrow() else {
+            continue;
+        };
+        tokio::spawn(async move {
+            if let Ok(mut server) = TcpStream::connect((ip, MYSQL)).await {
+                // Either side ends it.
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+            }
+        });
+    }
+}
