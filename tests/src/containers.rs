@@ -4,13 +4,13 @@
 use crate::project::{Project, Services, copy_folder};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Debian with Python, Node.js and npm, made by `cargo xtask needs`.
 pub const BASE: &str = "devenv-test/base:1";
 /// Debian's MySQL, with the official image's variables.
-pub const MYSQL: &str = "devenv-test/mysql:9";
+pub const MYSQL: &str = "devenv-test/mysql:9-2";
 
 /// The reference application with its services built, whose images build on [`BASE`]:
 /// those of Rust programs hold this workspace's own builds, those of the seed are built
@@ -55,6 +55,40 @@ pub fn reference() -> Option<Project> {
     let name = compose_project(&project);
     let env = format!("MYSQL_IMAGE={MYSQL}\nCOMPOSE_PROJECT_NAME={name}\n");
     project.write("compose/.env", &env);
+    Some(project)
+}
+
+/// The reference application for a kind cluster of its own, on the node that can be made where
+/// no registry can be asked. Nothing, said, where there is no kind or no node.
+pub fn reference_for_kind(name: &str) -> Option<Project> {
+    let kind = std::env::var_os("DEVENV_TEST_KIND").map(PathBuf::from);
+    let node = std::env::var("DEVENV_TEST_KIND_NODE").ok();
+    let (Some(kind), Some(node)) = (kind, node) else {
+        crate::skip("no kind with a node's image; see `cargo xtask needs`");
+        return None;
+    };
+    let mut project = reference()?;
+    let folder = kind.parent().unwrap_or(&kind).to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder).chain(std::env::split_paths(&path));
+    let path = std::env::join_paths(folders).expect("folders without colons");
+    project.set_variable("PATH", path);
+    project.set_variable("DEVENV_KIND_NODE_IMAGE", node);
+    // What a test that was killed has left: nobody else has a cluster of this name.
+    let cluster = format!("devenv-{name}");
+    let label = format!("label=io.x-k8s.kind.cluster={cluster}");
+    let left = docker(&["ps", "-aq", "--filter", &label]).expect("the engine answers");
+    for container in left.lines() {
+        docker(&["rm", "-fv", container]).expect("the engine removes it");
+    }
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = port.local_addr().expect("it is bound").port();
+    project.configure(|config| {
+        config["project"]["name"] = name.into();
+        let ingress = [("http_port".to_owned(), i64::from(port).into())];
+        let ingress: toml::Table = ingress.into_iter().collect();
+        config.insert("ingress".into(), ingress.into());
+    });
     Some(project)
 }
 

@@ -37,6 +37,11 @@ pub fn skip(reason: &str) {
     println!("SKIP: {reason}");
 }
 
+/// Notes what was proven where, for the table that `cargo xtask test` prints at its end.
+pub fn proven(target: &str, profile: &str, what: &str) {
+    println!("PROVEN: {target} | {profile} | {what}");
+}
+
 /// Where a tool is: on the PATH, or in the administrators' folders.
 pub fn find_tool(tool: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

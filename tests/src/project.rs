@@ -3,6 +3,7 @@
 use crate::inventory::Scope;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::net::IpAddr;
@@ -37,6 +38,8 @@ pub struct Project {
     user: Option<User>,
     /// Whether that user runs devenv, and not this process's own.
     is_users: bool,
+    /// What devenv's environment has besides.
+    variables: BTreeMap<String, OsString>,
 }
 
 /// A user who has no entry in /etc/passwd, as in a container.
@@ -98,6 +101,7 @@ impl Project {
             binary: binary(),
             user: None,
             is_users: false,
+            variables: BTreeMap::new(),
         }
     }
 
@@ -223,7 +227,8 @@ impl Project {
             .args(arguments)
             .current_dir("/")
             .stdin(Stdio::null())
-            .env("NO_COLOR", "1");
+            .env("NO_COLOR", "1")
+            .envs(&self.variables);
         for name in [
             "RUST_LOG",
             "CARGO_TARGET_DIR",
@@ -240,6 +245,11 @@ impl Project {
             command.env("NO_COLOR", "1");
         }
         command
+    }
+
+    /// Every command has this variable from now on.
+    pub fn set_variable(&mut self, name: &str, value: impl Into<OsString>) {
+        self.variables.insert(name.to_owned(), value.into());
     }
 
     /// `devenv up -d`, which must succeed.

@@ -14,6 +14,7 @@ mod blackbox {
     mod docker;
     mod e2e;
     mod fresh;
+    mod kind;
     mod kubectl;
     mod main_job;
     mod reload;

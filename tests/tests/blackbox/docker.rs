@@ -4,7 +4,7 @@ use devenv_tests::containers::{self, everything};
 use devenv_tests::editing::{newest_reload, reload_after, save, set_version};
 use devenv_tests::paced::{Body, Pace, Paced};
 use devenv_tests::project::{Project, kill};
-use devenv_tests::{database, rounds, until};
+use devenv_tests::{database, proven, rounds, until};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -81,6 +81,8 @@ async fn the_main_job_in_containers() {
         BTreeMap::from([("api1".into(), 5_000), ("api2".into(), 5_000)])
     );
 
+    proven("local, docker", "rust", "10,000 records, half and half");
+
     // Pods are containers as far as Docker is concerned, the database as far as Compose is.
     let listed = containers::docker(&["ps", "--format", "{{.Names}} {{.Labels}}"]);
     let listed = listed.expect("the engine answers");
@@ -130,6 +132,8 @@ async fn the_default_suites_pass_in_containers() {
         let run = project.run_within(UP, &words).await;
         assert!(run.ok(), "{run}");
         println!("{words:?} took {:.1?}", run.took);
+        let profile = profile.last().copied().unwrap_or("rust");
+        proven("local, docker", profile, "all suites");
         nothing_left(&before, "after a run").await;
     }
 }

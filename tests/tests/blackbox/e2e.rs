@@ -2,7 +2,7 @@
 
 use devenv_tests::inventory::{Inventory, Scope};
 use devenv_tests::project::{Project, kill};
-use devenv_tests::{rounds, until};
+use devenv_tests::{proven, rounds, until};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use rand::rngs::StdRng;
@@ -210,6 +210,7 @@ async fn the_default_suites_pass_and_are_reported() {
         "the default suites, {times} times: ready after {} ms, {} ms in all",
         ended["ready_ms"], ended["ms"]
     );
+    proven("local, process", "rust", "all suites");
     the_verdict_follows_each_input(&project).await;
 }
 

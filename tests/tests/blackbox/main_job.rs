@@ -1,9 +1,9 @@
 //! The main job: telemetry through the 50/50 Ingress into the database.
 
-use devenv_tests::database;
 use devenv_tests::inventory::Inventory;
 use devenv_tests::project::Project;
 use devenv_tests::record::record;
+use devenv_tests::{database, proven};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -60,6 +60,7 @@ async fn ten_thousand_records_are_ten_thousand_rows_split_evenly() {
     assert_eq!(rows.values().sum::<u64>(), 10_000, "{rows:?}");
     let [one, two] = ["api1", "api2"].map(|api| rows.get(api).copied().unwrap_or(0));
     assert!(one.abs_diff(two) <= 2, "{rows:?}");
+    proven("local, process", "rust", "10,000 records, half and half");
     // What the client was told is what the database has.
     let told: BTreeMap<String, u64> = serde_json::from_value(report["by_api"].clone()).unwrap();
     assert_eq!(told, rows);

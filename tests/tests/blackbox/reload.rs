@@ -4,7 +4,7 @@ use devenv_tests::editing::{Small, newest_reload, reload_after, reloads, save, s
 use devenv_tests::inventory::{Inventory, Kind};
 use devenv_tests::paced::{Body, Pace, Paced};
 use devenv_tests::project::{self, Project, Services, kept_folder, kill};
-use devenv_tests::{database, rounds};
+use devenv_tests::{database, proven, rounds};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -96,6 +96,7 @@ async fn edits_of_python_and_node_lose_nothing() {
         },
     ];
     edit_under_load(&project, &["--profile", "seed"], &apis).await;
+    proven("local, process", "seed", "edits under load, none failed");
 
     // A save that can't run: the version before it serves, and the next good one does.
     let file = project.path().join("services/seed/api1/app/__init__.py");

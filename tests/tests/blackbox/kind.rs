@@ -1,0 +1,281 @@
+//! `devenv up --target kind`: the same system on real Kubernetes, with devenv's controller
+//! serving its Ingresses.
+//!
+//! The cluster is Kubernetes 1.20.2, which is what can be made of Debian's packages; every
+//! figure that is printed here is of that.
+
+use devenv_tests::containers::{self, docker, everything};
+use devenv_tests::editing::{newest_reload, reload_after, save, set_version};
+use devenv_tests::paced::{Body, Pace, Paced};
+use devenv_tests::project::{Project, kill};
+use devenv_tests::{database, proven, rounds, until};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const UP: Duration = Duration::from_secs(480);
+const SUITES: Duration = Duration::from_secs(480);
+const SEEN: Duration = Duration::from_secs(120);
+const IN_KIND: [&str; 7] = [
+    "up",
+    "-d",
+    "--target",
+    "kind",
+    "--ingress",
+    "devenv",
+    "--timeout=4m",
+];
+
+async fn up(project: &Project, more: &[&str]) -> Duration {
+    let start = Instant::now();
+    let up = project.run_within(UP, &[&IN_KIND[..], more].concat()).await;
+    assert!(up.ok(), "{up}\n{}", project.supervisor_log());
+    start.elapsed()
+}
+
+fn new_since(before: &BTreeSet<String>) -> Vec<String> {
+    everything().difference(before).cloned().collect()
+}
+
+/// Sends records through the Ingress: half to each, as rows of the database.
+async fn main_job(project: &Project, apis: [&str; 2], requests: u64) {
+    let url = project.url("database").await;
+    let (known, _) = database::by_api(&url, 0).await.expect("rows");
+    let words = ["traffic", "--concurrency", "16", "-o", "json", "--requests"];
+    let count = requests.to_string();
+    let run = project
+        .run_within(SEEN, &[&words[..], &[&count]].concat())
+        .await;
+    assert!(run.ok(), "{run}");
+    let report = run.json();
+    println!("traffic: {report}");
+    assert_eq!(report["by_status"], json!({"201": requests}), "{run}");
+    let (rows, _) = database::by_api(&url, 0).await.expect("rows");
+    let new: BTreeMap<String, u64> = rows
+        .into_iter()
+        .map(|(api, n)| (api.clone(), n - known.get(&api).copied().unwrap_or(0)))
+        .filter(|(_, n)| *n > 0)
+        .collect();
+    assert_eq!(new.values().sum::<u64>(), requests, "{new:?}");
+    let [one, two] = apis.map(|api| new.get(api).copied().unwrap_or(0));
+    // Each of the proxy's two threads deals by itself.
+    assert!(one.abs_diff(two) <= 2, "{new:?}");
+}
+
+/// The suites that say least of the application and most of what it runs on; in the long form
+/// all of them.
+async fn suites(project: &Project, profile: &str) {
+    let mut words = vec!["test", "e2e", "--attach"];
+    let is_long = std::env::var_os("DEVENV_ROUNDS").is_some();
+    if !is_long {
+        words.extend(["ingest", "live", "outage", "split"]);
+    }
+    let run = project.run_within(SUITES, &words).await;
+    assert!(run.ok(), "{run}");
+    println!("{words:?} took {:.1?}", run.took);
+    let what = if is_long {
+        "all suites"
+    } else {
+        "suites ingest, live, outage, split"
+    };
+    proven("kind, devenv's controller", profile, what);
+}
+
+/// Records, suites, down and up again with the data there, and nothing left in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_main_job_in_kind() {
+    let Some(project) = containers::reference_for_kind("bb-kind") else {
+        return;
+    };
+    let before = everything();
+    println!("cold up: {:.1?}", up(&project, &[]).await);
+    let status = project.status().await;
+    assert_eq!(status["ready"], true, "{status:#}");
+    assert_eq!(status["endpoints"]["target"], "kind", "{status:#}");
+    main_job(&project, ["api1", "api2"], 10_000).await;
+    proven(
+        "kind, devenv's controller",
+        "rust",
+        "10,000 records, half and half",
+    );
+    // An Ingress says where it is, as for kubectl.
+    let address = project.url("address").await;
+    let kubeconfig = project.kubeconfig();
+    let kubectl = std::process::Command::new("kubectl")
+        .arg("--kubeconfig")
+        .arg(&kubeconfig)
+        .args(["-n", "so1-fase2", "get", "ingress", "telemetry", "-o"])
+        .arg("jsonpath={.status.loadBalancer.ingress[0].ip}")
+        .output()
+        .expect("kubectl runs");
+    let said = String::from_utf8_lossy(&kubectl.stdout).into_owned();
+    assert!(
+        !said.is_empty() && address.contains(&said),
+        "{address}: {kubectl:?}"
+    );
+    suites(&project, "rust").await;
+    let url = project.url("database").await;
+    let rows = database::count(&url).await.expect("answers");
+    project.down(&[]).await;
+    let running = docker(&["ps", "--format", "{{.Names}}"]).expect("the engine answers");
+    assert!(!running.contains("bb-kind"), "{running}");
+    println!("warm up: {:.1?}", up(&project, &[]).await);
+    let url = project.url("database").await;
+    assert_eq!(database::count(&url).await.expect("answers"), rows);
+    main_job(&project, ["api1", "api2"], 100).await;
+    project.down(&["-v"]).await;
+    assert_eq!(new_since(&before), [""; 0], "after down -v");
+}
+
+/// With the profile that people bring: records, suites, edits under load that lose nothing, an
+/// image that can't be built, and a killed supervisor whose cluster the next one takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_are_rolled_out() {
+    let Some(project) = containers::reference_for_kind("bb-kind-seed") else {
+        return;
+    };
+    let before = everything();
+    let seed = ["--profile", "seed"];
+    let files = [
+        ("Python", "services/seed/api1/app/__init__.py", "VERSION = "),
+        ("NodeJS", "services/seed/api2/src/main.js", "version: "),
+    ];
+    for (_, file, marker) in files {
+        set_version(&project.path().join(file), marker, 0);
+    }
+    up(&project, &seed).await;
+    main_job(&project, ["Python", "NodeJS"], 1_000).await;
+    suites(&project, "seed").await;
+    let ingress = format!("{}/api", project.ingress().await);
+    let pace = Pace {
+        rate: 50,
+        at_once: 64,
+    };
+    let mut load = Paced::start(&ingress, Body::Record, pace, "kind");
+    let edits = rounds(2);
+    for n in 1..=edits {
+        for (api, file, marker) in files {
+            load.until_calm(SEEN).await;
+            load.saving(api, n);
+            set_version(&project.path().join(file), marker, n);
+            load.until_seen(api, n, SEEN).await;
+        }
+    }
+    let dockerfile = project.path().join("services/seed/api2/Dockerfile");
+    let good = fs::read_to_string(&dockerfile).expect("the Dockerfile");
+    let known = newest_reload(&project).await;
+    let wrong = format!("{good}RUN echo this is wrong && exit 7\n");
+    save(&dockerfile, &wrong, true);
+    let failed = reload_after(&project, known, SEEN, |r| r["outcome"] == "build-failed").await;
+    assert!(
+        failed["error"].to_string().contains("this is wrong"),
+        "{failed:#}"
+    );
+    save(&dockerfile, &good, true);
+    let seen = load.stop().await;
+    println!(
+        "{} answers, the slowest after {:.0?}",
+        seen.answers, seen.longest
+    );
+    seen.assert_whole(&files.iter().map(|(api, ..)| (*api, edits)).collect());
+    proven(
+        "kind, devenv's controller",
+        "seed",
+        "edits at 50/s, none failed",
+    );
+
+    // The cluster does not need who made it.
+    kill(project.supervisor().expect("it runs"));
+    up(&project, &seed).await;
+    main_job(&project, ["Python", "NodeJS"], 100).await;
+    project.down(&["-v"]).await;
+    assert_eq!(new_since(&before), [""; 0], "after down -v");
+}
+
+/// Killed at any moment of `up`, the next `up` or `down` recovers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_up_is_recovered_from() {
+    let Some(project) = containers::reference_for_kind("bb-kind-kill") else {
+        return;
+    };
+    let before = everything();
+    for round in 1..=rounds(2) {
+        let mut command = project.command(&IN_KIND);
+        let mut starting = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("devenv starts");
+        // Spread over the whole way: a cluster of nothing takes about half a minute.
+        let after = u64::from(round) * 7_919 % 40_000;
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        starting.kill().expect("killed");
+        starting.wait().expect("reaped");
+        if let Some(supervisor) = project.supervisor() {
+            kill(supervisor);
+        }
+        if round % 2 == 0 {
+            project.run_within(SEEN, &["down", "-v"]).await;
+            let clean = until(SEEN, Duration::from_millis(100), || async {
+                new_since(&before).is_empty().then_some(())
+            });
+            assert!(
+                clean.await.is_some(),
+                "round {round}: {:#?}",
+                new_since(&before)
+            );
+        }
+    }
+    up(&project, &[]).await;
+    main_job(&project, ["api1", "api2"], 100).await;
+    project.down(&["-v"]).await;
+    assert_eq!(new_since(&before), [""; 0], "in the end");
+}
+
+/// What is not there is said before anything is made, with what mends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_for_kind_is_said_first() {
+    let mut project = Project::reference();
+    project.set_variable("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    if !std::path::Path::new("/usr/bin/kind").exists() {
+        let refused = project.run(&IN_KIND).await;
+        assert_eq!(refused.code, Some(3), "{refused}");
+        assert!(
+            refused.stderr.contains("kind is not installed"),
+            "{refused}"
+        );
+        assert!(refused.stderr.contains("apt-get install kind"), "{refused}");
+    }
+    let Some(mut project) = containers::reference_for_kind("bb-kind-none") else {
+        return;
+    };
+    let before = everything();
+    // The real controller comes from the network, which is not there: it is not swapped for
+    // another one.
+    let nowhere = "http://127.0.0.1:9";
+    project.set_variable("https_proxy", nowhere);
+    let cache = project.path().join("empty-cache");
+    project.set_variable("XDG_CACHE_HOME", cache);
+    let refused = project.run(&["up", "-d", "--target", "kind"]).await;
+    assert_eq!(refused.code, Some(1), "{refused}");
+    for said in [
+        "ingress-nginx can't be had",
+        "controller-v1.15.1",
+        "--ingress devenv",
+    ] {
+        assert!(refused.stderr.contains(said), "{said}: {refused}");
+    }
+    // A port that somebody has.
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = taken.local_addr().expect("it is bound").port();
+    project.configure(|config| config["ingress"]["http_port"] = i64::from(port).into());
+    let refused = project.run(&IN_KIND).await;
+    assert_eq!(refused.code, Some(1), "{refused}");
+    let said = format!("127.0.0.1:{port} is taken by");
+    assert!(refused.stderr.contains(&said), "{refused}");
+    assert_eq!(new_since(&before), [""; 0]);
+    let kube = project.run(&["up", "--target", "kube:prod"]).await;
+    assert_eq!(kube.code, Some(2), "{kube}");
+}
