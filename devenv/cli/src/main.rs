@@ -4,7 +4,6 @@ mod commands;
 mod e2e;
 mod error;
 mod launch;
-mod process;
 mod project;
 mod render;
 mod supervisor;

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod host;
 pub mod kind;
 mod local;
+pub mod process;
 mod target;
 
 pub use containers::ContainerEngine;

@@ -160,7 +160,9 @@ impl Run {
     }
 
     async fn stop(self) {
-        Box::new(self.target).shutdown(Duration::from_secs(20)).await;
+        Box::new(self.target)
+            .shutdown(Duration::from_secs(20))
+            .await;
     }
 }
 

@@ -7,16 +7,14 @@ use std::{
 
 use clap::Args;
 use devenv_engine::{UpError, state::StateDir};
-use devenv_platform::containers;
+use devenv_platform::{containers, process::Process};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
 use super::{Context, up::GRACE};
-use crate::{
-    e2e::environments::clean_dead, error::CliError, process::Process, project::Project, render,
-};
+use crate::{e2e::environments::clean_dead, error::CliError, project::Project, render};
 
 /// Stop everything; the database's data stays.
 ///

@@ -4,10 +4,11 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use devenv_engine::logs::{self, LogQuery};
+use devenv_platform::process::Process;
 use futures_util::StreamExt;
 
 use super::{Context, duration, up::Interrupts};
-use crate::{error::CliError, process::Process, render};
+use crate::{error::CliError, render};
 
 /// Show what services print.
 #[derive(Debug, Args)]

@@ -16,12 +16,15 @@ use bollard::query_parameters::{
     StartContainerOptions, StopContainerOptions,
 };
 use devenv_compose::{Engine, EngineError};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::process::Command;
 
 use super::error::KindError;
 use crate::cloudsql::engine::which;
+use crate::process::{self, Process};
 
 /// In a system's state folder: which cluster is its own.
 const TRACE: &str = "kind.json";
@@ -208,18 +211,53 @@ impl Kind {
             command: format!("kind {}", args.join(" ")),
             said,
         };
-        let output = Command::new(&self.program)
+        let child = Command::new(&self.program)
             .args(&args)
             .env("KIND_EXPERIMENTAL_PROVIDER", "docker")
             .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A group of its own, so that the clients of the engine that it starts end with it.
+            .process_group(0)
+            .spawn()
             .map_err(|e| said(e.to_string()))?;
+        let mut group = KillGroup(child.id());
+        let output = child.wait_with_output().await;
+        group.0 = None;
+        let output = output.map_err(|e| said(e.to_string()))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match output.status.success() {
             true => Ok(text(&output.stdout)),
             false => Err(said(text(&output.stderr))),
+        }
+    }
+}
+
+/// Kills a group of processes when it is given up.
+struct KillGroup(Option<u32>);
+
+impl Drop for KillGroup {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            kill_group(leader);
+        }
+    }
+}
+
+fn kill_group(leader: u32) {
+    // Gone already is as good.
+    let _ = killpg(Pid::from_raw(leader.cast_signed()), Signal::SIGKILL);
+}
+
+/// Ends a `kind` that makes this cluster for a devenv that was killed. Left to itself it would
+/// clean up after its failure some day, by the cluster's name, and take a new one for its own.
+pub async fn end_maker(cluster: &str) {
+    for pid in process::with_words(&["kind", "create", "cluster", "--name", cluster]) {
+        let maker = Process::of(pid);
+        kill_group(pid);
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        if let Some(maker) = maker {
+            maker.ended().await;
         }
     }
 }
@@ -311,13 +349,25 @@ pub async fn take_down(state_dir: &Path, volumes: bool) -> Result<(), KindError>
     let Some(trace) = Trace::read(state_dir) else {
         return Ok(());
     };
-    let engine = Engine::connect(Some(&trace.host)).await?;
+    let engine = match Engine::connect(Some(&trace.host)).await {
+        Ok(engine) => engine,
+        // An engine that does not run runs no nodes.
+        Err(e) if e.is_missing() && !volumes => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
     let docker = engine.docker();
     let nodes = nodes(docker, &trace.cluster).await?;
-    // Half a cluster is of no use to anybody.
     if !volumes && trace.complete && !nodes.is_empty() {
         return Ok(stop(docker, &nodes).await?);
     }
+    // Half a cluster is of no use to anybody.
+    let nodes = match trace.complete {
+        true => nodes,
+        false => {
+            end_maker(&trace.cluster).await;
+            self::nodes(docker, &trace.cluster).await?
+        }
+    };
     delete(docker, &nodes).await?;
     Trace::forget(state_dir)?;
     if trace.made_network {

@@ -259,7 +259,10 @@ async fn ensure(
             return Ok((cluster::nodes(docker, name).await?, true));
         }
         // Somebody was killed while it was made.
-        Some(_) => cluster::delete(docker, &there).await?,
+        Some(_) => {
+            cluster::end_maker(name).await;
+            cluster::delete(docker, &cluster::nodes(docker, name).await?).await?;
+        }
         None => {}
     }
     preflight::look(docker, mappings).await?;

@@ -1,5 +1,6 @@
 //! Another process, and its end.
 
+use std::fs;
 use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -30,6 +31,20 @@ impl Process {
     }
 }
 
+/// The processes that were started with these words, the program's own by its file name.
+pub fn with_words(words: &[&str]) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let mut has = line.split('\0');
+        let program = has.next().and_then(|path| path.rsplit('/').next());
+        program == words.first().copied() && words[1..].iter().all(|word| has.next() == Some(*word))
+    })
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +64,18 @@ mod tests {
         tokio::time::timeout(late, process.ended()).await.unwrap();
         child.wait().unwrap();
         assert!(Process::of(0).is_none());
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_words() {
+        let time = format!("60.{}", std::process::id());
+        let mut child = std::process::Command::new("/bin/sleep")
+            .arg(&time)
+            .spawn()
+            .unwrap();
+        assert_eq!(with_words(&["sleep", &time]), [child.id()]);
+        assert_eq!(with_words(&["sleep", &time, "1"]), [0; 0]);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }
