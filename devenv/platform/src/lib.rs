@@ -11,6 +11,7 @@ pub mod kind;
 mod local;
 pub mod process;
 mod target;
+mod trace;
 
 pub use containers::ContainerEngine;
 pub use devenv_cluster::Isolation;

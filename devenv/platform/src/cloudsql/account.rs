@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use devenv_model::Topology;
+use devenv_model::{CloudSql, Topology};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
-use sqlx::mysql::MySqlConnectOptions;
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use sqlx::{ConnectOptions, Row};
 
 use super::{CREDENTIALS_PASSWORD, CREDENTIALS_USER, Credentials};
-use crate::target::TargetError;
+use crate::target::{Database, DatabaseFacts, TargetError};
 
 /// An account, and whether devenv made it.
 #[derive(Debug, Clone)]
@@ -62,8 +63,53 @@ impl Account {
     }
 }
 
+/// A database that came up at this address of this machine: what is said of it, and how it is
+/// reached. `known` are its name and version, where the server need not be asked.
+pub(crate) async fn database(
+    config: &CloudSql,
+    account: Credentials,
+    at: SocketAddr,
+    known: Option<(String, String)>,
+    compose_project: Option<String>,
+) -> Result<Database, TargetError> {
+    let (host, port) = (at.ip().to_string(), at.port());
+    let connect = MySqlConnectOptions::new()
+        .host(&host)
+        .port(port)
+        .username(&account.user)
+        .password(&account.password)
+        .database(&account.database)
+        // A server of this machine is asked without; one that wants TLS (MySQL's own
+        // way of sending a password) gets it.
+        .ssl_mode(match known {
+            Some(_) => MySqlSslMode::Disabled,
+            None => MySqlSslMode::Preferred,
+        });
+    let (flavour, version) = match known {
+        Some(known) => known,
+        None => ask(&connect).await?,
+    };
+    let facts = DatabaseFacts {
+        stands_in: stands_in(&config.version, &flavour, &version),
+        engine: flavour,
+        version,
+        asked: config.version.clone(),
+        host,
+        port,
+        user: account.user,
+        database: account.database,
+        secret: config.secret.clone(),
+        compose_project,
+    };
+    Ok(Database {
+        facts,
+        connect,
+        note: None,
+    })
+}
+
 /// The name and version of a server that is known by its answers alone.
-pub(crate) async fn ask(connect: &MySqlConnectOptions) -> Result<(String, String), TargetError> {
+async fn ask(connect: &MySqlConnectOptions) -> Result<(String, String), TargetError> {
     let unknown = |e: sqlx::Error| TargetError::Database {
         reason: format!("it does not answer: {e}"),
     };
@@ -94,7 +140,7 @@ pub(crate) fn service_of(topology: &Topology, name: &str) -> Result<Service, Tar
 }
 
 /// `mysql:8.4` asked for and MariaDB running, or another major version.
-pub(crate) fn stands_in(asked: &str, flavour: &str, running: &str) -> bool {
+fn stands_in(asked: &str, flavour: &str, running: &str) -> bool {
     let (name, version) = asked.split_once(':').unwrap_or((asked, ""));
     let same_name = name.eq_ignore_ascii_case(flavour);
     !same_name || !running.starts_with(version)

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Credentials;
 use super::server::PORT;
+use crate::trace;
 
 /// In a system's state folder: which Compose project is its own.
 const TRACE: &str = "compose.json";
@@ -379,19 +380,12 @@ impl Trace {
     }
 
     fn read(state_dir: &Path) -> Option<Self> {
-        let text = fs::read_to_string(state_dir.join(TRACE)).ok()?;
-        // What is not understood was not written by this.
-        serde_json::from_str(&text).ok()
+        trace::read(&state_dir.join(TRACE))
     }
 
     fn write(&self, state_dir: &Path) -> Result<(), ContainerServerError> {
         let path = state_dir.join(TRACE);
-        // Whole or not at all: without it nobody finds the container.
-        let beside = state_dir.join(format!("{TRACE}.new"));
-        let text = serde_json::to_string(self).map_err(io::Error::other);
-        let written = text
-            .and_then(|text| fs::write(&beside, text))
-            .and_then(|()| fs::rename(&beside, &path));
+        let written = trace::write(&path, self);
         written.map_err(|source| ContainerServerError::Trace { path, source })
     }
 }

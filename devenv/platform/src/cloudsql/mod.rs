@@ -13,7 +13,7 @@ pub(crate) mod follow;
 mod server;
 mod slice;
 
-pub(crate) use account::{Account, ask, service_of, stands_in};
+pub(crate) use account::{Account, database, service_of};
 
 pub use container::{ContainerServer, ContainerServerError, has_container, remove_container};
 pub use engine::{Engine, EngineError, Flavour};

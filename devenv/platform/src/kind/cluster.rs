@@ -25,6 +25,7 @@ use tokio::process::Command;
 use super::error::KindError;
 use crate::cloudsql::engine::which;
 use crate::process::{self, Process};
+use crate::trace;
 
 /// In a system's state folder: which cluster is its own.
 const TRACE: &str = "kind.json";
@@ -55,19 +56,13 @@ pub struct Trace {
 impl Trace {
     /// That of the system with this state folder.
     pub fn read(state_dir: &Path) -> Option<Self> {
-        let text = fs::read_to_string(state_dir.join(TRACE)).ok()?;
-        // What is not understood was not written by this.
-        serde_json::from_str(&text).ok()
+        trace::read(&state_dir.join(TRACE))
     }
 
-    /// Whole or not at all: without it nobody finds the cluster.
+    /// Notes it.
     pub fn write(&self, state_dir: &Path) -> Result<(), KindError> {
         let path = state_dir.join(TRACE);
-        let beside = state_dir.join(format!("{TRACE}.new"));
-        let text = serde_json::to_string(self).map_err(io::Error::other);
-        let written = text
-            .and_then(|text| fs::write(&beside, text))
-            .and_then(|()| fs::rename(&beside, &path));
+        let written = trace::write(&path, self);
         written.map_err(|source| KindError::Io {
             what: "write",
             path,

@@ -9,7 +9,6 @@ use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -17,8 +16,8 @@ use super::KindTarget;
 use super::cluster::NETWORK;
 use crate::FIELD_MANAGER;
 use crate::address;
-use crate::cloudsql::{Account, ContainerServer, ask, follow, service_of, stands_in};
-use crate::target::{Database, DatabaseFacts, TargetError};
+use crate::cloudsql::{self, Account, ContainerServer, follow, service_of};
+use crate::target::{Database, TargetError};
 
 const MYSQL: u16 = 3306;
 
@@ -75,43 +74,23 @@ impl KindTarget {
         follow::database(client, namespace.clone(), name, service, places, way).await?;
         let wanted = SocketAddr::new(IpAddr::V4(self.options.address), MYSQL);
         let bound = address::bind_or_next(wanted, "")?;
-        let (host, port) = (bound.address.ip().to_string(), bound.address.port());
-        let listener = TcpListener::from_std(bound.listener).map_err(|source| {
-            crate::address::AddressError::Io {
+        let listener =
+            TcpListener::from_std(bound.listener).map_err(|source| address::AddressError::Io {
                 address: bound.address,
                 source,
-            }
-        })?;
+            })?;
         tokio::spawn(forward(listener, place_rx));
-        let connect = MySqlConnectOptions::new()
-            .host(&host)
-            .port(port)
-            .username(&account.user)
-            .password(&account.password)
-            .database(&account.database)
-            .ssl_mode(MySqlSslMode::Preferred);
-        let (flavour, version) = ask(&connect).await?;
-        let facts = DatabaseFacts {
-            stands_in: stands_in(&config.version, &flavour, &version),
-            engine: flavour,
-            version,
-            asked: config.version.clone(),
-            host,
-            port,
-            user: account.user,
-            database: account.database,
-            secret: config.secret.clone(),
-            compose_project: Some(compose_project),
+        let project = Some(compose_project);
+        let database = cloudsql::database(config, account, bound.address, None, project);
+        let database = Database {
+            note: bound.note,
+            ..database.await?
         };
         self.endpoints
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .database = Some(facts.clone());
-        Ok(Database {
-            facts,
-            connect,
-            note: bound.note,
-        })
+            .database = Some(database.facts.clone());
+        Ok(database)
     }
 }
 

@@ -14,17 +14,13 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Secret},
 };
 use kube::Api;
-use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 
 use super::{LocalTarget, MYSQL, at, io_error};
 use crate::{
     address,
-    cloudsql::{
-        self, Account, ContainerServer, Credentials, Engine, Server, ask, follow, service_of,
-        stands_in,
-    },
+    cloudsql::{self, Account, ContainerServer, Credentials, Engine, Server, follow, service_of},
     containers::ContainerEngine,
-    target::{BuiltImage, Database, DatabaseFacts, Target, TargetError, Volumes},
+    target::{BuiltImage, Database, Target, TargetError, Volumes},
 };
 
 /// A database that comes up: where it is, and what is known of it.
@@ -70,50 +66,23 @@ impl LocalTarget {
             Some(bound) => bound,
             None => address::bind_or_next(at(self.address, MYSQL), "")?,
         };
-        let (host, port) = (bound.address.ip().to_string(), bound.address.port());
         let to = ServicePort {
             namespace: namespace.clone(),
             service: config.service.clone(),
             port: config.port,
         };
         self.cluster.forward(bound.listener, to).await?;
-        let connect = MySqlConnectOptions::new()
-            .host(&host)
-            .port(port)
-            .username(&account.user)
-            .password(&account.password)
-            .database(&account.database)
-            // A server of this machine is asked without; one that wants TLS (MySQL's own
-            // way of sending a password) gets it.
-            .ssl_mode(match coming.engine {
-                Some(_) => MySqlSslMode::Disabled,
-                None => MySqlSslMode::Preferred,
-            });
-        let (flavour, version) = match coming.engine {
-            Some(known) => known,
-            None => ask(&connect).await?,
-        };
-        let facts = DatabaseFacts {
-            stands_in: stands_in(&config.version, &flavour, &version),
-            engine: flavour,
-            version,
-            asked: config.version.clone(),
-            host,
-            port,
-            user: account.user,
-            database: account.database,
-            secret: config.secret.clone(),
-            compose_project: coming.compose_project,
+        let (known, project) = (coming.engine, coming.compose_project);
+        let database = cloudsql::database(config, account, bound.address, known, project);
+        let database = Database {
+            note: coming.note,
+            ..database.await?
         };
         self.endpoints
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .database = Some(facts.clone());
-        Ok(Database {
-            facts,
-            connect,
-            note: coming.note,
-        })
+            .database = Some(database.facts.clone());
+        Ok(database)
     }
 
     /// An engine of this machine, as a pod.
