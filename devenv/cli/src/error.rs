@@ -282,6 +282,11 @@ impl CliError {
                     "install it or put it into PATH; devenv doctor looks again".to_owned()
                 }
             }
+            Self::Api(error) if matches!(**error, kube::Error::Service(_)) => {
+                "nobody answers there; a kind cluster is away while its Docker Engine is: docker ps, \
+                 sudo systemctl start docker"
+                    .to_owned()
+            }
             Self::Between(_) => "devenv status tells when it is up".to_owned(),
             Self::Busy(_) => "devenv status tells when it is up; devenv down stops it".to_owned(),
             Self::SupervisorGone(_) => "devenv up -d starts it again".to_owned(),

@@ -466,6 +466,7 @@ impl KindTarget {
             Some(Err(_)) | None => None,
         };
         let deadline = tokio::time::Instant::now() + BACK;
+        let mut told = false;
         loop {
             match cluster::nodes(docker, &self.cluster).await {
                 Ok(now) if !now.is_empty() && now.iter().all(|n| n.running) => return None,
@@ -484,7 +485,11 @@ impl KindTarget {
                     });
                 }
                 Ok(_) => {}
-                Err(e) => tracing::warn!(error = %e, "waiting for the Docker Engine"),
+                Err(e) if !told => {
+                    tracing::warn!(error = %e, "waiting for the Docker Engine");
+                    told = true;
+                }
+                Err(_) => {}
             }
             tokio::time::sleep(RETRY).await;
         }
