@@ -73,6 +73,12 @@ mod tests {
             .arg(&time)
             .spawn()
             .unwrap();
+        // The kernel lets whoever started it go on a moment before its words are there.
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while with_words(&["sleep", &time]).is_empty() {
+            assert!(std::time::Instant::now() < deadline, "it is not found");
+            std::thread::yield_now();
+        }
         assert_eq!(with_words(&["sleep", &time]), [child.id()]);
         assert_eq!(with_words(&["sleep", &time, "1"]), [0; 0]);
         child.kill().unwrap();
