@@ -83,6 +83,16 @@ pub fn reference_for_kind(name: &str) -> Option<Project> {
     }
     let port = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let port = port.local_addr().expect("it is bound").port();
+    // Kubernetes tells a pod to end and its proxies that it does at the same moment: as in
+    // production, it answers until all of them have heard of it.
+    for api in ["api1", "api2", "api3"] {
+        let file = project.path().join(format!("kind/base/{api}.yaml"));
+        let text = fs::read_to_string(&file).expect("the Deployment");
+        let image = format!("          image: {api}\n");
+        assert!(text.contains(&image), "{api}: {text}");
+        let hook = "          lifecycle: {preStop: {exec: {command: [sleep, \"3\"]}}}\n";
+        fs::write(&file, text.replace(&image, &format!("{image}{hook}"))).expect("written");
+    }
     project.configure(|config| {
         config["project"]["name"] = name.into();
         let ingress = [("http_port".to_owned(), i64::from(port).into())];

@@ -241,6 +241,8 @@ async fn ensure(
     let digest = config::digest(&made);
     let there = cluster::nodes(docker, name).await?;
     let known = Trace::read(&options.state_dir).filter(|t| t.cluster == name);
+    // Who was killed while it made one may have made the network.
+    let made_before = known.as_ref().is_some_and(|t| t.made_network);
     let kubeconfig = options.state_dir.join("kubeconfig");
     match known {
         None if !there.is_empty() => {
@@ -276,7 +278,7 @@ async fn ensure(
             .map(|m| m.here.port())
             .collect(),
         complete: false,
-        made_network: !cluster::has_network(docker).await?,
+        made_network: made_before || !cluster::has_network(docker).await?,
     };
     trace.write(&options.state_dir)?;
     let config_file = options.state_dir.join("kind-config.json");
