@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use super::endpointslice::SERVICE_LABEL;
 use super::owner::{controller_of, selects};
 use crate::kinds::{self, KindRef};
+use crate::net::endpoints;
 use crate::store::{Object, Store};
 use crate::time::between;
 
@@ -53,8 +55,16 @@ pub fn services(store: &Store) -> Vec<(String, String)> {
     coming
 }
 
+/// The slices of one Service, and whether more endpoints are on the way. An endpoint that comes
+/// meanwhile is told by one of both: else requests that are held for it would be refused.
+pub fn with_slices(store: &Store, ns: &str, service: &str) -> (Vec<EndpointSlice>, bool) {
+    // In this order: what is no longer on the way has come.
+    let coming = is_coming(store, ns, service);
+    (endpoints::slices(store, ns, service), coming)
+}
+
 /// Whether one Service has endpoints on the way.
-pub fn is_coming(store: &Store, ns: &str, service: &str) -> bool {
+fn is_coming(store: &Store, ns: &str, service: &str) -> bool {
     store
         .get(&kinds::SERVICE, ns, service)
         .is_some_and(|service| There::look(store, ns).is_coming(&service))

@@ -135,14 +135,13 @@ impl KnativeServices {
     /// Sends the host's requests to what is ready now; returns whether that is pods of
     /// `revision` alone.
     fn route(&mut self, key: &Key, place: Option<usize>, revision: &str) -> bool {
-        let slices = endpoints::slices(&self.store, &key.namespace, &key.name);
+        // As Cloud Run holds requests while an instance starts.
+        let (slices, coming) = coming::with_slices(&self.store, &key.namespace, &key.name);
         if let Some(front) = place.and_then(|n| self.fronts.get(n)) {
             let ready: Vec<SocketAddr> = endpoints::ready(&slices, "http", Protocol::Tcp)
                 .into_iter()
                 .map(SocketAddr::V4)
                 .collect();
-            // As Cloud Run holds requests while an instance starts.
-            let coming = coming::is_coming(&self.store, &key.namespace, &key.name);
             let table = Table::single_named(&key.namespace, &key.name, &ready, coming);
             front.proxy.publish(table);
             self.ready

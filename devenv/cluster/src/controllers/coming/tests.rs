@@ -191,3 +191,47 @@ fn a_service_without_a_selector_waits_for_nobody() {
         .expect("created");
     assert_eq!(services(&store), []);
 }
+
+/// While a pod becomes an endpoint, every look finds it on the way or arrived.
+#[test]
+fn an_endpoint_that_comes_is_never_missed() {
+    for _ in 0..300 {
+        let store = Store::in_memory();
+        service(&store);
+        let deployment = workload_of("web", json!({}));
+        store
+            .create(&kinds::DEPLOYMENT, deployment)
+            .expect("created");
+        let mut pod = pod_of("web", running(5), "False", 1);
+        pod["metadata"]["name"] = json!("serving");
+        store.create(&kinds::POD, pod).expect("created");
+        let mut empty = slice();
+        empty["endpoints"] = json!([]);
+        store
+            .create(&kinds::ENDPOINT_SLICE, empty)
+            .expect("created");
+        let arrival = std::thread::spawn({
+            let store = store.clone();
+            move || {
+                let status = serving()["status"].clone();
+                let ready = store.update_status(&kinds::POD, "default", "serving", status);
+                ready.expect("updated");
+                let filled = slice()["endpoints"].clone();
+                let arrived = store.update(&kinds::ENDPOINT_SLICE, "default", "web-1", |slice| {
+                    slice["endpoints"] = filled.clone();
+                    Ok(())
+                });
+                arrived.expect("updated");
+            }
+        });
+        loop {
+            let (slices, coming) = with_slices(&store, "default", "web");
+            let here = slices.iter().any(|slice| !slice.endpoints.is_empty());
+            assert!(here || coming);
+            if here {
+                break;
+            }
+        }
+        arrival.join().expect("it does not panic");
+    }
+}
