@@ -21,6 +21,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Subcommand, ValueEnum};
 use devenv_engine::{IngressController, Isolation, Runtime, TargetKind};
 use devenv_model::LoadOptions;
+use devenv_platform::Endpoints;
 
 use crate::{error::CliError, project::Project, render::Format};
 
@@ -128,12 +129,13 @@ pub use up::Asked;
 /// take it.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct PodArgs {
-    /// Where it runs: local, in devenv's own cluster, or kind, in a real one in Docker
-    #[arg(long, value_name = "TARGET", default_value = "local", value_parser = target)]
-    target: TargetKind,
-    /// Who serves the Ingresses of a kind cluster
-    #[arg(long, value_name = "CONTROLLER", default_value = "nginx")]
-    ingress: Ingress,
+    /// Where it runs: local, in devenv's own cluster (the default), or kind, in a real one in
+    /// Docker
+    #[arg(long, value_name = "TARGET", value_parser = target)]
+    target: Option<TargetKind>,
+    /// Who serves the Ingresses of a kind cluster [default: nginx]
+    #[arg(long, value_name = "CONTROLLER")]
+    ingress: Option<Ingress>,
     /// What pods of the local target are: processes of this machine (the default), or
     /// containers of its Docker Engine
     #[arg(long, value_name = "RUNTIME", env = "DEVENV_RUNTIME")]
@@ -184,27 +186,53 @@ fn target(text: &str) -> Result<TargetKind, String> {
 impl PodArgs {
     /// Where it runs.
     pub fn target(self) -> TargetKind {
-        self.target
+        self.target.unwrap_or_default()
     }
 
     /// Who serves the Ingresses of a kind cluster.
     pub fn ingress(self) -> IngressController {
-        match self.ingress {
+        self.asked_ingress().unwrap_or_default()
+    }
+
+    fn asked_ingress(self) -> Option<IngressController> {
+        self.ingress.map(|ingress| match ingress {
             Ingress::Nginx => IngressController::Nginx,
             Ingress::Devenv => IngressController::Devenv,
-        }
+        })
     }
 
     /// What they are.
     pub fn runtime(self) -> Runtime {
-        self.asked_runtime().unwrap_or_default()
+        match self.target() {
+            TargetKind::Kind => Runtime::Docker,
+            TargetKind::Local => self.asked_runtime().unwrap_or_default(),
+        }
+    }
+
+    /// What of a system that is up is not as somebody asked for it, in words; nothing where
+    /// nobody said.
+    pub fn not_as(self, up: &Endpoints) -> Option<String> {
+        if self.target.is_some_and(|asked| asked != up.target) {
+            return Some(format!("runs on the {} target", up.target));
+        }
+        let controller = up.ingress_controller;
+        if self
+            .asked_ingress()
+            .is_some_and(|asked| controller.is_some_and(|c| c != asked))
+        {
+            let controller = controller.unwrap_or_default();
+            return Some(format!("has {controller} as its ingress controller"));
+        }
+        let runtime = self
+            .asked_runtime()
+            .filter(|_| up.target == TargetKind::Local);
+        runtime
+            .is_some_and(|asked| asked != up.runtime)
+            .then(|| format!("has pods of the {} runtime", up.runtime))
     }
 
     /// What they are, where somebody said so.
-    pub fn asked_runtime(self) -> Option<Runtime> {
-        if self.target == TargetKind::Kind {
-            return Some(Runtime::Docker);
-        }
+    fn asked_runtime(self) -> Option<Runtime> {
         self.runtime.map(|runtime| match runtime {
             Runs::Process => Runtime::Process,
             Runs::Docker => Runtime::Docker,
@@ -233,7 +261,7 @@ impl PodArgs {
             "--runtime".to_owned(),
             self.runtime().to_string(),
             "--target".to_owned(),
-            self.target.to_string(),
+            self.target().to_string(),
             "--ingress".to_owned(),
             self.ingress().to_string(),
         ]

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
 use devenv_engine::{
-    TargetKind, UpError, UpOptions,
+    UpError, UpOptions,
     control::Ask,
     event::{Bus, Event},
     logs::{self, LogQuery},
@@ -100,21 +100,9 @@ async fn already_up(
     let Some(endpoints) = project.state.endpoints() else {
         return Err(CliError::Busy(pid));
     };
-    let (asked, target) = (args.pods.target(), endpoints.target);
-    if asked != target && asked != TargetKind::default() {
+    if let Some(other) = args.pods.not_as(&endpoints) {
         return Err(CliError::Usage(format!(
-            "the system that is up runs on the {target} target; stop it first: devenv down"
-        )));
-    }
-    let runtime = endpoints.runtime;
-    if args
-        .pods
-        .asked_runtime()
-        .is_some_and(|asked| asked != runtime)
-    {
-        return Err(CliError::Usage(format!(
-            "the system that is up has pods of the {runtime} runtime; \
-             stop it first: devenv down"
+            "the system that is up {other}; stop it first: devenv down"
         )));
     }
     if endpoints.watching {

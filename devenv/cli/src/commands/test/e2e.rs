@@ -83,14 +83,21 @@ pub struct E2eArgs {
 
 pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliError> {
     let project = context.project()?;
+    let mut target = args.pods.target();
     if args.attach {
-        args.profile = running_profile(&project, args.profile)?;
+        let endpoints = project.endpoints()?;
+        if let Some(other) = args.pods.not_as(&endpoints) {
+            return Err(CliError::Usage(format!("the system that is up {other}")));
+        }
+        target = endpoints.target;
+        args.profile = running_profile(endpoints.profile, args.profile)?;
     }
+    let target = target.to_string();
     let load = context.load_options(args.profile.as_deref());
     let topology = project.load(&load)?;
     let suites = run::suites(&project, &topology, &args.chosen.suites)?;
     let id = run::new_id();
-    let options = options(&args, &project, &id)?;
+    let options = options(&args, &project, &id, &target)?;
     if args.list {
         let planned = plan(suites, &options.selection);
         let mut names = Vec::new();
@@ -120,7 +127,7 @@ pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliEr
     let unjudged = unjudged(&args);
     // Before the first build.
     let before = match unjudged {
-        None => Some(tree::look(&project, &load, &args.pods.target().to_string()).await?),
+        None => Some(tree::look(&project, &load, &target).await?),
         Some(_) => None,
     };
     project.state.create()?;
@@ -162,8 +169,10 @@ fn unjudged(args: &E2eArgs) -> Option<&'static str> {
 }
 
 /// The profile of the system that is up; one that was asked for must be that.
-fn running_profile(project: &Project, asked: Option<String>) -> Result<Option<String>, CliError> {
-    let running = project.endpoints()?.profile;
+fn running_profile(
+    running: Option<String>,
+    asked: Option<String>,
+) -> Result<Option<String>, CliError> {
     match asked {
         Some(asked) if running.as_ref() != Some(&asked) => {
             let has = match running {
@@ -221,11 +230,11 @@ fn partial(args: &E2eArgs) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" "))
 }
 
-fn options(args: &E2eArgs, project: &Project, id: &str) -> Result<Options, CliError> {
+fn options(args: &E2eArgs, project: &Project, id: &str, target: &str) -> Result<Options, CliError> {
     let selection = Selection {
         filters: args.chosen.filters()?,
         shard: args.shard,
-        target: args.pods.target().to_string(),
+        target: target.to_owned(),
         profile: args.profile.clone(),
     };
     Ok(Options {
