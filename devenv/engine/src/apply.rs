@@ -1,14 +1,13 @@
 //! Brings objects to a Kubernetes API by server-side apply, and takes away those that
 //! devenv applied earlier and the manifests no longer have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use devenv_model::Object;
-use devenv_platform::FIELD_MANAGER;
+use devenv_platform::kubernetes::{Kinds, apply};
 use kube::{
-    Api, Client, Discovery,
+    Api, Client,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
-    discovery::Scope,
 };
 use serde_json::{Value, json};
 
@@ -49,29 +48,14 @@ pub enum ApplyError {
 pub struct Applier {
     client: Client,
     namespace: String,
-    kinds: BTreeMap<(String, String), (ApiResource, bool)>,
+    kinds: Kinds,
 }
 
 impl Applier {
     /// Asks the target for its kinds.
     pub async fn new(client: Client, namespace: &str) -> Result<Self, ApplyError> {
-        let discovery = match Discovery::new(client.clone()).run_aggregated().await {
-            Ok(discovery) if discovery.has_group("") => Ok(discovery),
-            // Kubernetes before 1.26 tells of one group at a time, and takes the question
-            // for one that it knows.
-            _ => Discovery::new(client.clone()).run().await,
-        };
-        let discovery = discovery.map_err(|e| ApplyError::Api(Box::new(e)))?;
-        let mut kinds = BTreeMap::new();
-        for group in discovery.groups() {
-            for version in group.versions() {
-                for (resource, capabilities) in group.versioned_resources(version) {
-                    let namespaced = capabilities.scope == Scope::Namespaced;
-                    let key = (resource.api_version.clone(), resource.kind.clone());
-                    kinds.insert(key, (resource, namespaced));
-                }
-            }
-        }
+        let kinds = Kinds::ask(&client).await;
+        let kinds = kinds.map_err(|e| ApplyError::Api(Box::new(e)))?;
         Ok(Self {
             client,
             namespace: namespace.to_owned(),
@@ -80,19 +64,13 @@ impl Applier {
     }
 
     fn api(&self, object: &Object) -> Result<Api<DynamicObject>, ApplyError> {
-        let key = (object.api_version().to_owned(), object.kind().to_owned());
-        let Some((resource, namespaced)) = self.kinds.get(&key) else {
-            return Err(ApplyError::UnknownKind {
-                origin: object.origin().to_string(),
-                api_version: object.api_version().to_owned(),
-                kind: object.kind().to_owned(),
-            });
-        };
-        Ok(if *namespaced {
-            let namespace = object.namespace().unwrap_or(&self.namespace);
-            Api::namespaced_with(self.client.clone(), namespace, resource)
-        } else {
-            Api::all_with(self.client.clone(), resource)
+        let kind = (object.api_version(), object.kind());
+        let namespace = object.namespace().unwrap_or(&self.namespace);
+        let api = self.kinds.api(&self.client, kind, namespace);
+        api.ok_or_else(|| ApplyError::UnknownKind {
+            origin: object.origin().to_string(),
+            api_version: object.api_version().to_owned(),
+            kind: object.kind().to_owned(),
         })
     }
 
@@ -113,11 +91,7 @@ impl Applier {
 
     async fn apply_one(&self, object: &Object, body: Value) -> Result<DynamicObject, ApplyError> {
         let api = self.api(object)?;
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        match api
-            .patch(object.name(), &params, &Patch::Apply(&body))
-            .await
-        {
+        match apply(&api, object.name(), &body).await {
             Ok(applied) => Ok(applied),
             Err(source) => Err(ApplyError::Refused {
                 origin: object.origin().to_string(),
@@ -152,20 +126,16 @@ impl Applier {
             .map(|o| (o.kind(), o.namespace().unwrap_or(&self.namespace), o.name()))
             .collect();
         // Namespaces hold what people made themselves: they stay.
-        let kinds = self
-            .kinds
-            .iter()
-            .filter(|((_, kind), (resource, namespaced))| {
-                *namespaced && !resource.plural.contains('/') && kind != "Event" && kind != "Pod"
-            });
-        let each = kinds.map(|((_, kind), (resource, _))| self.prune_kind(kind, resource, &wanted));
+        let kinds = self.kinds.namespaced().filter(|resource| {
+            !resource.plural.contains('/') && resource.kind != "Event" && resource.kind != "Pod"
+        });
+        let each = kinds.map(|resource| self.prune_kind(resource, &wanted));
         let gone = futures_util::future::try_join_all(each).await?;
         Ok(gone.into_iter().flatten().collect())
     }
 
     async fn prune_kind(
         &self,
-        kind: &str,
         resource: &ApiResource,
         wanted: &BTreeSet<(&str, &str, &str)>,
     ) -> Result<Vec<String>, ApplyError> {
@@ -188,7 +158,10 @@ impl Applier {
                 .metadata
                 .owner_references
                 .is_some_and(|o| !o.is_empty());
-            if !ours || owned || wanted.contains(&(kind, namespace.as_str(), name.as_str())) {
+            if !ours
+                || owned
+                || wanted.contains(&(resource.kind.as_str(), namespace.as_str(), name.as_str()))
+            {
                 continue;
             }
             let api: Api<DynamicObject> =
@@ -196,7 +169,7 @@ impl Applier {
             api.delete(&name, &DeleteParams::background())
                 .await
                 .map_err(|e| ApplyError::Api(Box::new(e)))?;
-            gone.push(format!("{kind} {namespace}/{name}"));
+            gone.push(format!("{} {namespace}/{name}", resource.kind));
         }
         Ok(gone)
     }

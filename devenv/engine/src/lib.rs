@@ -20,7 +20,6 @@ pub mod state;
 pub mod status;
 #[cfg(test)]
 mod testing;
-mod trouble;
 mod up;
 mod venv;
 mod wait;

@@ -3,23 +3,28 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
     net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
 use devenv_platform::Serves;
-use futures_util::{Stream, StreamExt, stream::select_all};
+use futures_util::{
+    Stream, StreamExt,
+    stream::{BoxStream, select_all},
+};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Endpoints, Pod},
     discovery::v1::EndpointSlice,
 };
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{ApiResource, DynamicObject, GroupVersionKind},
     runtime::{WatchStreamExt, watcher},
 };
+use serde::de::DeserializeOwned;
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::workload::{Facts, key};
@@ -167,39 +172,9 @@ fn changes(client: &Client, serves: Serves) -> impl Stream<Item = Change> + Unpi
                 _ => None,
             }
         });
-    let slices = || {
-        watcher(Api::<EndpointSlice>::all(client.clone()), config())
-            .default_backoff()
-            .filter_map(move |e| async move {
-                use watcher::Event::{Apply, Delete, InitApply};
-                let name =
-                    |s: &EndpointSlice| format!("{}/{}", namespace(s.namespace()), s.name_any());
-                match e.ok()? {
-                    Apply(s) | InitApply(s) => Some(Change::Slice(name(&s), serving(&s))),
-                    Delete(s) => Some(Change::Slice(name(&s), BTreeSet::new())),
-                    _ => None,
-                }
-            })
-            .boxed()
-    };
-    // Where there are no slices yet, the Endpoints of the same name tell the same.
-    let endpoints = || {
-        watcher(Api::<Endpoints>::all(client.clone()), config())
-            .default_backoff()
-            .filter_map(move |e| async move {
-                use watcher::Event::{Apply, Delete, InitApply};
-                let name = |s: &Endpoints| format!("{}/{}", namespace(s.namespace()), s.name_any());
-                match e.ok()? {
-                    Apply(s) | InitApply(s) => Some(Change::Slice(name(&s), addresses(&s))),
-                    Delete(s) => Some(Change::Slice(name(&s), BTreeSet::new())),
-                    _ => None,
-                }
-            })
-            .boxed()
-    };
     let slices = match serves.endpoint_slices {
-        true => slices(),
-        false => endpoints(),
+        true => served(client, serving),
+        false => served(client, addresses),
     };
     let mut all = vec![deployments.boxed(), pods.boxed(), slices];
     if serves.knative {
@@ -223,6 +198,25 @@ fn changes(client: &Client, serves: Serves) -> impl Stream<Item = Change> + Unpi
         all.push(services.boxed());
     }
     select_all(all)
+}
+
+/// Which addresses take requests, by the objects that tell: EndpointSlices, or where there are
+/// none yet the Endpoints of the same name.
+fn served<K>(client: &Client, addresses: fn(&K) -> BTreeSet<Ipv4Addr>) -> BoxStream<'static, Change>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default());
+    let changes = events.default_backoff().filter_map(move |e| async move {
+        use watcher::Event::{Apply, Delete, InitApply};
+        let name = |o: &K| format!("{}/{}", o.namespace().unwrap_or_default(), o.name_any());
+        match e.ok()? {
+            Apply(o) | InitApply(o) => Some(Change::Slice(name(&o), addresses(&o))),
+            Delete(o) => Some(Change::Slice(name(&o), BTreeSet::new())),
+            _ => None,
+        }
+    });
+    changes.boxed()
 }
 
 fn addresses(endpoints: &Endpoints) -> BTreeSet<Ipv4Addr> {

@@ -1,7 +1,7 @@
 //! What runs, how well, and where: `devenv status` as data.
 
 use devenv_model::Topology;
-use devenv_platform::{DatabaseFacts, Endpoints, cloudsql};
+use devenv_platform::{DatabaseFacts, Endpoints, cloudsql, trouble::pod_trouble};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde::Serialize;
@@ -9,7 +9,6 @@ use serde::Serialize;
 use crate::{
     reload::{Trouble, Written},
     state::{Holder, StateDir},
-    trouble::pod_trouble,
     warnings::{self, Warning},
 };
 

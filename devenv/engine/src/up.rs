@@ -16,6 +16,7 @@ use devenv_platform::{
     cloudsql::{MigrateError, migrate},
     containers::sweep_leftovers,
     doctor::Needs,
+    owner_of,
 };
 
 use crate::{
@@ -276,11 +277,7 @@ async fn live(
     target: Box<dyn Target>,
     bus: &Bus,
 ) -> Result<Live, UpError> {
-    let owner = address::owner_of(&options.root).map_err(|source| TargetError::Io {
-        what: "read the owner of",
-        path: options.root.clone(),
-        source,
-    })?;
+    let owner = owner_of(&options.root)?;
     let client = target.client();
     let applier = Applier::new(client.clone(), &topology.project().namespace).await?;
     let builder = Builder::new(&options.root, state.base(), target.host(), owner, bus)

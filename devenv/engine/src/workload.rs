@@ -1,6 +1,7 @@
 //! What decides whether a workload is ready, and what its pods say when it isn't.
 
 use devenv_model::Object;
+use devenv_platform::trouble::pod_trouble;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Event, Pod},
@@ -9,8 +10,6 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DynamicObject, ListParams, LogParams},
 };
-
-use crate::trouble::pod_trouble;
 
 /// A workload that did not get ready.
 #[derive(Debug, Clone, PartialEq, Eq)]

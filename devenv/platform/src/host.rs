@@ -14,15 +14,13 @@ use devenv_cluster::{
     HostPrograms,
     host::{HostChild, HostProcess, SandboxError},
 };
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
 use tokio::{
     io::{AsyncRead, Interest},
     net::{UnixStream, unix::pipe},
     process::Child,
 };
+
+use crate::process::KillGroup;
 
 /// A program to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +121,7 @@ impl Host {
                     plain.uid(owner.0).gid(owner.1);
                 }
                 let mut child = plain.spawn()?;
-                let group = KillGroup(child.id().map(|id| Pid::from_raw(id.cast_signed())));
+                let group = KillGroup::of(child.id());
                 let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
                     return Err(io::Error::other("its outputs were not piped").into());
                 };
@@ -156,7 +154,7 @@ impl HostRun {
             },
             Inner::Plain { child, group } => {
                 let status = child.wait().await?;
-                group.0 = None;
+                group.has_ended();
                 Ok(
                     match std::os::unix::process::ExitStatusExt::signal(&status) {
                         Some(signal) => Exit::Signal(signal),
@@ -171,19 +169,6 @@ impl HostRun {
 fn pipe_of(fd: Option<OwnedFd>) -> io::Result<Output> {
     let fd = fd.ok_or_else(|| io::Error::other("an output was taken before"))?;
     Ok(Box::new(pipe::Receiver::from_owned_fd(fd)?))
-}
-
-/// Kills the whole group when the program is given up.
-#[derive(Debug)]
-struct KillGroup(Option<Pid>);
-
-impl Drop for KillGroup {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // Gone already is as good.
-            let _ = killpg(group, Signal::SIGKILL);
-        }
-    }
 }
 
 #[cfg(test)]

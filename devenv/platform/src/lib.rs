@@ -3,24 +3,25 @@
 #![warn(missing_docs)]
 
 pub mod address;
+mod cache;
 pub mod cloudsql;
 pub mod containers;
 pub mod doctor;
 pub mod host;
 pub mod kind;
+pub mod kubernetes;
 mod local;
 pub mod process;
 mod target;
 mod trace;
+pub mod trouble;
 
 pub use containers::ContainerEngine;
 pub use devenv_cluster::Isolation;
 pub use kind::{IngressController, KindOptions, KindTarget};
+pub use kubernetes::FIELD_MANAGER;
 pub use local::{DatabaseOptions, LocalOptions, LocalTarget};
 pub use target::{
     Adapter, BuiltImage, Database, DatabaseFacts, Endpoints, Runtime, Serves, Target, TargetError,
-    TargetKind, Volumes,
+    TargetKind, Volumes, owner_of,
 };
-
-/// The field manager of everything that devenv applies.
-pub const FIELD_MANAGER: &str = "devenv";

@@ -13,21 +13,17 @@ use std::{
 use async_trait::async_trait;
 use devenv_cluster::{Cluster, ClusterOptions, Isolation, ServicePort};
 use devenv_model::Topology;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::Client;
 use tokio::{net::TcpStream, task::JoinHandle};
 
 use crate::{
-    FIELD_MANAGER,
     address::{self, Bound},
     cloudsql::{self, Engine, EngineError},
     containers::ContainerEngine,
     host::Host,
     target::{
         Adapter, BuiltImage, Database, Endpoints, Runtime, Serves, Target, TargetError, TargetKind,
-        Volumes,
+        Volumes, owner_of,
     },
 };
 
@@ -133,8 +129,7 @@ impl LocalTarget {
             .map(|d| d.also_at(&options.namespace))
             .unwrap_or_default();
         let own = options.address;
-        let owner = address::owner_of(&options.root)
-            .map_err(|source| io_error("read the owner of", &options.root, source))?;
+        let owner = owner_of(&options.root)?;
         let by_hand = if options.by_hand {
             Ipv4Addr::LOCALHOST
         } else {
@@ -240,28 +235,6 @@ impl LocalTarget {
             notes,
             database_port: Mutex::new(mysql),
             engine: Mutex::new(engine),
-        })
-    }
-
-    async fn apply<K>(
-        &self,
-        api: &Api<K>,
-        name: &str,
-        object: &serde_json::Value,
-    ) -> Result<(), TargetError>
-    where
-        K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-    {
-        api.patch(
-            name,
-            &PatchParams::apply(FIELD_MANAGER).force(),
-            &Patch::Apply(object),
-        )
-        .await
-        .map(drop)
-        .map_err(|source| TargetError::Api {
-            what: format!("{} {name}", object["kind"].as_str().unwrap_or("object")),
-            source: Box::new(source),
         })
     }
 }

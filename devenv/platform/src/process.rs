@@ -1,8 +1,9 @@
-//! Another process, and its end.
+//! Other processes, and their end.
 
 use std::fs;
 use std::os::fd::OwnedFd;
 
+use nix::sys::signal::{Signal, killpg};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -28,6 +29,31 @@ impl Process {
     pub async fn ended(&self) {
         // An error means that the runtime is going down, and with it whoever asks.
         let _ = self.pidfd.readable().await;
+    }
+}
+
+/// Kills a whole group of processes when its leader is given up.
+#[derive(Debug)]
+pub(crate) struct KillGroup(Option<nix::unistd::Pid>);
+
+impl KillGroup {
+    /// That of a process which leads a group of its own; of `None`, which ended before, none.
+    pub(crate) fn of(leader: Option<u32>) -> Self {
+        Self(leader.map(|pid| nix::unistd::Pid::from_raw(pid.cast_signed())))
+    }
+
+    /// Its leader has ended by itself.
+    pub(crate) fn has_ended(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for KillGroup {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Gone already is as good.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddrV4},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -16,7 +16,7 @@ use sqlx::mysql::MySqlConnectOptions;
 use tokio::net::TcpStream;
 
 use crate::{
-    address::AddressError,
+    address::{self, AddressError},
     cloudsql::{ContainerServerError, EngineError, template::TemplateError},
     containers::ContainerEngine,
     host::Host,
@@ -269,6 +269,18 @@ impl TargetError {
             _ => false,
         }
     }
+}
+
+/// User and group of a project's folder.
+///
+/// # Errors
+/// When the folder can't be looked at.
+pub fn owner_of(root: &Path) -> Result<(u32, u32), TargetError> {
+    address::owner_of(root).map_err(|source| TargetError::Io {
+        what: "read the owner of",
+        path: root.to_owned(),
+        source,
+    })
 }
 
 /// A Kubernetes API and what differs around it.

@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use devenv_model::Object;
+use devenv_platform::trouble::pod_trouble;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use super::{DebugError, named, template::Plan, tunnel::Debugged};
 use crate::{
     live::{Live, Rolling},
-    trouble::pod_trouble,
     workload::{belongs, explain, key_of},
 };
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use devenv_model::Object;
+use devenv_platform::trouble::pod_trouble;
 use k8s_openapi::{
     api::core::v1::{Container, HTTPGetAction, Pod},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -21,7 +22,6 @@ use tokio::{
 use super::record::{Budget, Save};
 use crate::{
     live::{Live, Rolling},
-    trouble::pod_trouble,
     workload::{Facts, NotReady, belongs, explain, key_of},
 };
 

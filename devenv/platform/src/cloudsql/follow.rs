@@ -9,14 +9,14 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client,
-    api::{ListParams, LogParams, Patch, PatchParams},
+    api::{ListParams, LogParams},
     runtime::{WatchStreamExt, watcher},
 };
 
 use serde::de::DeserializeOwned;
 
 use super::{NAMESPACE, endpoint_ports, endpoint_slice, endpoints};
-use crate::{FIELD_MANAGER, target::TargetError};
+use crate::{kubernetes::apply, target::TargetError};
 
 /// How often the database's server may end before it has answered once.
 const DATABASE_TRIES: i32 = 3;
@@ -156,18 +156,17 @@ async fn write(
     place: Place,
     way: Way,
 ) -> Result<(), kube::Error> {
-    let params = PatchParams::apply(FIELD_MANAGER).force();
     match way {
         Way::EndpointSlice => {
             let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
-            let slice = Patch::Apply(endpoint_slice(namespace, service, ports, place));
+            let slice = endpoint_slice(namespace, service, ports, place);
             let name = format!("{service}-devenv");
-            slices.patch(&name, &params, &slice).await.map(drop)
+            apply(&slices, &name, &slice).await.map(drop)
         }
         Way::Endpoints => {
             let all: Api<Endpoints> = Api::namespaced(client.clone(), namespace);
-            let object = Patch::Apply(endpoints(namespace, service, ports, place));
-            all.patch(service, &params, &object).await.map(drop)
+            let object = endpoints(namespace, service, ports, place);
+            apply(&all, service, &object).await.map(drop)
         }
     }
 }

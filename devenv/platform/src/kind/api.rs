@@ -1,27 +1,29 @@
 //! The cluster's Kubernetes API, while it comes up and for what is installed in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddrV4;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::discovery::{Discovery, Scope};
+use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout_at};
 
 use super::cluster;
 use super::error::KindError;
 use super::settled;
-use crate::FIELD_MANAGER;
+use crate::kubernetes::{Kinds, apply};
 use crate::target::Serves;
+use crate::trouble::pod_trouble;
 
 /// How long an API may take to answer, and a node to get ready.
 const READY: Duration = Duration::from_secs(180);
@@ -63,45 +65,14 @@ pub async fn ready(
     before: bool,
 ) -> Result<(), KindError> {
     let deadline = Instant::now() + READY;
-    let mut last = String::new();
-    loop {
-        // Nothing tells when a server will listen.
-        match client.apiserver_version().await {
-            Ok(_) => break,
-            Err(e) if Instant::now() < deadline => last = e.to_string(),
-            Err(_) => {
-                return Err(KindError::Api {
-                    name: cluster.to_owned(),
-                    reason: last,
-                });
-            }
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
+    answers(client, cluster, deadline).await?;
     let since: BTreeMap<&str, jiff::Timestamp> = containers
         .iter()
         .filter_map(|c| Some((c.name.as_str(), c.started_at.parse().ok()?)))
         .collect();
-    let left = deadline.saturating_duration_since(Instant::now());
     let mut waiting = None;
-    let nodes = async {
-        let all = watcher(Api::<Node>::all(client.clone()), watcher::Config::default());
-        let mut events = std::pin::pin!(all.default_backoff());
-        let mut ready = BTreeMap::new();
-        while let Some(event) = events.next().await {
-            let Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) = event else {
-                continue;
-            };
-            let name = node.name_any();
-            let state = state(&node, since.get(name.as_str()).copied());
-            waiting = state.clone().err().map(|reason| (name.clone(), reason));
-            ready.insert(name, state.is_ok());
-            if since.keys().all(|name| ready.get(*name) == Some(&true)) {
-                return;
-            }
-        }
-    };
-    if tokio::time::timeout(left, nodes).await.is_err() {
+    let nodes = nodes_ready(client, &since, &mut waiting);
+    if timeout_at(deadline, nodes).await.is_err() {
         let (node, reason) = waiting.unwrap_or_else(|| {
             let node = containers.first().map(|c| c.name.clone());
             (node.unwrap_or_default(), "it did not register".to_owned())
@@ -112,15 +83,57 @@ pub async fn ready(
             seconds: READY.as_secs(),
         });
     }
-    let Some(first) = since.values().min().copied().filter(|_| before) else {
-        return Ok(());
-    };
-    // What is said of pods is of the start before, until those who say it have looked: the
-    // kubelet, and controllers once they have their lease again.
-    let left = deadline.saturating_duration_since(Instant::now());
-    // Whoever waits for a workload afterwards has a limit of their own.
-    let _ = tokio::time::timeout(left, settled::of(client, first)).await;
+    if let Some(first) = since.values().min().copied().filter(|_| before) {
+        // What is said of pods is of the start before, until those who say it have looked: the
+        // kubelet, and controllers once they have their lease again. Whoever waits for a
+        // workload afterwards has a limit of their own.
+        let _ = timeout_at(deadline, settled::of(client, first)).await;
+    }
     Ok(())
+}
+
+/// Until the API answers. Nothing tells when a server will listen.
+async fn answers(client: &Client, cluster: &str, deadline: Instant) -> Result<(), KindError> {
+    while let Err(error) = client.apiserver_version().await {
+        if Instant::now() >= deadline {
+            return Err(KindError::Api {
+                name: cluster.to_owned(),
+                reason: error.to_string(),
+            });
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    Ok(())
+}
+
+/// Until all of these nodes, which were started then, are ready; `waiting` is the last that was
+/// not, and why.
+async fn nodes_ready(
+    client: &Client,
+    since: &BTreeMap<&str, jiff::Timestamp>,
+    waiting: &mut Option<(String, String)>,
+) {
+    let all = watcher(Api::<Node>::all(client.clone()), watcher::Config::default());
+    let mut events = std::pin::pin!(all.default_backoff());
+    let mut ready = BTreeSet::new();
+    while let Some(event) = events.next().await {
+        let Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) = event else {
+            continue;
+        };
+        let name = node.name_any();
+        match state(&node, since.get(name.as_str()).copied()) {
+            Ok(()) => {
+                ready.insert(name);
+            }
+            Err(reason) => {
+                ready.remove(&name);
+                *waiting = Some((name, reason));
+            }
+        }
+        if since.keys().all(|name| ready.contains(*name)) {
+            return;
+        }
+    }
 }
 
 /// Whether a node is ready, by a heartbeat of this start of its container.
@@ -147,79 +160,54 @@ fn state(node: &Node, since: Option<jiff::Timestamp>) -> Result<(), String> {
 
 /// What this cluster's API serves.
 pub async fn serves(client: &Client, cluster: &str) -> Result<Serves, KindError> {
-    let groups = client.list_api_groups().await.map_err(|e| KindError::Api {
+    let kinds = Kinds::ask(client).await.map_err(|e| KindError::Api {
         name: cluster.to_owned(),
         reason: e.to_string(),
     })?;
-    let has = |group: &str, version: &str| {
-        let mut found = groups.groups.iter().filter(|g| g.name == group);
-        found.any(|g| g.versions.iter().any(|v| v.version == version))
-    };
     Ok(Serves {
-        knative: has("serving.knative.dev", "v1"),
-        endpoint_slices: has("discovery.k8s.io", "v1"),
+        knative: kinds.has("serving.knative.dev/v1", "Service"),
+        endpoint_slices: kinds.has("discovery.k8s.io/v1", "EndpointSlice"),
     })
 }
 
 /// Applies the objects of a controller and waits until its Deployments are available.
 pub async fn install(client: &Client, objects: &[Value]) -> Result<(), KindError> {
-    let refused = |what: String, e: &kube::Error| KindError::Ingress {
-        reason: format!("{what}: {e}"),
-        seconds: 0,
-    };
-    let discovery = Discovery::new(client.clone()).run().await;
-    let discovery = discovery.map_err(|e| refused("asking for the API's kinds".to_owned(), &e))?;
-    let mut kinds: BTreeMap<(String, String), (ApiResource, bool)> = BTreeMap::new();
-    for group in discovery.groups() {
-        for (resource, capabilities) in group.versions().flat_map(|v| group.versioned_resources(v))
-        {
-            let key = (resource.api_version.clone(), resource.kind.clone());
-            kinds.insert(key, (resource, capabilities.scope == Scope::Namespaced));
-        }
-    }
+    let refused = |reason: String| KindError::Ingress { reason, seconds: 0 };
+    let kinds = Kinds::ask(client).await;
+    let kinds = kinds.map_err(|e| refused(format!("asking for the API's kinds: {e}")))?;
     let mut deployments = Vec::new();
     for object in objects {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (kind, name) = (text(&object["kind"]), text(&object["metadata"]["name"]));
-        let what = format!("{kind} {name}");
-        let key = (text(&object["apiVersion"]), kind.clone());
-        let Some((resource, namespaced)) = kinds.get(&key) else {
-            return Err(KindError::Ingress {
-                reason: format!("{what}: the cluster does not serve {} {kind}", key.0),
-                seconds: 0,
-            });
-        };
-        let namespace = text(&object["metadata"]["namespace"]);
-        let api: Api<DynamicObject> = match namespaced {
-            true => Api::namespaced_with(client.clone(), &namespace, resource),
-            false => Api::all_with(client.clone(), resource),
-        };
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let applied = api.patch(&name, &params, &Patch::Apply(object)).await;
-        let applied = applied.map_err(|e| refused(what, &e))?;
+        let (version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
+        let metadata = &object["metadata"];
+        let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
+        let api = kinds.api(client, (&version, &kind), &namespace);
+        let api = api.ok_or_else(|| {
+            refused(format!(
+                "{kind} {name}: the cluster does not serve {version} {kind}"
+            ))
+        })?;
+        let applied = apply(&api, &name, object).await;
+        let applied = applied.map_err(|e| refused(format!("{kind} {name}: {e}")))?;
         if kind == "Deployment" {
-            let generation = applied.metadata.generation.unwrap_or(0);
-            deployments.push((namespace, name, generation));
+            deployments.push((namespace, name, applied.metadata.generation.unwrap_or(0)));
         }
     }
     for (namespace, name, generation) in deployments {
         let api: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
-        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let mut events = std::pin::pin!(watcher(api, config).default_backoff());
-        let ready = async {
-            while let Some(event) = events.next().await {
-                if let Ok(watcher::Event::Apply(d) | watcher::Event::InitApply(d)) = event
-                    && is_available(&d, generation)
-                {
-                    return;
-                }
-            }
+        let is_ready = move |found: Option<&Deployment>| {
+            found.is_some_and(|deployment| is_available(deployment, generation))
         };
-        if tokio::time::timeout(CONTROLLER, ready).await.is_err() {
-            return Err(KindError::Ingress {
-                reason: pods_say(client, &namespace).await,
-                seconds: CONTROLLER.as_secs(),
-            });
+        let ready = tokio::time::timeout(CONTROLLER, await_condition(api, &name, is_ready));
+        match ready.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => return Err(refused(format!("waiting for Deployment {name}: {e}"))),
+            Err(_) => {
+                return Err(KindError::Ingress {
+                    reason: pods_say(client, &namespace).await,
+                    seconds: CONTROLLER.as_secs(),
+                });
+            }
         }
     }
     Ok(())
@@ -244,41 +232,20 @@ fn is_available(deployment: &Deployment, generation: i64) -> bool {
 async fn pods_say(client: &Client, namespace: &str) -> String {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let list = pods.list(&ListParams::default()).await;
-    let mut reasons = Vec::new();
-    for pod in list.into_iter().flat_map(|l| l.items) {
-        let name = pod.name_any();
-        let status = pod.status.unwrap_or_default();
-        let waiting = status.container_statuses.iter().flatten().filter_map(|c| {
-            let waiting = c.state.as_ref()?.waiting.as_ref()?;
-            let (reason, message) = (waiting.reason.clone(), waiting.message.clone());
-            Some(
-                [reason, message]
-                    .into_iter()
-                    .flatten()
-                    .collect::<Vec<_>>()
-                    .join(": "),
-            )
+    let say = |pod: Pod| {
+        let why = pod_trouble(&pod).or_else(|| {
+            let status = pod.status.as_ref()?;
+            // Such as that no node has room for it.
+            let conditions = status.conditions.iter().flatten();
+            let message = conditions.filter_map(|c| c.message.clone()).next();
+            message.or_else(|| status.phase.clone())
         });
-        let waiting: Vec<String> = waiting.collect();
-        let phase = status.phase.unwrap_or_default();
-        let message = status
-            .conditions
-            .into_iter()
-            .flatten()
-            .find_map(|c| c.message);
-        let why = match waiting.is_empty() {
-            true => [Some(phase), message]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join(": "),
-            false => waiting.join("; "),
-        };
-        reasons.push(format!("pod {name}: {why}"));
-    }
-    match reasons.is_empty() {
+        format!("pod {}: {}", pod.name_any(), why.unwrap_or_default())
+    };
+    let said: Vec<String> = list.into_iter().flatten().map(say).collect();
+    match said.is_empty() {
         true => format!("there are no pods in {namespace}"),
-        false => reasons.join("\n"),
+        false => said.join("\n"),
     }
 }
 

@@ -16,7 +16,7 @@ use bollard::query_parameters::{
     StartContainerOptions, StopContainerOptions,
 };
 use devenv_compose::{Engine, EngineError};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +24,7 @@ use tokio::process::Command;
 
 use super::error::KindError;
 use crate::cloudsql::engine::which;
-use crate::process::{self, Process};
+use crate::process::{self, KillGroup, Process};
 use crate::trace;
 
 /// In a system's state folder: which cluster is its own.
@@ -216,9 +216,9 @@ impl Kind {
             .process_group(0)
             .spawn()
             .map_err(|e| said(e.to_string()))?;
-        let mut group = KillGroup(child.id());
+        let mut group = KillGroup::of(child.id());
         let output = child.wait_with_output().await;
-        group.0 = None;
+        group.has_ended();
         let output = output.map_err(|e| said(e.to_string()))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match output.status.success() {
@@ -228,28 +228,13 @@ impl Kind {
     }
 }
 
-/// Kills a group of processes when it is given up.
-struct KillGroup(Option<u32>);
-
-impl Drop for KillGroup {
-    fn drop(&mut self) {
-        if let Some(leader) = self.0 {
-            kill_group(leader);
-        }
-    }
-}
-
-fn kill_group(leader: u32) {
-    // Gone already is as good.
-    let _ = killpg(Pid::from_raw(leader.cast_signed()), Signal::SIGKILL);
-}
-
 /// Ends a `kind` that makes this cluster for a devenv that was killed. Left to itself it would
 /// clean up after its failure some day, by the cluster's name, and take a new one for its own.
 pub async fn end_maker(cluster: &str) {
     for pid in process::with_words(&["kind", "create", "cluster", "--name", cluster]) {
         let maker = Process::of(pid);
-        kill_group(pid);
+        drop(KillGroup::of(Some(pid)));
+        // Of another group, if somebody made it by hand.
         let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
         if let Some(maker) = maker {
             maker.ended().await;

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::IngressController;
+
 /// Where the Ingress listens on the node.
 pub const HTTP: u16 = 80;
 /// The same for TLS.
@@ -113,9 +115,10 @@ pub fn config(
     Ok(config)
 }
 
-/// What tells one configuration from another.
-pub fn digest(config: &Value) -> String {
-    hex::encode(&Sha256::digest(config.to_string())[..12])
+/// What tells one cluster from another: its configuration, and who serves its Ingresses, for
+/// two controllers can't have one port and one class.
+pub fn digest(config: &Value, ingress: IngressController) -> String {
+    hex::encode(&Sha256::digest(format!("{ingress} {config}"))[..12])
 }
 
 /// The cluster's name: `devenv-PROJECT`, with the run's where it is one's. Names of nodes are
@@ -196,7 +199,9 @@ nodes:
         // A run has nothing on 127.0.0.1.
         let text = made.to_string();
         assert!(!text.contains("127.0.0.1"), "{text}");
-        assert_ne!(digest(&made), digest(&json!({})));
+        let (nginx, devenv) = (IngressController::Nginx, IngressController::Devenv);
+        assert_ne!(digest(&made, devenv), digest(&json!({}), devenv));
+        assert_ne!(digest(&made, devenv), digest(&made, nginx));
     }
 
     #[test]

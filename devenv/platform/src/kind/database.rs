@@ -3,23 +3,25 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use devenv_model::{CloudSql, CloudSqlEngine, Topology};
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::KindTarget;
 use super::cluster::NETWORK;
-use crate::FIELD_MANAGER;
 use crate::address;
 use crate::cloudsql::{self, Account, ContainerServer, follow, service_of};
+use crate::kubernetes::apply_own;
 use crate::target::{Database, TargetError};
 
 const MYSQL: u16 = 3306;
+/// How long a listener rests after a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl KindTarget {
     /// Starts the container, and makes the application's Service lead to it.
@@ -41,21 +43,11 @@ impl KindTarget {
         let account = Account::of(topology, state_dir)?;
         if let Some(object) = &account.secret {
             let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-            let params = PatchParams::apply(FIELD_MANAGER).force();
-            let applied = secrets
-                .patch(&config.secret, &params, &Patch::Apply(object))
-                .await;
-            applied.map_err(|source| TargetError::Api {
-                what: format!("Secret {}", config.secret),
-                source: Box::new(source),
-            })?;
+            apply_own(&secrets, &config.secret, object).await?;
         }
         let account = account.credentials;
         let engine = self.engine.engine().clone();
-        let run = match self.options.run {
-            Some(_) => state_dir.file_name().and_then(|name| name.to_str()),
-            None => None,
-        };
+        let run = self.options.run.as_deref();
         let folders = (self.options.root.as_path(), state_dir.as_path());
         let server = ContainerServer::up(engine, config, &account, run, folders, &|_| ()).await?;
         let server = server.on_network(NETWORK);
@@ -95,14 +87,20 @@ impl KindTarget {
 }
 
 /// Carries connections to the container, wherever it is, until nobody knows any more where.
-async fn forward(listener: TcpListener, place: watch::Receiver<Option<Ipv4Addr>>) {
+async fn forward(listener: TcpListener, mut place: watch::Receiver<Option<Ipv4Addr>>) {
     loop {
-        let Ok((mut stream, _)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            changed = place.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        let Ok((mut stream, _)) = accepted else {
+            // Too many open files: the listener itself stays good.
+            tokio::time::sleep(PAUSE).await;
             continue;
         };
-        if place.has_changed().is_err() {
-            return;
-        }
         // None: it is closed, as a server that is away would refuse.
         let Some(ip) = *place.borrow() else {
             continue;

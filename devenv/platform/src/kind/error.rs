@@ -50,7 +50,7 @@ pub enum KindError {
     /// It is there, and made from something else.
     #[error(
         "the kind cluster {name:?} was made from another configuration: kind/cluster.yaml, the \
-         node's image or the ports have changed since"
+         node's image, the ports or --ingress have changed since"
     )]
     Changed {
         /// Its name.

@@ -232,17 +232,14 @@ async fn send(
     });
     let ran = exec(docker, &node.id, &argv, Some(pieces_rx)).await;
     let written = write.await.map_err(|e| e.to_string())?;
-    match (ran, written) {
-        (Ok(Ran { ok: true, .. }), Ok(travelled)) => Ok(travelled),
-        // What the node says is why it was not all written.
-        (Ok(ran), written) if !ran.ok => Err(match (ran.err.trim(), written) {
-            ("", Err(e)) => e.to_string(),
-            ("", Ok(_)) => ran.out.trim().to_owned(),
-            (said, _) => said.to_owned(),
-        }),
-        (Err(e), _) => Err(e.to_string()),
-        (_, Err(e)) => Err(e.to_string()),
-        (Ok(_), Ok(travelled)) => Ok(travelled),
+    let ran = ran.map_err(|e| e.to_string())?;
+    // What the node says is why it was not all written.
+    match [ran.err.trim(), ran.out.trim()]
+        .into_iter()
+        .find(|s| !s.is_empty())
+    {
+        Some(said) if !ran.ok => Err(said.to_owned()),
+        _ => written.map_err(|e| e.to_string()),
     }
 }
 

@@ -26,19 +26,19 @@ use async_trait::async_trait;
 use devenv_model::Topology;
 use kube::Client;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 pub use cluster::{has_cluster, take_down};
 pub use error::KindError;
 
-use crate::address;
 use crate::cloudsql;
 use crate::containers::ContainerEngine;
 use crate::host::Host;
 use crate::target::{
     Adapter, BuiltImage, Database, Endpoints, Runtime, Serves, Target, TargetError, TargetKind,
-    Volumes,
+    owner_of,
 };
 use cluster::{Kind, Node, Trace};
 use config::{HTTP, Mapping, Wanted};
@@ -97,7 +97,6 @@ pub struct KindTarget {
     client: Client,
     owner: (u32, u32),
     serves: Serves,
-    ingress: String,
     endpoints: Mutex<Endpoints>,
     controller: tokio::sync::Mutex<Option<JoinHandle<Result<(), KindError>>>>,
 }
@@ -124,15 +123,11 @@ impl KindTarget {
     /// # Errors
     /// [`KindError`]: what can be known before is said before anything is made.
     pub async fn start(options: KindOptions) -> Result<Self, TargetError> {
-        let owner = address::owner_of(&options.root).map_err(|source| TargetError::Io {
-            what: "read the owner of",
-            path: options.root.clone(),
-            source,
-        })?;
+        let owner = owner_of(&options.root)?;
         let kind = Kind::find()?;
         let engine = ContainerEngine::connect().await.map_err(KindError::from)?;
         if options.ingress == IngressController::Nginx {
-            nginx::look().await?;
+            nginx::look(engine.engine().docker()).await?;
         }
         let cluster = config::cluster_name(&options.project, options.run.as_deref());
         let mappings = wanted(&options, &cluster).mappings();
@@ -141,17 +136,16 @@ impl KindTarget {
         let client = api::client(&cluster, &kubeconfig, &options.namespace).await?;
         api::ready(&client, &cluster, &nodes, before).await?;
         let serves = api::serves(&client, &cluster).await?;
-        let endpoints = endpoints(&options, &mappings, &kubeconfig);
-        let target = Self {
-            ingress: endpoints.ingress.clone().unwrap_or_default(),
-            controller: tokio::sync::Mutex::new(Some(tokio::spawn(install(
-                options.ingress,
-                engine.engine().docker().clone(),
-                nodes.clone(),
-                client.clone(),
-                options.address,
-            )))),
-            endpoints: Mutex::new(endpoints),
+        let controller = tokio::spawn(install(
+            options.ingress,
+            engine.engine().docker().clone(),
+            nodes.clone(),
+            client.clone(),
+            options.address,
+        ));
+        Ok(Self {
+            endpoints: Mutex::new(endpoints(&options, &mappings, &kubeconfig)),
+            controller: tokio::sync::Mutex::new(Some(controller)),
             options,
             engine,
             cluster,
@@ -159,8 +153,7 @@ impl KindTarget {
             client,
             owner,
             serves,
-        };
-        Ok(target)
+        })
     }
 
     fn docker(&self) -> &bollard::Docker {
@@ -210,6 +203,29 @@ fn wanted(options: &KindOptions, cluster: &str) -> Wanted {
     wanted
 }
 
+/// What kind makes the cluster from: the project's file, and what devenv knows better.
+fn configuration(
+    options: &KindOptions,
+    name: &str,
+    mappings: &[Mapping],
+) -> Result<Value, KindError> {
+    let path = options.root.join("kind").join("cluster.yaml");
+    let written = match fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => {
+            return Err(KindError::Io {
+                what: "read",
+                path,
+                source,
+            });
+        }
+    };
+    let image = options.node_image.as_deref();
+    let made = config::config(written.as_deref(), name, mappings, image);
+    made.map_err(|reason| KindError::Config { path, reason })
+}
+
 /// The nodes of the cluster as it has to be, and whether it was there before.
 async fn ensure(
     options: &KindOptions,
@@ -219,26 +235,8 @@ async fn ensure(
     mappings: &[Mapping],
 ) -> Result<(Vec<Node>, bool), KindError> {
     let docker = engine.engine().docker();
-    let file = options.root.join("kind").join("cluster.yaml");
-    let written = match fs::read_to_string(&file) {
-        Ok(text) => Some(text),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => {
-            return Err(KindError::Io {
-                what: "read",
-                path: file,
-                source,
-            });
-        }
-    };
-    let made = config::config(
-        written.as_deref(),
-        name,
-        mappings,
-        options.node_image.as_deref(),
-    );
-    let made = made.map_err(|reason| KindError::Config { path: file, reason })?;
-    let digest = config::digest(&made);
+    let made = configuration(options, name, mappings)?;
+    let digest = config::digest(&made, options.ingress);
     let there = cluster::nodes(docker, name).await?;
     let known = Trace::read(&options.state_dir).filter(|t| t.cluster == name);
     // Who was killed while it made one may have made the network.
@@ -348,7 +346,8 @@ impl Target for KindTarget {
     }
 
     fn adapter(&self) -> Adapter {
-        objects::adapter(vec![("INGRESS_URL".to_owned(), self.ingress.clone())])
+        let ingress = self.endpoints().ingress.unwrap_or_default();
+        objects::adapter(vec![("INGRESS_URL".to_owned(), ingress)])
     }
 
     async fn database(&self, topology: &Topology) -> Result<Option<Database>, TargetError> {
@@ -415,11 +414,8 @@ impl Target for KindTarget {
     }
 
     async fn shutdown(self: Box<Self>, _: Duration) {
-        let volumes = match self.options.run {
-            Some(_) => Volumes::Delete,
-            None => Volumes::Keep,
-        };
-        let all = volumes == Volumes::Delete;
+        // Of a run nothing stays.
+        let all = self.options.run.is_some();
         if let Some(installing) = self.controller.lock().await.take() {
             installing.abort();
         }
@@ -468,30 +464,25 @@ impl KindTarget {
             Some(Err(_)) | None => None,
         };
         let deadline = tokio::time::Instant::now() + BACK;
+        let stopped = || {
+            Some(KindError::Stopped {
+                node: node.name.clone(),
+                why: code.map_or_else(String::new, |c| format!(" with exit code {c}")),
+            })
+        };
         let mut told = false;
         loop {
             match cluster::nodes(docker, &self.cluster).await {
                 Ok(now) if !now.is_empty() && now.iter().all(|n| n.running) => return None,
-                Ok(now) if now.is_empty() || tokio::time::Instant::now() > deadline => {
-                    return Some(KindError::Stopped {
-                        node: node.name.clone(),
-                        why: code.map_or_else(String::new, |c| format!(" with exit code {c}")),
-                    });
-                }
-                // A node that was told to stop by hand stays away; one that the engine starts
+                // A node that ended while its engine ran stays away; one that the engine starts
                 // again, as it does when it is started itself, comes back.
-                Ok(_) if code.is_some() => {
-                    return Some(KindError::Stopped {
-                        node: node.name.clone(),
-                        why: code.map_or_else(String::new, |c| format!(" with exit code {c}")),
-                    });
-                }
-                Ok(_) => {}
+                Ok(now) if code.is_some() || now.is_empty() => return stopped(),
+                Ok(_) if tokio::time::Instant::now() > deadline => return stopped(),
                 Err(e) if !told => {
                     tracing::warn!(error = %e, "waiting for the Docker Engine");
                     told = true;
                 }
-                Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
             tokio::time::sleep(RETRY).await;
         }

@@ -8,7 +8,6 @@ use std::process::Stdio;
 
 use bollard::Docker;
 use bollard::query_parameters::CreateImageOptions;
-use devenv_compose::Engine;
 use futures_util::TryStreamExt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -17,6 +16,7 @@ use tokio::process::Command;
 use super::cluster::Node;
 use super::error::KindError;
 use super::load;
+use crate::cache;
 
 /// A release: its manifest and its images.
 #[derive(Debug, Clone, Copy)]
@@ -50,12 +50,10 @@ const RELEASE: Release = Release {
 ///
 /// # Errors
 /// [`KindError::NoNginx`].
-pub async fn look() -> Result<(), KindError> {
+pub async fn look(docker: &Docker) -> Result<(), KindError> {
     objects(&RELEASE).await?;
-    let host = std::env::var("DOCKER_HOST").ok();
-    let engine = Engine::connect(host.as_deref()).await?;
     for (image, _) in RELEASE.images {
-        fetch(engine.docker(), image).await?;
+        fetch(docker, image).await?;
     }
     Ok(())
 }
@@ -101,7 +99,7 @@ async fn fetch(docker: &Docker, image: &str) -> Result<(), KindError> {
 
 /// The objects of the release, with the images' names on the nodes.
 async fn objects(release: &Release) -> Result<Vec<Value>, KindError> {
-    let path = cache(release);
+    let path = kept(release);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(_) => {
@@ -179,14 +177,10 @@ fn keep(path: &PathBuf, text: &str) -> Result<(), KindError> {
 }
 
 /// Where the manifest is kept for all projects of this user.
-fn cache(release: &Release) -> PathBuf {
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    let base = base.unwrap_or_else(std::env::temp_dir);
+fn kept(release: &Release) -> PathBuf {
+    let base = cache::dir().unwrap_or_else(std::env::temp_dir);
     let name = format!("{}.yaml", release.tag);
-    base.join("devenv-gke").join("ingress-nginx").join(name)
+    base.join("ingress-nginx").join(name)
 }
 
 #[cfg(test)]

@@ -17,9 +17,10 @@ use kube::Api;
 
 use super::{LocalTarget, MYSQL, at, io_error};
 use crate::{
-    address,
+    address, cache,
     cloudsql::{self, Account, ContainerServer, Credentials, Engine, Server, follow, service_of},
     containers::ContainerEngine,
+    kubernetes::apply_own,
     target::{BuiltImage, Database, Target, TargetError, Volumes},
 };
 
@@ -51,7 +52,7 @@ impl LocalTarget {
         };
         if let Some(object) = &account.secret {
             let secrets: Api<Secret> = Api::namespaced(self.client(), namespace);
-            self.apply(&secrets, &config.secret, object).await?;
+            apply_own(&secrets, &config.secret, object).await?;
         }
         let account = account.credentials;
         let (client, name) = (self.client(), config.service.clone());
@@ -91,7 +92,8 @@ impl LocalTarget {
         let run = state_dir.join("run");
         let data = data_dir(state_dir);
         let owner = self.owner;
-        let cache = cache_dir(&self.options.hidden);
+        let cache = cache::dir().unwrap_or_else(|| self.options.hidden.join("cache"));
+        let cache = cache.join("cloudsql");
         let failed = |e: tokio::task::JoinError| TargetError::Database {
             reason: e.to_string(),
         };
@@ -130,10 +132,9 @@ impl LocalTarget {
         .await?;
         let [namespace, deployment] = server.objects();
         let namespaces: Api<Namespace> = Api::all(self.client());
-        self.apply(&namespaces, cloudsql::NAMESPACE, &namespace)
-            .await?;
+        apply_own(&namespaces, cloudsql::NAMESPACE, &namespace).await?;
         let deployments: Api<Deployment> = Api::namespaced(self.client(), cloudsql::NAMESPACE);
-        self.apply(&deployments, "cloudsql", &deployment).await?;
+        apply_own(&deployments, "cloudsql", &deployment).await?;
         let note = cloudsql::has_container(state_dir).then(|| {
             "an engine of this machine stands in for Cloud SQL, with data of its own; what was \
              in the container before is in its volume still (devenv down -v removes both)"
@@ -186,14 +187,4 @@ impl LocalTarget {
 
 fn data_dir(state_dir: &Path) -> PathBuf {
     state_dir.join("data").join("cloudsql")
-}
-
-/// Where prepared data directories are kept for all projects of this user.
-fn cache_dir(state_dir: &Path) -> PathBuf {
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|p| p.is_absolute())
-        .or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache")));
-    base.map_or_else(|| state_dir.join("cache"), |b| b.join("devenv-gke"))
-        .join("cloudsql")
 }

@@ -1,0 +1,105 @@
+//! Objects of a Kubernetes API by what they say of themselves: which kinds there are, and
+//! server-side apply.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::discovery::{Discovery, Scope};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::target::TargetError;
+
+/// The field manager of everything that devenv applies.
+pub const FIELD_MANAGER: &str = "devenv";
+
+/// The kinds that an API serves.
+#[derive(Debug, Clone)]
+pub struct Kinds {
+    /// By apiVersion and kind; and whether it is namespaced.
+    all: BTreeMap<(String, String), (ApiResource, bool)>,
+}
+
+impl Kinds {
+    /// Asks the API.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn ask(client: &Client) -> kube::Result<Self> {
+        let discovery = match Discovery::new(client.clone()).run_aggregated().await {
+            Ok(discovery) if discovery.has_group("") => discovery,
+            // Kubernetes before 1.26 tells of one group at a time, and takes the question
+            // for one that it knows.
+            _ => Discovery::new(client.clone()).run().await?,
+        };
+        let mut all = BTreeMap::new();
+        for group in discovery.groups() {
+            let resources = group.versions().flat_map(|v| group.versioned_resources(v));
+            for (resource, capabilities) in resources {
+                let namespaced = capabilities.scope == Scope::Namespaced;
+                let key = (resource.api_version.clone(), resource.kind.clone());
+                all.insert(key, (resource, namespaced));
+            }
+        }
+        Ok(Self { all })
+    }
+
+    /// Whether it serves this kind.
+    pub fn has(&self, api_version: &str, kind: &str) -> bool {
+        let key = (api_version.to_owned(), kind.to_owned());
+        self.all.contains_key(&key)
+    }
+
+    /// Where objects of a kind are, in `namespace` if they are in any; `None`: it is not
+    /// served.
+    pub fn api(
+        &self,
+        client: &Client,
+        (api_version, kind): (&str, &str),
+        namespace: &str,
+    ) -> Option<Api<DynamicObject>> {
+        let key = (api_version.to_owned(), kind.to_owned());
+        let (resource, namespaced) = self.all.get(&key)?;
+        Some(match namespaced {
+            true => Api::namespaced_with(client.clone(), namespace, resource),
+            false => Api::all_with(client.clone(), resource),
+        })
+    }
+
+    /// The namespaced ones.
+    pub fn namespaced(&self) -> impl Iterator<Item = &ApiResource> {
+        let all = self.all.values();
+        all.filter(|(_, namespaced)| *namespaced)
+            .map(|(resource, _)| resource)
+    }
+}
+
+/// Applies an object for devenv, whoever else has had a say; returns what it has become.
+///
+/// # Errors
+/// When the API refuses.
+pub async fn apply<K>(api: &Api<K>, name: &str, object: &Value) -> kube::Result<K>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch(name, &params, &Patch::Apply(object)).await
+}
+
+/// The same for an object of devenv's own.
+pub(crate) async fn apply_own<K>(
+    api: &Api<K>,
+    name: &str,
+    object: &Value,
+) -> Result<(), TargetError>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let applied = apply(api, name, object).await;
+    applied.map(drop).map_err(|source| TargetError::Api {
+        what: format!("{} {name}", object["kind"].as_str().unwrap_or("object")),
+        source: Box::new(source),
+    })
+}
