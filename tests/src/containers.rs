@@ -1,11 +1,15 @@
 //! The reference application for pods in containers, from images that can be built where
 //! no registry can be asked; and what a Docker Engine has.
 
+use crate::editing::{newest_reload, reload_after, save, set_version};
+use crate::paced::{Body, Pace, Paced};
 use crate::project::{Project, Services, copy_folder};
+use crate::until;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Debian with Python, Node.js and npm, made by `cargo xtask needs`.
 pub const BASE: &str = "devenv-test/base:1";
@@ -154,4 +158,65 @@ pub fn everything() -> BTreeSet<String> {
         found.extend(listed.lines().map(|name| format!("{kind} {name}")));
     }
     found
+}
+
+/// What is on the engine and was not there `before`.
+pub fn new_since(before: &BTreeSet<String>) -> Vec<String> {
+    everything().difference(before).cloned().collect()
+}
+
+/// The seed's APIs that take records, the file that gives each its version, and what stands
+/// before it.
+const SEED: [(&str, &str, &str); 2] = [
+    ("Python", "services/seed/api1/app/__init__.py", "VERSION = "),
+    ("NodeJS", "services/seed/api2/src/main.js", "version: "),
+];
+/// How long an edit may take to be seen.
+const SEEN: Duration = Duration::from_secs(120);
+
+/// Gives the seed's APIs the version from which [`edits_lose_nothing`] counts.
+pub fn prepare_edits(project: &Project) {
+    for (_, file, marker) in SEED {
+        set_version(&project.path().join(file), marker, 0);
+    }
+}
+
+/// So many edits of each of the seed's APIs, under so many requests a second, then a save
+/// whose image can't be built, and the next good one: no request fails, and every version
+/// answers.
+///
+/// # Panics
+/// When that is not so.
+pub async fn edits_lose_nothing(project: &Project, rate: u32, edits: u32, prefix: &str) {
+    let ingress = format!("{}/api", project.ingress().await);
+    let pace = Pace { rate, at_once: 64 };
+    let mut load = Paced::start(&ingress, Body::Record, pace, prefix);
+    for n in 1..=edits {
+        for (api, file, marker) in SEED {
+            load.until_calm(SEEN).await;
+            load.saving(api, n);
+            set_version(&project.path().join(file), marker, n);
+            load.until_seen(api, n, SEEN).await;
+        }
+    }
+    let dockerfile = project.path().join("services/seed/api2/Dockerfile");
+    let good = fs::read_to_string(&dockerfile).expect("the Dockerfile");
+    let known = newest_reload(project).await;
+    let wrong = format!("{good}RUN echo this is wrong && exit 7\n");
+    save(&dockerfile, &wrong, true);
+    let failed = reload_after(project, known, SEEN, |r| r["outcome"] == "build-failed").await;
+    let said = failed["error"].to_string();
+    assert!(said.contains("this is wrong"), "{failed:#}");
+    save(&dockerfile, &good, true);
+    let mended = until(SEEN, Duration::from_millis(50), async || {
+        let troubles = project.status().await["troubles"].as_array().map(Vec::len);
+        (troubles == Some(0)).then_some(())
+    });
+    assert!(mended.await.is_some(), "{:#}", project.status().await);
+    let seen = load.stop().await;
+    println!(
+        "{} answers, the slowest after {:.0?}",
+        seen.answers, seen.longest
+    );
+    seen.assert_whole(&SEED.iter().map(|(api, ..)| (*api, edits)).collect());
 }

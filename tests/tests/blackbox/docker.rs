@@ -1,8 +1,6 @@
 //! `devenv up --runtime docker`: the same system in containers, with MySQL in one beside it.
 
-use devenv_tests::containers::{self, everything};
-use devenv_tests::editing::{newest_reload, reload_after, save, set_version};
-use devenv_tests::paced::{Body, Pace, Paced};
+use devenv_tests::containers::{self, everything, new_since};
 use devenv_tests::project::{Project, kill};
 use devenv_tests::{database, proven, rounds, until};
 use serde_json::{Value, json};
@@ -20,11 +18,6 @@ async fn up(project: &Project, more: &[&str]) {
         .run_within(UP, &[&IN_CONTAINERS[..], more].concat())
         .await;
     assert!(up.ok(), "{up}\n{}", project.supervisor_log());
-}
-
-/// What is on the engine and was not there before.
-fn new_since(before: &BTreeSet<String>) -> Vec<String> {
-    everything().difference(before).cloned().collect()
 }
 
 /// Waits until nothing more is on the engine than `before`.
@@ -144,53 +137,10 @@ async fn edits_are_built_and_lose_nothing() {
     let Some(project) = containers::reference() else {
         return;
     };
-    let files = [
-        ("Python", "services/seed/api1/app/__init__.py", "VERSION = "),
-        ("NodeJS", "services/seed/api2/src/main.js", "version: "),
-    ];
-    for (_, file, marker) in files {
-        set_version(&project.path().join(file), marker, 0);
-    }
+    containers::prepare_edits(&project);
     up(&project, &["--profile", "seed"]).await;
-    let ingress = format!("{}/api", project.ingress().await);
-    let pace = Pace {
-        rate: 100,
-        at_once: 64,
-    };
-    let mut load = Paced::start(&ingress, Body::Record, pace, "docker");
-    let edits = rounds(3);
-    for n in 1..=edits {
-        for (api, file, marker) in files {
-            load.until_calm(SEEN).await;
-            load.saving(api, n);
-            set_version(&project.path().join(file), marker, n);
-            load.until_seen(api, n, SEEN).await;
-        }
-    }
-    let dockerfile = project.path().join("services/seed/api2/Dockerfile");
-    let good = fs::read_to_string(&dockerfile).expect("the Dockerfile");
-    let known = newest_reload(&project).await;
-    save(
-        &dockerfile,
-        &format!("{good}RUN echo this is wrong && exit 7\n"),
-        true,
-    );
-    let failed = reload_after(&project, known, SEEN, |r| r["outcome"] == "build-failed").await;
-    let said = failed["error"].to_string();
-    assert!(said.contains("this is wrong"), "{failed:#}");
-    save(&dockerfile, &good, true);
-    let mended = async || {
-        let troubles = project.status().await["troubles"].as_array().map(Vec::len);
-        (troubles == Some(0)).then_some(())
-    };
-    let mended = until(SEEN, Duration::from_millis(50), mended).await;
-    assert!(mended.is_some(), "{:#}", project.status().await);
-    let seen = load.stop().await;
-    println!(
-        "{} answers, the slowest after {:.0?}",
-        seen.answers, seen.longest
-    );
-    seen.assert_whole(&files.iter().map(|(api, ..)| (*api, edits)).collect());
+    containers::edits_lose_nothing(&project, 100, rounds(3), "docker").await;
+    proven("local, docker", "seed", "edits at 100/s, none failed");
 }
 
 /// A killed devenv's pods are gone a moment later, and its database with `down`.

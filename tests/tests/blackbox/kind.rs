@@ -4,13 +4,11 @@
 //! The cluster is Kubernetes 1.20.2, which is what can be made of Debian's packages; every
 //! figure that is printed here is of that.
 
-use devenv_tests::containers::{self, docker, everything};
-use devenv_tests::editing::{newest_reload, reload_after, save, set_version};
-use devenv_tests::paced::{Body, Pace, Paced};
+use devenv_tests::containers::{self, docker, everything, new_since};
 use devenv_tests::project::{Project, kill};
 use devenv_tests::{database, proven, rounds, until};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -33,10 +31,6 @@ async fn up(project: &Project, more: &[&str]) -> Duration {
     let up = project.run_within(UP, &[&IN_KIND[..], more].concat()).await;
     assert!(up.ok(), "{up}\n{}", project.supervisor_log());
     start.elapsed()
-}
-
-fn new_since(before: &BTreeSet<String>) -> Vec<String> {
-    everything().difference(before).cloned().collect()
 }
 
 /// Sends records through the Ingress: half to each, as rows of the database.
@@ -136,13 +130,28 @@ async fn the_main_job_in_kind() {
         !said.is_empty() && address.contains(&said),
         "{address}: {kubectl:?}"
     );
+    // A Cloud Run service is reached by its own address, and knows the Ingress.
+    let front = project.url("frontend").await;
+    let page = reqwest::get(&front).await.expect("the page answers");
+    assert_eq!(page.status(), 200, "{front}");
     suites(&project, "rust").await;
     let url = project.url("database").await;
     let rows = database::count(&url).await.expect("answers");
     project.down(&[]).await;
     let running = docker(&["ps", "--format", "{{.Names}}"]).expect("the engine answers");
     assert!(!running.contains("bb-kind"), "{running}");
+    // A cluster of another kind is not made over this one without being told to.
+    let known = fs::read_to_string(project.path().join("kind/cluster.yaml")).expect("there");
+    project.write("kind/cluster.yaml", &format!("{known}  - role: worker\n"));
+    let refused = project.run_within(UP, &IN_KIND).await;
+    assert_eq!(refused.code, Some(1), "{refused}");
+    let mend = "kind delete cluster --name devenv-bb-kind";
+    assert!(refused.stderr.contains(mend), "{refused}");
+    project.write("kind/cluster.yaml", &known);
     println!("warm up: {:.1?}", up(&project, &[]).await);
+    let other = project.run(&["up", "-d", "--target", "local"]).await;
+    assert_eq!(other.code, Some(2), "{other}");
+    assert!(other.stderr.contains("runs on the kind target"), "{other}");
     let url = project.url("database").await;
     assert_eq!(database::count(&url).await.expect("answers"), rows);
     main_job(&project, ["api1", "api2"], 100).await;
@@ -159,48 +168,11 @@ async fn edits_are_rolled_out() {
     };
     let before = everything();
     let seed = ["--profile", "seed"];
-    let files = [
-        ("Python", "services/seed/api1/app/__init__.py", "VERSION = "),
-        ("NodeJS", "services/seed/api2/src/main.js", "version: "),
-    ];
-    for (_, file, marker) in files {
-        set_version(&project.path().join(file), marker, 0);
-    }
+    containers::prepare_edits(&project);
     up(&project, &seed).await;
     main_job(&project, ["Python", "NodeJS"], 1_000).await;
     suites(&project, "seed").await;
-    let ingress = format!("{}/api", project.ingress().await);
-    let pace = Pace {
-        rate: 50,
-        at_once: 64,
-    };
-    let mut load = Paced::start(&ingress, Body::Record, pace, "kind");
-    let edits = rounds(2);
-    for n in 1..=edits {
-        for (api, file, marker) in files {
-            load.until_calm(SEEN).await;
-            load.saving(api, n);
-            set_version(&project.path().join(file), marker, n);
-            load.until_seen(api, n, SEEN).await;
-        }
-    }
-    let dockerfile = project.path().join("services/seed/api2/Dockerfile");
-    let good = fs::read_to_string(&dockerfile).expect("the Dockerfile");
-    let known = newest_reload(&project).await;
-    let wrong = format!("{good}RUN echo this is wrong && exit 7\n");
-    save(&dockerfile, &wrong, true);
-    let failed = reload_after(&project, known, SEEN, |r| r["outcome"] == "build-failed").await;
-    assert!(
-        failed["error"].to_string().contains("this is wrong"),
-        "{failed:#}"
-    );
-    save(&dockerfile, &good, true);
-    let seen = load.stop().await;
-    println!(
-        "{} answers, the slowest after {:.0?}",
-        seen.answers, seen.longest
-    );
-    seen.assert_whole(&files.iter().map(|(api, ..)| (*api, edits)).collect());
+    containers::edits_lose_nothing(&project, 50, rounds(2), "kind").await;
     proven(
         "kind, devenv's controller",
         "seed",
