@@ -29,8 +29,45 @@ pub(crate) struct Found {
     pub(crate) what: What,
 }
 
-/// Times, size and mode of a file; `None` of a folder, whose entries tell.
-type Stamp = Option<(i64, i64, u64, u32)>;
+/// What tells that something has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stamp {
+    File {
+        modified: (i64, i64),
+        size: u64,
+        mode: u32,
+    },
+    /// A folder's entries tell; but one in place of another is another, and the old
+    /// one's number may be given to the next folder that is made.
+    Folder { device: u64, inode: u64 },
+}
+
+impl Stamp {
+    fn of(stat: &fs::Metadata) -> Self {
+        if stat.is_dir() {
+            Self::Folder {
+                device: stat.dev(),
+                inode: stat.ino(),
+            }
+        } else {
+            Self::File {
+                modified: (stat.mtime(), stat.mtime_nsec()),
+                size: stat.len(),
+                mode: stat.mode(),
+            }
+        }
+    }
+
+    fn is_dir(self) -> bool {
+        matches!(self, Self::Folder { .. })
+    }
+
+    /// Whether `now` is the same thing, be it with other contents.
+    fn is_still(self, now: Self) -> bool {
+        self == now || !(self.is_dir() || now.is_dir())
+    }
+}
+
 type Snapshot = HashMap<OsString, Stamp>;
 
 /// Which names in a folder matter.
@@ -226,37 +263,33 @@ fn look(path: &Path, wanted: &Wanted) -> io::Result<Snapshot> {
         let file = path.join(&name);
         let stat = fs::metadata(&file).or_else(|_| fs::symlink_metadata(&file));
         let Ok(stat) = stat else { continue };
-        let stamp = (!stat.is_dir()).then(|| {
-            let mtime = (stat.mtime(), stat.mtime_nsec());
-            (mtime.0, mtime.1, stat.len(), stat.mode())
-        });
-        snapshot.insert(name, stamp);
+        snapshot.insert(name, Stamp::of(&stat));
     }
     Ok(snapshot)
 }
 
 fn compare(folder: Key, before: &Snapshot, now: &Snapshot, found: &mut Vec<Found>) {
-    let mut tell = |name: &OsString, stamp: &Stamp, what| {
+    let mut tell = |name: &OsString, stamp: Stamp, what| {
         found.push(Found {
             folder,
             name: name.clone(),
-            is_dir: stamp.is_none(),
+            is_dir: stamp.is_dir(),
             what,
         });
     };
-    for (name, stamp) in before {
-        // A folder in place of a file, or the other way round, is gone and came.
-        if now.get(name).is_none_or(|n| n.is_none() != stamp.is_none()) {
+    for (name, old) in before {
+        // One in place of another is gone and came.
+        if now.get(name).is_none_or(|new| !old.is_still(*new)) {
             // With all that was in it, as if it were moved: once it is forgotten nobody
             // looks for what was in it.
-            tell(name, stamp, What::Gone { moved: true });
+            tell(name, *old, What::Gone { moved: true });
         }
     }
-    for (name, stamp) in now {
+    for (name, new) in now {
         match before.get(name) {
-            Some(old) if old == stamp => {}
-            Some(old) if old.is_some() && stamp.is_some() => tell(name, stamp, What::Changed),
-            _ => tell(name, stamp, What::Came { new: true }),
+            Some(old) if old == new => {}
+            Some(old) if old.is_still(*new) => tell(name, *new, What::Changed),
+            _ => tell(name, *new, What::Came { new: true }),
         }
     }
 }

@@ -36,6 +36,11 @@ fn write(folder: &Path, name: &str, text: &str) {
     fs::remove_dir(d.join("folder")).unwrap();
     write(d, "folder", "");
 }, &[("folder", true, GONE), ("folder", false, CAME)])]
+#[case::another_folder(|d: &Path| {
+    let other = d.with_file_name("other");
+    fs::create_dir(&other).unwrap();
+    fs::rename(other, d.join("folder")).unwrap();
+}, &[("folder", true, GONE), ("folder", true, CAME)])]
 // What is in a folder is that folder's to tell.
 #[case::below(|d: &Path| write(&d.join("folder"), "file", ""), &[])]
 #[case::all_gone(|d: &Path| fs::remove_dir_all(d).unwrap(),

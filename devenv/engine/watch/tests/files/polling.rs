@@ -64,6 +64,34 @@ async fn folders_that_move_are_polled_where_they_are() {
     }
 }
 
+/// A folder that takes another's place within one round is that folder from then on: the
+/// number of the old one may be given to the next that is made, somewhere else.
+#[tokio::test]
+async fn a_folder_in_place_of_another_is_polled() {
+    let prepare = |dir: &Path| {
+        fs::create_dir_all(dir.join("a/b")).unwrap();
+        fs::write(dir.join("a/b/f"), "1").unwrap();
+    };
+    let mut watched = Watched::new(prepare, vec![input("all", ".")], polling()).await;
+    for round in 0..12 {
+        fs::create_dir_all(watched.path("new/b")).unwrap();
+        watched.write("new/b/f", "1");
+        until(&mut watched, "all", "new/b/f").await;
+        fs::remove_dir_all(watched.path("a")).unwrap();
+        fs::rename(watched.path("new"), watched.path("a")).unwrap();
+        watched.heard().await;
+        // They take the numbers that are free.
+        for folder in ["x", "y"] {
+            fs::create_dir(watched.path(&format!("{folder}{round}"))).unwrap();
+        }
+        watched.heard().await;
+        watched.write("a/b/f", &"x".repeat(round + 2));
+        until(&mut watched, "all", "a/b/f").await;
+        watched.write(&format!("a/g{round}"), "");
+        until(&mut watched, "all", &format!("a/g{round}")).await;
+    }
+}
+
 pub async fn until(watched: &mut Watched, owner: &str, path: &str) {
     loop {
         let burst = watched.burst().await;
