@@ -155,10 +155,59 @@ impl Builder {
         built: &BTreeSet<&str>,
     ) -> Result<Vec<String>, BuildError> {
         if let Some(containers) = &self.containers {
-            let wanted = all.iter().filter(|i| wanted.contains(i.name.as_str()));
-            return containers.build(wanted.copied(), &self.bus).await;
+            return self.build_containers(containers, all, wanted).await;
         }
         let _lock = self.lock().await?;
+        let ran = self.run_commands(all, wanted, built).await?;
+        for image in all.iter().filter(|i| wanted.contains(i.name.as_str())) {
+            check_program(image)?;
+        }
+        Ok(ran)
+    }
+
+    async fn build_containers(
+        &self,
+        containers: &Containers,
+        all: &[&ImageSource],
+        wanted: &BTreeSet<&str>,
+    ) -> Result<Vec<String>, BuildError> {
+        let wanted = all.iter().filter(|i| wanted.contains(i.name.as_str()));
+        let wanted: Vec<&ImageSource> = wanted.copied().collect();
+        let here: BTreeSet<&str> = {
+            let prints = self.prints();
+            let here = wanted
+                .iter()
+                .filter(|i| containers.wants_commands(i, &prints));
+            here.map(|i| i.name.as_str()).collect()
+        };
+        let mut ran = Vec::new();
+        if !here.is_empty() {
+            let _lock = self.lock().await?;
+            ran = self.run_commands(all, &here, &here).await?;
+        }
+        let mut plans = Vec::new();
+        for image in wanted {
+            let plan = containers.plan(image, &self.prints())?;
+            plans.push((image, plan));
+        }
+        ran.extend(containers.make(plans, &self.prints, &self.bus).await?);
+        Ok(ran)
+    }
+
+    /// The next version of this image is built as its Dockerfile says, whatever has changed.
+    pub fn anew(&self, image: &ImageSource) {
+        if let Some(containers) = &self.containers {
+            containers.forget(&image.name);
+        }
+    }
+
+    /// Runs the commands of the images in `wanted` that have to be run again.
+    async fn run_commands(
+        &self,
+        all: &[&ImageSource],
+        wanted: &BTreeSet<&str>,
+        built: &BTreeSet<&str>,
+    ) -> Result<Vec<String>, BuildError> {
         let mut ran = Vec::new();
         let pythons = all.iter().filter(|i| wanted.contains(i.name.as_str()));
         let venvs = pythons.map(|image| self.make_venv(image));
@@ -173,9 +222,6 @@ impl Builder {
             for done in futures_util::future::join_all(runs).await {
                 ran.extend(done?);
             }
-        }
-        for image in all.iter().filter(|i| wanted.contains(i.name.as_str())) {
-            check_program(image)?;
         }
         Ok(ran)
     }

@@ -156,6 +156,7 @@ impl Live {
             let container = self.builder.container(source);
             Some(BuiltImage {
                 name: name.to_owned(),
+                layer: container.as_ref().and_then(|built| built.layer.clone()),
                 entrypoint: container.map_or(source.entrypoint, |built| built.entrypoint),
                 run: self.run_spec(source),
             })

@@ -16,7 +16,8 @@ use ignore::{
 };
 use sha2::{Digest as _, Sha256};
 
-type Hash = [u8; 32];
+/// The hash of a file.
+pub type Hash = [u8; 32];
 
 /// What says that a file is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +209,12 @@ impl Prints {
         inputs
             .into_iter()
             .flat_map(|i| i.files.keys().map(PathBuf::as_path))
+    }
+
+    /// The files of an image that was looked at, with their hashes.
+    pub fn inputs(&self, image: &ImageSource) -> BTreeMap<PathBuf, Hash> {
+        let inputs = self.images.get(&image.name);
+        inputs.map(|i| i.files.clone()).unwrap_or_default()
     }
 
     /// The hash of `words` and of those files of `images` that `counts` picks.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 pub(crate) use checks::check_values;
 pub use values::{CloudSqlEngine, Command, Reload};
-pub(crate) use values::{Requirements, Step};
+pub(crate) use values::{Requirements, Step, Sync};
 
 use crate::de::check;
 use crate::names::{did_you_mean, one_of};
@@ -99,6 +99,7 @@ pub(crate) struct RawImage {
     pub context: Option<String>,
     pub target: Option<String>,
     pub args: BTreeMap<String, String>,
+    pub sync: Option<Sync>,
     pub watch: Vec<String>,
     pub ignore: Vec<String>,
     pub install: Option<Step>,
@@ -252,7 +253,7 @@ fn misplaced(path: &Path) -> Option<String> {
         "suite" | "suites" => {
             return Some("each suite is a section of its own: [[e2e.suite]]".into());
         }
-        "source" | "dockerfile" | "context" | "target" | "args" | "watch" | "ignore"
+        "source" | "dockerfile" | "context" | "target" | "args" | "sync" | "watch" | "ignore"
         | "install" | "python" | "build" | "run" | "debug" | "reload" | "workdir"
         | "image_workdir" | "env" => "image.NAME",
         "images" => return Some("each image has a section of its own: [image.NAME]".into()),

@@ -48,5 +48,5 @@ pub use problem::{Place, Problem, Severity};
 pub use source::{Origin, SourceFile};
 pub use topology::{
     CLOUD_SQL_SECRET_KEYS, CloudSql, ContainerBuild, ImageSource, Inferred, Object, Project,
-    PythonEnv, PythonKind, Topology,
+    PythonEnv, PythonKind, SyncPath, Topology,
 };

@@ -195,6 +195,33 @@ pub struct ContainerBuild {
     pub target: Option<String>,
     /// Values of its `ARG`s.
     pub args: BTreeMap<String, String>,
+    /// What lies in the image as it lies here, so that what is saved of it can be laid over
+    /// the image that was built last instead of building it anew. Empty: each save is built.
+    pub sync: Vec<SyncPath>,
+    /// `sync` names what `build` makes: it runs here first.
+    pub sync_builds: bool,
+}
+
+impl ContainerBuild {
+    /// The files that say what is left out of the context, the one that counts first.
+    pub fn ignore_files(&self) -> [PathBuf; 2] {
+        let own = format!("{}.dockerignore", self.dockerfile.display());
+        [own.into(), self.context.join(".dockerignore")]
+    }
+
+    /// Whether this file says how the image is built.
+    pub fn decides(&self, file: &FsPath) -> bool {
+        file == self.dockerfile || self.ignore_files().iter().any(|f| f == file)
+    }
+}
+
+/// A file or folder of this machine, and where it is in an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncPath {
+    /// Absolute path here; of what a build makes it may be yet to come.
+    pub from: PathBuf,
+    /// Absolute path in the image: of a folder, where its contents are.
+    pub to: String,
 }
 
 /// A Python virtual environment: what goes into it.

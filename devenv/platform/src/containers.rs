@@ -4,6 +4,7 @@
 mod build;
 mod context;
 mod ignored;
+mod sync;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,6 +18,7 @@ use devenv_compose::{Engine, EngineError};
 use devenv_model::ImageSource;
 
 pub use build::BuildFailed;
+pub use sync::{Files, Layer};
 
 use crate::{cloudsql, kind, target::TargetError};
 
@@ -26,6 +28,8 @@ pub struct ContainerEngine {
     engine: Engine,
     /// Whether it builds with BuildKit; otherwise with the builder of before.
     buildkit: bool,
+    /// Whether images are brought from it to nodes, which take a layer alone.
+    nodes: bool,
 }
 
 /// An image as it was built: how its program is run, and of which words its ENTRYPOINT is.
@@ -35,6 +39,8 @@ pub struct Built {
     pub run: RunSpec,
     /// [`crate::BuiltImage::entrypoint`].
     pub entrypoint: usize,
+    /// Where the engine has no such image: what has to be laid over one that it has.
+    pub layer: Option<Arc<Layer>>,
 }
 
 /// The first version of the API of engines whose daemon has BuildKit in it.
@@ -63,7 +69,16 @@ impl ContainerEngine {
         Ok(Self {
             engine,
             buildkit: is_docker && new_enough.unwrap_or(false),
+            nodes: false,
         })
+    }
+
+    /// Builds for nodes of a cluster: what is laid over an image is left to who brings it
+    /// there.
+    #[must_use]
+    pub fn for_nodes(mut self) -> Self {
+        self.nodes = true;
+        self
     }
 
     /// Whether it builds with BuildKit, whatever it has.
@@ -109,6 +124,42 @@ impl ContainerEngine {
         self.look_at(source, &id).await
     }
 
+    /// Lays `files` over `base`, which [`ContainerEngine::build`] made of `source`.
+    ///
+    /// # Errors
+    /// [`BuildFailed`] when a file can't be read, or the engine refuses.
+    pub async fn lay_over(
+        &self,
+        project: &str,
+        source: &ImageSource,
+        base: &Built,
+        files: Files,
+    ) -> Result<Built, BuildFailed> {
+        let below = base.run.container.as_ref().map(|c| c.id.clone());
+        let (Some(below), false) = (below, files.is_empty()) else {
+            return Ok(base.clone());
+        };
+        let unreadable = |error| BuildFailed::Context {
+            image: source.name.clone(),
+            source: error,
+        };
+        if !self.nodes {
+            let context = files.context(&below).map_err(unreadable)?;
+            let id = build::lay_over(self.engine.docker(), project, source, context).await?;
+            return self.look_at(source, &id).await;
+        }
+        let layer = files.layer(&below).map_err(unreadable)?;
+        let mut built = base.clone();
+        if let Some(image) = &mut built.run.container {
+            // The nodes' images are named by it; the engine never sees it.
+            let (id, _) = kind::digest_of(format!("{below}\n{}", layer.digest).as_bytes())
+                .map_err(unreadable)?;
+            Arc::make_mut(image).id = id;
+        }
+        built.layer = Some(Arc::new(layer));
+        Ok(built)
+    }
+
     /// Removes what builds of a project have replaced and no container runs.
     pub async fn prune(&self, project: &str) {
         let label = format!("{}={project}", sweep::PROJECT);
@@ -133,6 +184,7 @@ impl ContainerEngine {
         let env = config.env.unwrap_or_default();
         Ok(Built {
             entrypoint: entrypoint.len(),
+            layer: None,
             run: RunSpec {
                 argv: entrypoint
                     .into_iter()

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use crate::{
     address::{self, AddressError},
     cloudsql::{ContainerServerError, EngineError, template::TemplateError},
-    containers::ContainerEngine,
+    containers::{ContainerEngine, Layer},
     host::Host,
     kind::{IngressController, KindError},
 };
@@ -85,6 +85,8 @@ pub struct BuiltImage {
     pub entrypoint: usize,
     /// How the process runtime starts it.
     pub run: RunSpec,
+    /// Where the engine has no such image: what is laid over one that it has.
+    pub layer: Option<Arc<Layer>>,
 }
 
 /// What happens to data when a target is destroyed.

@@ -6,8 +6,15 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use devenv_model::{Command, ContainerBuild, ImageSource, Origin, Reload};
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{
+    CreateContainerOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
+};
+use devenv_model::{Command, ContainerBuild, ImageSource, Origin, Reload, SyncPath};
 use devenv_platform::ContainerEngine;
+use devenv_platform::containers::{Built, Files};
+use futures_util::TryStreamExt;
 use rstest::rstest;
 
 /// The engine; nothing, said, where there is none.
@@ -44,6 +51,8 @@ fn source(dir: &Path, dockerfile: &str) -> ImageSource {
             context: dir.to_owned(),
             target: None,
             args: BTreeMap::from([("GREETING".to_owned(), "hola".to_owned())]),
+            sync: Vec::new(),
+            sync_builds: false,
         }),
         inferred: Vec::new(),
         origin: Origin {
@@ -125,6 +134,94 @@ async fn an_image_is_built_and_looked_at(#[case] buildkit: bool) {
     fs::write(dir.path().join("data/kept"), "2").expect("written");
     let other = engine.build("p", &source, &told).await.expect("built");
     assert_ne!(other.run, built.run);
+}
+
+/// What a container of this image prints.
+async fn run(engine: &ContainerEngine, image: &str, argv: &[&str]) -> String {
+    let docker = engine.engine().docker();
+    let body = ContainerCreateBody {
+        image: Some(image.to_owned()),
+        entrypoint: Some(argv.iter().map(|a| (*a).to_owned()).collect()),
+        network_disabled: Some(true),
+        ..ContainerCreateBody::default()
+    };
+    let made = docker
+        .create_container(None::<CreateContainerOptions>, body)
+        .await
+        .expect("made");
+    let started = docker.start_container(&made.id, None::<StartContainerOptions>);
+    started.await.expect("started");
+    let options = LogsOptionsBuilder::new()
+        .stdout(true)
+        .stderr(true)
+        .follow(true);
+    let lines: Vec<_> = docker
+        .logs(&made.id, Some(options.build()))
+        .try_collect()
+        .await
+        .expect("logs");
+    let force = RemoveContainerOptionsBuilder::new().force(true).v(true);
+    docker
+        .remove_container(&made.id, Some(force.build()))
+        .await
+        .expect("removed");
+    lines.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn what_is_saved_is_laid_over_an_image() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    with_busybox(dir.path());
+    for (file, text) in [("data/deep/kept", "1"), ("data/other", "1")] {
+        let path = dir.path().join(file);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, text).expect("written");
+    }
+    let mut source = source(dir.path(), GOOD);
+    let build = source.container.as_mut().expect("a Dockerfile");
+    build.sync = vec![SyncPath {
+        from: dir.path().join("data"),
+        to: "/srv/data".to_owned(),
+    }];
+    let build = build.clone();
+    let base = engine.build("p", &source, &|_| ()).await.expect("built");
+    let mut expected = base.run.clone();
+    let changed = ["data/deep/kept", "data/new/file"].map(|file| {
+        let path = dir.path().join(file);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(&path, "saved").expect("written");
+        path
+    });
+    let files = || {
+        let changed = changed.iter().map(std::path::PathBuf::as_path);
+        let files = Files::of(&build, changed, |_| true).expect("read");
+        files.expect("nothing to build")
+    };
+    let laid = engine.lay_over("p", &source, &base, files()).await;
+    let laid = laid.expect("laid over");
+    assert!(laid.layer.is_none(), "the engine has it");
+    let id = laid.run.container.as_ref().expect("an image").id.clone();
+    let show = "cd /srv/data; /bin/busybox cat deep/kept other new/file";
+    let said = run(&engine, &id, &["/bin/busybox", "sh", "-c", show]).await;
+    assert_eq!(said, "saved1saved");
+    // All else is as it was built.
+    expected.container.clone_from(&laid.run.container);
+    assert_eq!(laid.run, expected);
+    let user = |built: &Built| built.run.container.as_ref().and_then(|c| c.user.clone());
+    assert_eq!(user(&laid).as_deref(), Some("1234"));
+
+    // For nodes it is a layer, and another image whenever it is another one.
+    let nodes = engine.clone().for_nodes();
+    let laid = nodes.lay_over("p", &source, &base, files()).await;
+    let laid = laid.expect("laid over");
+    let layer = laid.layer.as_ref().expect("a layer");
+    let id = |built: &Built| built.run.container.as_ref().map(|c| c.id.clone());
+    assert_eq!(Some(&layer.base), id(&base).as_ref());
+    assert_ne!(id(&laid), id(&base));
+    fs::write(&changed[0], "saved again").expect("written");
+    let again = nodes.lay_over("p", &source, &base, files()).await;
+    assert_ne!(id(&again.expect("laid over")), id(&laid));
 }
 
 #[rstest]

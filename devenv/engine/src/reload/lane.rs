@@ -164,6 +164,9 @@ async fn make(live: &Live, saves: &Saves) -> Result<Made, BuildError> {
                 && !forced(i)
                 && !live.builder.wants_install(&all, i)
         });
+    for image in rolled.iter().filter(|i| forced(i)) {
+        live.builder.anew(image);
+    }
     let names = rolled.iter().map(|i| i.name.as_str()).collect();
     let built = rolled
         .iter()

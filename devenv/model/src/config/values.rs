@@ -1,8 +1,9 @@
 //! Values that `devenv.toml` writes in more than one form, and the words to choose from.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{self, SeqAccess, Visitor};
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// A program to run: given to `execve` as it is, or to a shell.
@@ -174,6 +175,46 @@ impl<'de> Deserialize<'de> for Requirements {
             }
         }
         deserializer.deserialize_any(RequirementsVisitor)
+    }
+}
+
+/// What `sync` in an image's section says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// Each save builds the image.
+    None,
+    /// Paths relative to the project, and where they are in the image.
+    Paths(BTreeMap<String, String>),
+}
+
+impl<'de> Deserialize<'de> for Sync {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SyncVisitor;
+        impl<'de> Visitor<'de> for SyncVisitor {
+            type Value = Sync;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "paths of the project with their places in the image, such as { \"services/api/src\" = \"/app/src\" }, or false to build the image at each save",
+                )
+            }
+
+            fn visit_bool<E: de::Error>(self, wanted: bool) -> Result<Sync, E> {
+                if wanted {
+                    return Err(E::invalid_value(de::Unexpected::Bool(true), &self));
+                }
+                Ok(Sync::None)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Sync, A::Error> {
+                let mut paths = BTreeMap::new();
+                while let Some((from, to)) = map.next_entry()? {
+                    paths.insert(from, to);
+                }
+                Ok(Sync::Paths(paths))
+            }
+        }
+        deserializer.deserialize_any(SyncVisitor)
     }
 }
 

@@ -106,7 +106,8 @@ impl Context {
         Place::Unknown
     }
 
-    fn source(&self, written: &str) -> PathBuf {
+    /// What a source of `COPY` names.
+    pub(super) fn source(&self, written: &str) -> PathBuf {
         normal(&self.dir.join(written.trim_start_matches('/')))
     }
 }

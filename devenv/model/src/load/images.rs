@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::{existing, folder};
-use crate::config::{Located, RawImage, Reload, Requirements, Step};
+use super::{existing, folder, within};
+use crate::config::{Located, RawImage, Reload, Requirements, Step, Sync};
 use crate::dockerfile::Said;
 use crate::infer::{self, Guess, Known};
 use crate::problem::Draft;
 use crate::reading::Reading;
-use crate::topology::{ContainerBuild, ImageSource};
+use crate::topology::{ContainerBuild, ImageSource, SyncPath};
 use crate::validate::Found;
 
 /// The TCP ports that Dockerfiles expose, by image.
@@ -63,6 +63,7 @@ fn load_one(
         .as_ref()
         .and_then(|d| existing(reading, d, span("dockerfile")));
     let image_workdir = image_workdir(reading, located, name, raw);
+    let sync = sync_paths(reading, located, name, raw);
     let source = source?;
     let known = Known {
         name,
@@ -86,6 +87,15 @@ fn load_one(
         no_run(reading, located, name, &guess);
         return Some((None, exposed));
     };
+    // What a build makes need not be what the Dockerfile copies.
+    let dir = guess.dockerfile.as_ref().map(|(_, dir)| dir);
+    let same_dir = context.is_none() || context.as_ref() == dir;
+    let seems = if build.is_none() && same_dir {
+        guess.sync
+    } else {
+        Vec::new()
+    };
+    let sync_builds = build.is_some() && sync.is_some();
     let mut env = guess.env;
     env.extend(raw.env.clone());
     let image = ImageSource {
@@ -106,11 +116,13 @@ fn load_one(
         image_workdir: image_workdir.or(guess.image_workdir),
         env,
         python: guess.python,
-        container: guess.dockerfile.map(|(dockerfile, seems)| ContainerBuild {
+        container: guess.dockerfile.map(|(dockerfile, dir)| ContainerBuild {
             dockerfile,
-            context: context.unwrap_or(seems),
+            context: context.unwrap_or(dir),
             target: raw.target.clone(),
             args: raw.args.clone(),
+            sync: sync.unwrap_or(seems),
+            sync_builds,
         }),
         inferred: guess.inferred,
         origin: reading.sources.origin(located.span(&["image", name])),
@@ -160,6 +172,37 @@ fn image_workdir(
         .expected("the Dockerfile's WORKDIR, a folder that is the program's own, such as \"/app\""),
     );
     None
+}
+
+/// What `sync` says; nothing if it is left out.
+fn sync_paths(
+    reading: &mut Reading,
+    located: &Located,
+    name: &str,
+    raw: &RawImage,
+) -> Option<Vec<SyncPath>> {
+    let paths = match raw.sync.as_ref()? {
+        Sync::None => return Some(Vec::new()),
+        Sync::Paths(paths) => paths,
+    };
+    let mut found = Vec::new();
+    for (from, to) in paths {
+        let span = located.span(&["image", name, "sync", from]);
+        if !to.starts_with('/') {
+            reading.problems.push(
+                Draft::error(
+                    "config::illegal-value",
+                    span,
+                    format!("`image.{name}.sync`: {to:?} is no absolute path"),
+                )
+                .expected("where it is in the image, such as \"/app/src\""),
+            );
+        } else if let Some(from) = within(reading, from, span) {
+            let to = crate::dockerfile::clean(to);
+            found.push(SyncPath { from, to });
+        }
+    }
+    Some(found)
 }
 
 /// The port of an image's containers, if all of them together have one only.

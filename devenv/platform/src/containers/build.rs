@@ -8,7 +8,7 @@ use bollard::models::{BuildInfo, BuildInfoAux};
 use bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion};
 use devenv_cluster::pod::docker::sweep::PROJECT;
 use devenv_model::ImageSource;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 
 use super::context::Context;
 
@@ -132,7 +132,49 @@ pub(super) async fn run(
     }
     let pieces = context.archive().map_ok(Into::into);
     let body = bollard::body_try_stream(pieces);
-    let mut steps = docker.build_image(options.build(), None, Some(body));
+    let steps = docker.build_image(options.build(), None, Some(body));
+    let id = follow(steps, image, told).await?;
+    match id {
+        Some(id) => Ok(id),
+        None => {
+            let found = docker.inspect_image(tag).await;
+            let found = found.map_err(|error| BuildFailed::engine(image, error))?;
+            Ok(found.id.unwrap_or_else(|| tag.to_owned()))
+        }
+    }
+}
+
+/// Builds what `context` says about a layer over an image of the engine; returns the id of
+/// what comes of it, which has no name.
+pub(super) async fn lay_over(
+    docker: &Docker,
+    project: &str,
+    source: &ImageSource,
+    context: Vec<u8>,
+) -> Result<String, BuildFailed> {
+    // The builder of before takes an image by its id, and needs no container to copy.
+    let options = BuildImageOptionsBuilder::new()
+        .dockerfile("Dockerfile")
+        .version(BuilderVersion::BuilderV1)
+        .labels(&HashMap::from([(PROJECT.to_owned(), project.to_owned())]))
+        .rm(true)
+        .forcerm(true);
+    let body = bollard::body_full(context.into());
+    let steps = docker.build_image(options.build(), None, Some(body));
+    let id = follow(steps, &source.name, &|_| ()).await?;
+    id.ok_or_else(|| BuildFailed::Failed {
+        image: source.name.clone(),
+        message: "the engine did not say what it made".to_owned(),
+        output: String::new(),
+    })
+}
+
+/// What a build says, until it ends; the id of what it made, where it told.
+async fn follow(
+    mut steps: impl Stream<Item = Result<BuildInfo, bollard::errors::Error>> + Unpin,
+    image: &str,
+    told: &(dyn Fn(String) + Send + Sync),
+) -> Result<Option<String>, BuildFailed> {
     let mut said = Said::default();
     let mut id = None;
     while let Some(step) = steps.next().await {
@@ -152,14 +194,7 @@ pub(super) async fn run(
             }
         }
     }
-    match id {
-        Some(id) => Ok(id),
-        None => {
-            let found = docker.inspect_image(tag).await;
-            let found = found.map_err(|error| BuildFailed::engine(image, error))?;
-            Ok(found.id.unwrap_or_else(|| tag.to_owned()))
-        }
-    }
+    Ok(id)
 }
 
 /// What a build says, kept for the case that it fails.

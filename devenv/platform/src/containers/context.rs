@@ -36,10 +36,8 @@ impl Context {
     /// # Errors
     /// When that can't be read.
     pub(super) fn of(build: &ContainerBuild) -> io::Result<Self> {
-        let own = PathBuf::from(format!("{}.dockerignore", build.dockerfile.display()));
         let mut ignored = Ignored::default();
-        // The Dockerfile's own counts before the context's.
-        for file in [own, build.context.join(".dockerignore")] {
+        for file in build.ignore_files() {
             match fs::read_to_string(&file) {
                 Ok(text) => {
                     ignored = Ignored::parse(&text).map_err(|pattern| {
@@ -65,6 +63,12 @@ impl Context {
     /// The Dockerfile's path in the archive.
     pub(super) fn dockerfile(&self) -> &str {
         &self.dockerfile
+    }
+
+    /// Whether a file of the context is left out of it.
+    pub(super) fn leaves_out(&self, file: &Path) -> bool {
+        let path = file.strip_prefix(&self.dir).ok().and_then(Path::to_str);
+        path.is_some_and(|path| self.ignored.matches(path))
     }
 
     /// The archive, made while it is read.
@@ -210,6 +214,8 @@ mod tests {
             context: dir.path().join("app"),
             target: None,
             args: BTreeMap::new(),
+            sync: Vec::new(),
+            sync_builds: false,
         };
         assert_eq!(
             names(&build).await,
@@ -232,6 +238,8 @@ mod tests {
             context: dir.path().to_owned(),
             target: None,
             args: BTreeMap::new(),
+            sync: Vec::new(),
+            sync_builds: false,
         };
         let pieces = Context::of(&build).expect("no patterns").archive();
         let error = pieces

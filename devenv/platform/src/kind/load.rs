@@ -16,7 +16,7 @@ use super::error::KindError;
 use super::oci::Image;
 
 /// The namespace of the kubelet's images.
-const CTR: [&str; 3] = ["ctr", "--namespace", "k8s.io"];
+pub const CTR: [&str; 3] = ["ctr", "--namespace", "k8s.io"];
 /// So much is on its way at once.
 const PIECE: usize = 1 << 20;
 
@@ -218,8 +218,6 @@ async fn send(
     name: &str,
     known: &BTreeSet<String>,
 ) -> Result<u64, String> {
-    let argv = CTR.into_iter().chain(["images", "import", "-"]);
-    let argv: Vec<&str> = argv.collect();
     let (pieces_tx, pieces_rx) = mpsc::channel(4);
     let layers = layers.try_clone().map_err(|e| e.to_string())?;
     let write = tokio::task::spawn_blocking({
@@ -230,17 +228,39 @@ async fn send(
             image.write(&name, &known, &mut layers, &mut out)
         }
     });
-    let ran = exec(docker, &node.id, &argv, Some(pieces_rx)).await;
+    let taken = import_pieces(docker, node, pieces_rx).await;
     let written = write.await.map_err(|e| e.to_string())?;
-    let ran = ran.map_err(|e| e.to_string())?;
     // What the node says is why it was not all written.
-    match [ran.err.trim(), ran.out.trim()]
-        .into_iter()
-        .find(|s| !s.is_empty())
-    {
-        Some(said) if !ran.ok => Err(said.to_owned()),
-        _ => written.map_err(|e| e.to_string()),
+    taken?;
+    written.map_err(|e| e.to_string())
+}
+
+/// Brings an OCI image layout into a node.
+///
+/// # Errors
+/// What the node said.
+pub async fn import_archive(docker: &Docker, node: &Node, archive: Vec<u8>) -> Result<(), String> {
+    let (pieces_tx, pieces_rx) = mpsc::channel(1);
+    // There is room for it.
+    let _ = pieces_tx.try_send(archive);
+    drop(pieces_tx);
+    import_pieces(docker, node, pieces_rx).await
+}
+
+async fn import_pieces(
+    docker: &Docker,
+    node: &Node,
+    pieces: mpsc::Receiver<Vec<u8>>,
+) -> Result<(), String> {
+    let argv: Vec<&str> = CTR.into_iter().chain(["images", "import", "-"]).collect();
+    let ran = exec(docker, &node.id, &argv, Some(pieces)).await;
+    let ran = ran.map_err(|e| e.to_string())?;
+    if ran.ok {
+        return Ok(());
     }
+    let said = [ran.err.trim(), ran.out.trim()];
+    let said = said.into_iter().find(|s| !s.is_empty());
+    Err(said.unwrap_or("the import failed").to_owned())
 }
 
 /// Gives what is written to an exec's stdin.

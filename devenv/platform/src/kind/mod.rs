@@ -7,12 +7,15 @@ mod config;
 mod controller;
 mod database;
 mod error;
+mod layered;
 mod load;
 mod nginx;
 mod objects;
 mod oci;
 mod preflight;
 mod settled;
+
+pub(crate) use oci::digest_of;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -99,6 +102,7 @@ pub struct KindTarget {
     serves: Serves,
     endpoints: Mutex<Endpoints>,
     controller: tokio::sync::Mutex<Option<JoinHandle<Result<(), KindError>>>>,
+    layers: layered::Layers,
 }
 
 impl std::fmt::Debug for KindTarget {
@@ -126,6 +130,7 @@ impl KindTarget {
         let owner = owner_of(&options.root)?;
         let kind = Kind::find()?;
         let engine = ContainerEngine::connect().await.map_err(KindError::from)?;
+        let engine = engine.for_nodes();
         if options.ingress == IngressController::Nginx {
             nginx::look(engine.engine().docker()).await?;
         }
@@ -146,6 +151,7 @@ impl KindTarget {
         Ok(Self {
             endpoints: Mutex::new(endpoints(&options, &mappings, &kubeconfig)),
             controller: tokio::sync::Mutex::new(Some(controller)),
+            layers: layered::Layers::default(),
             options,
             engine,
             cluster,
@@ -388,9 +394,26 @@ impl Target for KindTarget {
     }
 
     async fn prepare(&self, images: &[BuiltImage]) -> Result<(), TargetError> {
-        let wanted = images.iter().filter_map(|image| self.on_nodes(image));
-        let wanted: Vec<load::Wanted> = wanted.collect();
-        Ok(load::from_engine(self.docker(), &self.nodes, &wanted).await?)
+        // What a layer is laid over comes first; mostly it is there.
+        let whole = images.iter().filter_map(|image| {
+            let id = match &image.layer {
+                Some(layer) => layer.base.clone(),
+                None => image.run.container.as_ref()?.id.clone(),
+            };
+            Some(self.called(image, id))
+        });
+        let whole: Vec<load::Wanted> = whole.collect();
+        load::from_engine(self.docker(), &self.nodes, &whole).await?;
+        for image in images {
+            if let (Some(layer), Some(wanted)) = (&image.layer, self.on_nodes(image)) {
+                let base = self.called(image, layer.base.clone()).name;
+                let docker = self.docker();
+                self.layers
+                    .bring(docker, &self.nodes, &base, layer, &wanted)
+                    .await?;
+            }
+        }
+        Ok(())
     }
 
     async fn deliver(&self, image: &BuiltImage) -> Result<Option<String>, TargetError> {
@@ -436,12 +459,17 @@ impl KindTarget {
     /// that nobody has to pull to find out.
     fn on_nodes(&self, image: &BuiltImage) -> Option<load::Wanted> {
         let id = image.run.container.as_ref()?.id.clone();
+        Some(self.called(image, id))
+    }
+
+    /// What an image of this id is called there, if it is one of `image`'s name.
+    fn called(&self, image: &BuiltImage, id: String) -> load::Wanted {
         let digest = id.trim_start_matches("sha256:");
         let short = digest.get(..12).unwrap_or(digest);
         let base = image.name.rsplit('/').next().unwrap_or_default();
         let base = base.split(['@', ':']).next().unwrap_or_default();
         let name = format!("devenv.local/{}-{base}:{short}", self.options.project);
-        Some(load::Wanted { id, name })
+        load::Wanted { id, name }
     }
 
     /// Waits until a node ends; `None`: the engine went away and came back, and all nodes

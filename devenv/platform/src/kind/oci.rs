@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// The media type of a layer that is a plain tar archive.
-const PLAIN_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub const PLAIN_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// containerd's annotation that names an image in a layout.
@@ -139,27 +139,43 @@ impl Image {
         layers: &mut File,
         out: &mut impl Write,
     ) -> io::Result<u64> {
+        let described = self.layers.iter().map(|layer| {
+            json!({"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size})
+        });
+        let described: Value = described.collect();
+        let mut travelled = 0;
+        Self::write_layout(out, name, &self.config, &described, |out| {
+            let lacking = self.layers.iter().filter(|l| !there.contains(&l.digest));
+            for layer in lacking {
+                layers.seek(SeekFrom::Start(layer.offset))?;
+                let part = Read::by_ref(layers).take(layer.size);
+                out.append_data(&mut header(layer.size), blob(&layer.digest), part)?;
+                travelled += layer.size;
+            }
+            Ok(())
+        })?;
+        Ok(travelled)
+    }
+
+    /// Writes a layout of an image called `name`; `add_layers` adds those of its layers that
+    /// have to travel.
+    ///
+    /// # Errors
+    /// What writing says.
+    pub fn write_layout<W: Write>(
+        out: W,
+        name: &str,
+        config: &[u8],
+        layers: &Value,
+        add_layers: impl FnOnce(&mut tar::Builder<W>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut out = tar::Builder::new(out);
         add(&mut out, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        let config = add_blob(&mut out, &self.config)?;
-        let mut descriptors = Vec::new();
-        let mut travelled = 0;
-        for layer in &self.layers {
-            descriptors.push(json!({
-                "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size,
-            }));
-            if there.contains(&layer.digest) {
-                continue;
-            }
-            layers.seek(SeekFrom::Start(layer.offset))?;
-            let part = Read::by_ref(layers).take(layer.size);
-            let mut header = header(layer.size);
-            out.append_data(&mut header, blob(&layer.digest), part)?;
-            travelled += layer.size;
-        }
+        add_layers(&mut out)?;
+        let digest = add_blob(&mut out, config)?;
         let manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST, "layers": descriptors,
-            "config": {"mediaType": CONFIG, "digest": config, "size": self.config.len()},
+            "schemaVersion": 2, "mediaType": MANIFEST, "layers": layers,
+            "config": {"mediaType": CONFIG, "digest": digest, "size": config.len()},
         });
         let manifest = manifest.to_string();
         let digest = add_blob(&mut out, manifest.as_bytes())?;
@@ -168,8 +184,7 @@ impl Image {
             "annotations": {NAME: name},
         }]});
         add(&mut out, "index.json", index.to_string().as_bytes())?;
-        out.into_inner()?.flush()?;
-        Ok(travelled)
+        out.into_inner()?.flush()
     }
 }
 
@@ -201,7 +216,8 @@ pub fn digest_of(mut from: impl Read) -> io::Result<(String, u64)> {
     Ok((format!("sha256:{}", hex::encode(sha.finalize())), size))
 }
 
-fn blob(digest: &str) -> String {
+/// Where a layout has a blob.
+pub fn blob(digest: &str) -> String {
     format!("blobs/{}", digest.replacen(':', "/", 1))
 }
 
@@ -212,7 +228,11 @@ fn header(size: u64) -> tar::Header {
     header
 }
 
-fn add(out: &mut tar::Builder<impl Write>, path: &str, data: &[u8]) -> io::Result<()> {
+/// Adds one file.
+///
+/// # Errors
+/// What writing says.
+pub fn add(out: &mut tar::Builder<impl Write>, path: &str, data: &[u8]) -> io::Result<()> {
     out.append_data(&mut header(data.len() as u64), path, data)
 }
 

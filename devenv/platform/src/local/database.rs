@@ -128,6 +128,7 @@ impl LocalTarget {
             name: server.image(),
             entrypoint: run.argv.len(),
             run,
+            layer: None,
         })
         .await?;
         let [namespace, deployment] = server.objects();
