@@ -26,5 +26,7 @@ pub mod spec;
 pub mod status;
 pub mod volumes;
 
+pub use limits::milli_cpus;
+
 #[cfg(test)]
 pub(crate) mod fake;

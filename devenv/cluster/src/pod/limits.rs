@@ -62,6 +62,11 @@ pub(crate) fn bytes(quantity: &Quantity) -> Option<u64> {
     count(&quantity.0, Unit::One)
 }
 
+/// A quantity of CPUs, in thousandths.
+pub fn milli_cpus(quantity: &str) -> Option<u64> {
+    count(quantity, Unit::Thousandth)
+}
+
 /// In what a quantity is counted.
 #[derive(Debug, Clone, Copy)]
 enum Unit {

@@ -25,6 +25,28 @@ struct Described {
 }
 
 impl Layers {
+    /// The same where it is known what the nodes have of `base`; false: they may have to be
+    /// given that first.
+    pub async fn try_known(
+        &self,
+        docker: &Docker,
+        nodes: &[Node],
+        base: &Wanted,
+        layer: &Arc<Layer>,
+        wanted: &Wanted,
+    ) -> bool {
+        if !self.known().contains_key(&base.name) {
+            return false;
+        }
+        let brought = self.bring(docker, nodes, base, layer, wanted).await;
+        if let Err(error) = &brought {
+            // Its garbage collector may have taken it.
+            tracing::debug!(error = error as &dyn std::error::Error, "not laid over");
+            self.known().remove(&base.name);
+        }
+        brought.is_ok()
+    }
+
     /// Brings `layer` over the image that the nodes call `base` into those that lack it, as
     /// `wanted`.
     ///
@@ -34,10 +56,11 @@ impl Layers {
         &self,
         docker: &Docker,
         nodes: &[Node],
-        base: &str,
+        base: &Wanted,
         layer: &Arc<Layer>,
         wanted: &Wanted,
     ) -> Result<(), KindError> {
+        let base = &base.name;
         for node in nodes {
             let failed = |reason| KindError::Load {
                 image: wanted.name.clone(),
@@ -53,7 +76,7 @@ impl Layers {
                 Some(described) => described,
                 None => describe(docker, node, base).await.map_err(failed)?,
             };
-            self.known().insert(base.to_owned(), described.clone());
+            self.known().insert(base.clone(), described.clone());
             let (layer, name) = (layer.clone(), wanted.name.clone());
             let archive = tokio::task::spawn_blocking(move || described.with(&layer, &name)).await;
             let archive = archive.map_err(io::Error::other).flatten();

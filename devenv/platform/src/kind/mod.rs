@@ -7,6 +7,7 @@ mod config;
 mod controller;
 mod database;
 mod error;
+mod laptop;
 mod layered;
 mod load;
 mod nginx;
@@ -394,24 +395,31 @@ impl Target for KindTarget {
     }
 
     async fn prepare(&self, images: &[BuiltImage]) -> Result<(), TargetError> {
-        // What a layer is laid over comes first; mostly it is there.
-        let whole = images.iter().filter_map(|image| {
-            let id = match &image.layer {
-                Some(layer) => layer.base.clone(),
-                None => image.run.container.as_ref()?.id.clone(),
-            };
-            Some(self.called(image, id))
-        });
-        let whole: Vec<load::Wanted> = whole.collect();
-        load::from_engine(self.docker(), &self.nodes, &whole).await?;
+        let (docker, nodes) = (self.docker(), &self.nodes);
+        let (mut whole, mut laid) = (Vec::new(), Vec::new());
         for image in images {
-            if let (Some(layer), Some(wanted)) = (&image.layer, self.on_nodes(image)) {
-                let base = self.called(image, layer.base.clone()).name;
-                let docker = self.docker();
-                self.layers
-                    .bring(docker, &self.nodes, &base, layer, &wanted)
-                    .await?;
+            let Some(wanted) = self.on_nodes(image) else {
+                continue;
+            };
+            let Some(layer) = &image.layer else {
+                whole.push(wanted);
+                continue;
+            };
+            let base = self.called(image, layer.base.clone());
+            // Mostly the nodes have what it is laid over.
+            if !self
+                .layers
+                .try_known(docker, nodes, &base, layer, &wanted)
+                .await
+            {
+                whole.push(base.clone());
+                laid.push((base, layer, wanted));
             }
+        }
+        load::from_engine(docker, nodes, &whole).await?;
+        for (base, layer, wanted) in laid {
+            let brought = self.layers.bring(docker, nodes, &base, layer, &wanted);
+            brought.await?;
         }
         Ok(())
     }

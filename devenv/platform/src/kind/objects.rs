@@ -8,6 +8,7 @@ use devenv_model::{Object, Topology};
 use serde_json::{Value, json};
 
 use super::config::CLOUD_RUN_NODE_PORT;
+use super::laptop;
 use crate::target::Adapter;
 
 /// Makes a topology one for this cluster: `around` is in the environment of Cloud Run services.
@@ -15,6 +16,9 @@ pub fn adapter(around: Vec<(String, String)>) -> Adapter {
     Arc::new(move |topology: Topology| {
         let names: Vec<String> = topology.cloud_run().map(|o| o.name().to_owned()).collect();
         topology.with_made(|object| {
+            if !object.is_cloud_run() {
+                return laptop::made(object).map(|value| vec![value]);
+            }
             let number = names.iter().position(|name| *name == object.name())?;
             made(object, number, &around)
         })
@@ -22,9 +26,6 @@ pub fn adapter(around: Vec<(String, String)>) -> Adapter {
 }
 
 fn made(object: &Object, number: usize, around: &[(String, String)]) -> Option<Vec<Value>> {
-    if !object.is_cloud_run() {
-        return None;
-    }
     // A template without containers was refused while loading.
     let made = plan::plan(object.value(), None, None, around).ok()?;
     let mut deployment = made.deployment;
