@@ -190,6 +190,10 @@ pub fn prepare_edits(project: &Project) {
 pub async fn edits_lose_nothing(project: &Project, rate: u32, edits: u32, prefix: &str) {
     let ingress = format!("{}/api", project.ingress().await);
     let pace = Pace { rate, at_once: 64 };
+    let name = project.status().await["endpoints"]["project"].clone();
+    let image = format!("devenv/{}-api2:latest", name.as_str().expect("its name"));
+    let built = || docker(&["image", "inspect", "--format", "{{.Id}}", &image]);
+    let at_up = built();
     let mut load = Paced::start(&ingress, Body::Record, pace, prefix);
     for n in 1..=edits {
         for (api, file, marker) in SEED {
@@ -199,6 +203,8 @@ pub async fn edits_lose_nothing(project: &Project, rate: u32, edits: u32, prefix
             load.until_seen(api, n, SEEN).await;
         }
     }
+    // What was saved is laid over the image; this one has to be built.
+    assert_eq!(built(), at_up, "{image}");
     let dockerfile = project.path().join("services/seed/api2/Dockerfile");
     let good = fs::read_to_string(&dockerfile).expect("the Dockerfile");
     let known = newest_reload(project).await;

@@ -1,6 +1,7 @@
 //! `devenv up --runtime docker`: the same system in containers, with MySQL in one beside it.
 
 use devenv_tests::containers::{self, everything, new_since};
+use devenv_tests::editing::{newest_reload, reload_after, save};
 use devenv_tests::project::{Project, kill};
 use devenv_tests::{database, proven, rounds, until};
 use serde_json::{Value, json};
@@ -141,6 +142,74 @@ async fn edits_are_built_and_lose_nothing() {
     up(&project, &["--profile", "seed"]).await;
     containers::edits_lose_nothing(&project, 100, rounds(3), "docker").await;
     proven("local, docker", "seed", "edits at 100/s, none failed");
+}
+
+/// What a command of this machine makes is laid over the image that the Dockerfile made, and
+/// `devenv reload` builds that one again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_build_makes_is_laid_over_the_image() {
+    let Some(project) = containers::reference() else {
+        return;
+    };
+    let before = everything();
+    project.configure(|config| {
+        let api2 = config["image"]["api2"].as_table_mut().expect("a table");
+        // Another program as far as its bytes go.
+        let build = "cp offline/api2/program made && cat services/api2/src/main.rs >> made";
+        api2.insert("build".into(), build.into());
+        let sync = [("made".to_owned(), "/app/program".into())];
+        api2.insert("sync".into(), toml::Table::from_iter(sync).into());
+    });
+    up(&project, &[]).await;
+    assert!(
+        !project.path().join("made").exists(),
+        "it is built at a save"
+    );
+    let image = [
+        "image",
+        "inspect",
+        "--format",
+        "{{.Id}}",
+        "devenv/so1-fase2-api2:latest",
+    ];
+    let at_up = containers::docker(&image).expect("it was built");
+    let source = project.path().join("services/api2/src/main.rs");
+    let text = fs::read_to_string(&source).expect("the source");
+    for n in 1..=2 {
+        let known = newest_reload(&project).await;
+        save(&source, &format!("{text}// Saved {n} times.\n"), n == 1);
+        let reload = reload_after(&project, known, SEEN, |r| r["what"] == "api2").await;
+        assert_eq!(reload["outcome"], "reloaded", "{reload:#}");
+        let pods = [
+            "ps",
+            "-q",
+            "--filter",
+            "label=io.kubernetes.container.name=api2",
+        ];
+        let pods = containers::docker(&pods).expect("the engine answers");
+        let newest = pods.lines().next().expect("a pod runs").to_owned();
+        let last = ["exec", &newest, "tail", "-n", "1", "/app/program"];
+        let last = containers::docker(&last).expect("tail runs in it");
+        assert_eq!(last, format!("// Saved {n} times.\n"));
+        assert_eq!(containers::docker(&image).expect("there"), at_up);
+    }
+    let asked = project.run_within(SEEN, &["reload", "api2"]).await;
+    assert!(asked.ok(), "{asked}");
+    let pods = [
+        "ps",
+        "-q",
+        "--filter",
+        "label=io.kubernetes.container.name=api2",
+    ];
+    let pods = containers::docker(&pods).expect("the engine answers");
+    let newest = pods.lines().next().expect("a pod runs").to_owned();
+    let last = containers::docker(&["exec", &newest, "tail", "-c", "8", "/app/program"]);
+    assert!(
+        !last.is_ok_and(|last| last.contains("times.")),
+        "built anew"
+    );
+    project.down(&["-v"]).await;
+    nothing_left(&before, "after down").await;
 }
 
 /// A killed devenv's pods are gone a moment later, and its database with `down`.

@@ -66,6 +66,8 @@ impl Made {
         let both = self.inputs.iter().chain(inputs);
         let differ = both.filter(|(file, _)| self.inputs.get(*file) != inputs.get(*file));
         changed.extend(differ.map(|(file, _)| file.clone()));
+        // Editors write beside a file and rename: what came and went is nowhere.
+        changed.retain(|file| inputs.contains_key(file) || self.inputs.contains_key(file));
         Some(changed)
     }
 }
@@ -202,5 +204,60 @@ fn files_laid_over(count: usize) -> String {
     match count {
         1 => ": 1 file".to_owned(),
         n => format!(": {n} files"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use devenv_cluster::RunSpec;
+
+    use super::*;
+    use crate::testing::image;
+
+    fn inputs(files: &[(&str, u8)]) -> Inputs {
+        let files = files.iter();
+        files
+            .map(|(name, hash)| (PathBuf::from(name), [*hash; 32]))
+            .collect()
+    }
+
+    #[test]
+    fn what_has_changed_since_the_build_is_known_for_good() {
+        let image = image("a", Path::new("/p"));
+        let built = Built {
+            run: RunSpec::default(),
+            entrypoint: 0,
+            layer: None,
+        };
+        let mut made = Made {
+            now: built.clone(),
+            base: built,
+            build: image.container.clone(),
+            inputs: inputs(&[("/p/a", 1), ("/p/b", 1), ("/p/c", 1)]),
+            changed: BTreeSet::new(),
+        };
+        let changed = |made: &Made, now: &[(&str, u8)]| {
+            let changed = made.changed(&image, &inputs(now));
+            changed.expect("the build is the same")
+        };
+        let set = |names: &[&str]| -> BTreeSet<PathBuf> { names.iter().map(Into::into).collect() };
+        let now = [("/p/a", 2), ("/p/b", 1), ("/p/new", 1), ("/p/a.tmp~", 1)];
+        made.changed = changed(&made, &now);
+        let expected = set(&["/p/a", "/p/a.tmp~", "/p/c", "/p/new"]);
+        assert_eq!(made.changed, expected);
+        // As it was again, or never there: the image may have either.
+        let now = [("/p/a", 1), ("/p/b", 1), ("/p/c", 1)];
+        assert_eq!(changed(&made, &now), set(&["/p/a", "/p/c"]));
+        // Another Dockerfile.
+        let mut other = image.clone();
+        other.container = Some(ContainerBuild {
+            dockerfile: "/p/Dockerfile".into(),
+            context: "/p".into(),
+            target: None,
+            args: BTreeMap::new(),
+            sync: Vec::new(),
+            sync_builds: false,
+        });
+        assert_eq!(made.changed(&other, &inputs(&now)), None);
     }
 }
