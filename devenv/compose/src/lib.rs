@@ -20,7 +20,7 @@ mod read;
 
 pub use engine::{
     Container, DEFAULT_HOST, Engine, EngineError, LogLine, LogOptions, Progress, Published, Share,
-    Stream, Told,
+    Stream, Told, is_disk_full,
 };
 pub use project::{
     Attachment, Condition, Dependency, Healthcheck, Limits, Mount, MountKind, Network, Pool, Port,

@@ -224,8 +224,9 @@ pub(super) fn said(error: Docker) -> Result<(u16, String), Docker> {
     }
 }
 
-pub(super) fn is_disk_full(message: &str) -> bool {
-    message.contains("no space left on device")
+/// Whether these are an engine's, a node's or this system's words for a full disk (ENOSPC).
+pub fn is_disk_full(message: &str) -> bool {
+    message.to_lowercase().contains("no space left on device")
 }
 
 /// Whether the engine says that it knows no such thing.

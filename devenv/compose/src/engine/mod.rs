@@ -14,7 +14,7 @@ mod wait;
 
 use bollard::Docker;
 
-pub use self::error::EngineError;
+pub use self::error::{EngineError, is_disk_full};
 pub use self::logs::{LogLine, LogOptions, Stream};
 pub use self::ps::{Container, Published};
 pub use self::share::Share;

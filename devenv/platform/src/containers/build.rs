@@ -7,6 +7,7 @@ use bollard::Docker;
 use bollard::models::{BuildInfo, BuildInfoAux};
 use bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion};
 use devenv_cluster::pod::docker::sweep::PROJECT;
+use devenv_compose::is_disk_full;
 use devenv_model::ImageSource;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 
@@ -83,7 +84,7 @@ impl BuildFailed {
 
 /// The engine's words, with what to do where they don't say it.
 fn explained(message: &str) -> String {
-    if message.contains("no space left on device") {
+    if is_disk_full(message) {
         return format!(
             "{message}; see what takes the room with `docker system df`, and free what nothing uses with `docker system prune`"
         );

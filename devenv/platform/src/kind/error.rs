@@ -148,9 +148,9 @@ impl KindError {
                 "docker exec {node} journalctl -u kubelet -n 50 says why; devenv down -v && \
                  devenv up --target kind makes it anew"
             )),
-            Self::Load { reason, .. } if reason.contains("no space left") => Some(
-                "see what takes the room with `docker system df`, and free what nothing uses with \
-                 `docker system prune`"
+            Self::Load { reason, .. } if devenv_compose::is_disk_full(reason) => Some(
+                "see what takes the room with `df -h` and `docker system df`, and free what \
+                 nothing uses with `docker system prune`"
                     .to_owned(),
             ),
             Self::NoNginx { .. } => Some(

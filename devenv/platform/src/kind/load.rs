@@ -7,6 +7,7 @@ use std::io::{self, BufWriter, Write};
 use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecResults};
+use devenv_compose::is_disk_full;
 use futures_util::TryStreamExt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
@@ -202,7 +203,7 @@ pub async fn import(
     let first = send(docker, node, layers, image, name, &known).await;
     match first {
         // Its garbage collector may have taken what was there a moment ago.
-        Err(reason) if !known.is_empty() && !reason.contains("no space left") => {
+        Err(reason) if !known.is_empty() && !is_disk_full(&reason) => {
             tracing::debug!(reason, name, "the image is sent whole");
             send(docker, node, layers, image, name, &BTreeSet::new()).await
         }
