@@ -9,6 +9,7 @@ mod figures;
 mod memory;
 mod project;
 mod reload;
+mod targets;
 mod up;
 mod version;
 
@@ -17,9 +18,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The benches, in the order in which they run.
-const NAMES: &[&str] = &["version", "up", "memory", "reload"];
+const NAMES: &[&str] = &["version", "up", "memory", "reload", "targets"];
 
-const USAGE: &str = "usage: cargo xtask bench [version|up|memory|reload] [--runs N] [-o json|text]";
+const USAGE: &str =
+    "usage: cargo xtask bench [version|up|memory|reload|targets] [--runs N] [-o json|text]";
 
 /// Why a bench could not be run.
 type Failure = Box<dyn std::error::Error>;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
             "version" => version::run(arguments.runs * 20).map(tell),
             "up" => up::run(arguments.runs).map(tell),
             "memory" => memory::run().map(tell),
+            "targets" => targets::run(arguments.runs, &mut tell),
             _ => reload::run(arguments.runs, &mut tell),
         };
         if let Err(error) = done {

@@ -2,6 +2,7 @@
 
 use crate::{Failure, built, checkout};
 use serde_json::Value;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -19,6 +20,7 @@ pub const SERVICES: &[(&str, &str)] = &[
 pub struct Project {
     folder: tempfile::TempDir,
     devenv: PathBuf,
+    variables: Vec<(&'static str, OsString)>,
 }
 
 impl Project {
@@ -67,11 +69,20 @@ impl Project {
     /// Whatever is in this folder.
     pub fn within(folder: tempfile::TempDir) -> Result<Self, Failure> {
         let devenv = built("devenv")?;
-        Ok(Self { folder, devenv })
+        Ok(Self {
+            folder,
+            devenv,
+            variables: Vec::new(),
+        })
     }
 
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Sets a variable of every devenv that is run here.
+    pub fn set(&mut self, name: &'static str, value: OsString) {
+        self.variables.push((name, value));
     }
 
     /// `devenv ARGUMENTS`, and how long it took.
@@ -101,6 +112,7 @@ impl Project {
             .env("NO_COLOR", "1")
             .env_remove("RUST_LOG")
             .env_remove("CARGO_TARGET_DIR")
+            .envs(self.variables.iter().map(|(name, value)| (*name, value)))
             .output()
     }
 
