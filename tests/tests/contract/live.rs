@@ -311,7 +311,7 @@ async fn while_the_database_is_away_the_page_is_told_and_stays(
         .event_where("metrics-update", |u| u["total"] == 3)
         .await;
 
-    stage.database.kill();
+    stage.database.kill().await;
     let error = socket.event("metrics-error").await;
     assert_eq!(members(&error), ["message", "retry_in_ms"].into());
     assert!(error["message"].is_string() && error["retry_in_ms"].as_u64().unwrap() > 0);
@@ -457,7 +457,7 @@ async fn refusals_are_problems(stage: &mut Stage, reader: Implementation) {
 
 async fn without_the_database_it_is_alive_and_not_ready(stage: &mut Stage, reader: Implementation) {
     let api = stage.read(reader).await;
-    stage.database.kill();
+    stage.database.kill().await;
     let away = until(PATIENCE, Duration::from_millis(20), async || {
         (api.get("/api3/stats").await.status == 503).then_some(())
     });

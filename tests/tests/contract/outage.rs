@@ -23,7 +23,7 @@ async fn while_the_database_is_away_503_then_201_again(
     let before = api.post_keyed(&record(1), "before").await;
     before.ids();
 
-    stage.database.kill();
+    stage.database.kill().await;
     for (method, path) in [("GET", "/api/records"), ("GET", "/readyz")] {
         let reply = api.call(method, path).await;
         reply.problem(503);
@@ -68,7 +68,7 @@ async fn a_program_may_start_before_its_database(
     stage: &mut Stage,
     implementation: Implementation,
 ) {
-    stage.database.kill();
+    stage.database.kill().await;
     let service = stage.another(implementation, Side::Write, &[]).await;
     service.api.get("/readyz").await.problem(503);
     service.api.post_json(&record(1)).await.problem(503);
@@ -88,7 +88,7 @@ async fn a_crowd_is_answered_while_the_database_is_away(
     implementation: Implementation,
 ) {
     let api = stage.write(implementation).await;
-    stage.database.kill();
+    stage.database.kill().await;
     // It is known to be away from then on.
     api.post_json(&record(0)).await.problem(503);
     let asked = Instant::now();
@@ -121,7 +121,7 @@ async fn killed_under_load_every_201_is_exactly_one_row(
     let mut loader = Loader::start(&api.base, "load", 8);
     for _ in 0..3 {
         loader.wait_for(40, Duration::from_secs(60)).await;
-        stage.database.kill();
+        stage.database.kill().await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         stage.database.up().await;
     }
