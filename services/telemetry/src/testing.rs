@@ -27,14 +27,19 @@ pub const CHOICE: &str = "DEVENV_TEST_DATABASE";
 
 /// Which server the tests of this process have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Choice {
+pub enum Choice {
+    /// MySQL in a container.
     Container,
+    /// MariaDB of this machine.
     Local,
 }
 
 impl Choice {
     /// The same for the whole process, and said once. `None`: there is no server.
-    fn made() -> Option<Self> {
+    ///
+    /// # Panics
+    /// When there is none under `CI=true`, or [`CHOICE`] is neither.
+    pub fn made() -> Option<Self> {
         static MADE: OnceLock<Option<Choice>> = OnceLock::new();
         *MADE.get_or_init(|| {
             let made = Self::make();
@@ -74,7 +79,7 @@ enum Server {
     /// A container for all tests of this process.
     Shared(&'static MySql),
     /// A container of this test.
-    Own(MySql),
+    Own(Box<MySql>),
     /// This machine's server, with files of this test.
     Local(MariaDb),
 }
@@ -147,7 +152,7 @@ impl TestDatabase {
     /// As [`Self::start`].
     pub async fn alone() -> Option<Self> {
         let server = match Choice::made()? {
-            Choice::Container => Server::Own(MySql::start().await),
+            Choice::Container => Server::Own(Box::new(MySql::start().await)),
             Choice::Local => Server::Local(MariaDb::start().await),
         };
         let database = Self::create(server, "telemetry".to_owned()).await;

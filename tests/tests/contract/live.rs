@@ -254,7 +254,8 @@ async fn a_row_that_commits_late_is_counted(
         stage.database.connect().await,
         stage.database.connect().await,
     );
-    sqlx::query("START TRANSACTION")
+    // MySQL prepares no such statement.
+    sqlx::raw_sql("START TRANSACTION")
         .execute(&mut late)
         .await
         .unwrap();

@@ -71,7 +71,7 @@ impl MySql {
     pub async fn start() -> Self {
         keeper::sweep();
         let port = free_port();
-        let keeper = Keeper::start(port);
+        let keeper = Keeper::of_container(port);
         let image = image();
         // What follows the last colon is a registry's port if it holds a folder.
         let (name, tag) = image
@@ -82,7 +82,7 @@ impl MySql {
             // Names and anything else that would be slow are asked nobody.
             .with_cmd(["--skip-name-resolve", "--max-connections=200"])
             .with_env_var("MYSQL_ROOT_PASSWORD", ROOT_PASSWORD)
-            .with_labels(keeper.labels())
+            .with_labels(keeper.labels().to_vec())
             // Pulled, unpacked and started.
             .with_startup_timeout(PATIENCE)
             // A fixed one, so that it is the same after a kill.

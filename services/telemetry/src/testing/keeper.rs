@@ -1,12 +1,15 @@
-//! No container outlives its tests. testcontainers removes one that is dropped; what is
-//! shared by a whole process never is, and a process that is killed drops nothing.
+//! No server outlives its tests. One that is dropped is ended; what is shared by a whole
+//! process never is, and a process that is killed drops nothing.
 //!
-//! So each container has a keeper: a shell that reads from this process. Whatever way this
+//! So each server has a keeper: a shell that reads from this process. Whatever way this
 //! process ends, the kernel closes the pipe, and the shell removes what has the container's
-//! label. Should both be killed, the next test that starts one removes it ([`sweep`]).
+//! label, or kills the server's process and removes its files. Should both be killed, the next
+//! test that starts a container removes it ([`sweep`]).
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// Names the process that a container ends with.
@@ -18,11 +21,14 @@ const RUN: &str = "dev.devenv.test.run";
 /// Where that run's name comes from.
 const RUN_VARIABLE: &str = "DEVENV_TEST_RUN";
 
-/// In a process group of its own, it is not interrupted from the terminal either.
-const SCRIPT: &str = "read -r _; docker ps --all --quiet --no-trunc \
+const REMOVE_CONTAINER: &str = "read -r _; docker ps --all --quiet --no-trunc \
     --filter \"label=$1\" --filter \"label=$2\" | xargs -r docker rm --force --volumes";
 
-/// Removes one container when it is dropped, or this process ends.
+/// Each line names the process that there is now, or none.
+const END_PROCESS: &str = "while read -r line; do pid=$line; done
+    [ -z \"$pid\" ] || kill -KILL \"$pid\"; rm -rf \"$1\"";
+
+/// Removes what is left of one server when it is dropped, or this process ends.
 #[derive(Debug)]
 pub struct Keeper {
     child: Child,
@@ -30,11 +36,11 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Started before the container is: it goes by its labels.
+    /// Of a container that is to be started with its [`labels`](Self::labels).
     ///
     /// # Panics
-    /// Where there is no shell or no docker client: then nobody would remove it.
-    pub fn start(port: u16) -> Self {
+    /// Where no engine answers a docker client: then nobody would remove it.
+    pub fn of_container(port: u16) -> Self {
         let version = Command::new("docker")
             .args(["version", "--format", "{{.Server.Version}}"])
             .stdin(Stdio::null())
@@ -49,25 +55,43 @@ impl Keeper {
         }
         let owner = owner(std::process::id()).expect("this process is in /proc");
         let mut labels = vec![(OWNER, owner), (NAME, port.to_string())];
-        let mut command = Command::new("sh");
-        command.args(["-c", SCRIPT, "keeper"]);
-        command.args(labels.iter().map(|(key, value)| format!("{key}={value}")));
+        let arguments: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
         if let Ok(run) = std::env::var(RUN_VARIABLE) {
             labels.push((RUN, run));
         }
-        let child = command
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("sh starts");
-        Self { child, labels }
+        Self {
+            child: shell(REMOVE_CONTAINER, &arguments),
+            labels,
+        }
+    }
+
+    /// Of a process that will be [told](Self::tell), with files in this folder.
+    ///
+    /// # Panics
+    /// Where there is no shell.
+    pub fn of_process(folder: &Path) -> Self {
+        Self {
+            child: shell(END_PROCESS, &[folder.display().to_string()]),
+            labels: Vec::new(),
+        }
     }
 
     /// What its container must have.
-    pub fn labels(&self) -> Vec<(&'static str, String)> {
-        self.labels.clone()
+    pub fn labels(&self) -> &[(&'static str, String)] {
+        &self.labels
+    }
+
+    /// Which process is the server's now.
+    ///
+    /// # Panics
+    /// When the shell was killed.
+    pub fn tell(&mut self, pid: Option<u32>) {
+        let line = pid.map(|pid| pid.to_string()).unwrap_or_default();
+        let stdin = self.child.stdin.as_mut().expect("it was asked for");
+        writeln!(stdin, "{line}").expect("the keeper lives");
     }
 }
 
@@ -76,6 +100,19 @@ impl Drop for Keeper {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
+}
+
+/// In a process group of its own, so that it is not interrupted from the terminal with us.
+fn shell(script: &str, arguments: &[String]) -> Child {
+    Command::new("sh")
+        .args(["-c", script, "keeper"])
+        .args(arguments)
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh starts")
 }
 
 /// Removes the containers of owners of this machine that are gone.

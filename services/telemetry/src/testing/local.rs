@@ -1,5 +1,5 @@
 //! MariaDB of this machine: a server with its own data directory and loopback port,
-//! killed by its process id when dropped.
+//! killed by its process id when dropped, or when this process ends ([`Keeper`]).
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,6 +12,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use tempfile::TempDir;
 
 use super::free_port;
+use super::keeper::Keeper;
 
 /// A running server.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub struct MariaDb {
     dir: TempDir,
     port: u16,
     child: Option<Child>,
+    keeper: Keeper,
 }
 
 /// The server's program.
@@ -44,6 +46,7 @@ impl MariaDb {
             .tempdir()
             .expect("a temp dir");
         let mut server = Self {
+            keeper: Keeper::of_process(dir.path()),
             dir,
             port: free_port(),
             child: None,
@@ -72,6 +75,7 @@ impl MariaDb {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+            self.keeper.tell(None);
         }
     }
 
@@ -114,6 +118,7 @@ impl MariaDb {
             .stderr(log)
             .spawn()
             .expect("mariadbd starts");
+        self.keeper.tell(Some(child.id()));
         self.child = Some(child);
         let deadline = Instant::now() + Duration::from_secs(60);
         while MySqlConnection::connect_with(&self.root()).await.is_err() {
