@@ -12,6 +12,7 @@ pub const CLAUSES: &[Clause] = clauses![
     while_the_database_is_away_503_then_201_again,
     a_program_may_start_before_its_database,
     a_crowd_is_answered_while_the_database_is_away,
+    who_hangs_up_at_once_is_no_database,
     killed_under_load_every_201_is_exactly_one_row,
 ];
 
@@ -111,6 +112,27 @@ async fn a_crowd_is_answered_while_the_database_is_away(
     api.post_json(&record(1)).await.ids();
 }
 
+/// As a proxy does whose database is away: that of a container's port, or Cloud SQL's.
+async fn who_hangs_up_at_once_is_no_database(stage: &mut Stage, implementation: Implementation) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let proxy = tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await.unwrap());
+        }
+    });
+    let environment = [("DB_PORT", port.as_str())];
+    let service = stage
+        .another(implementation, Side::Write, &environment)
+        .await;
+    for n in 0..20 {
+        let reply = service.api.post_json(&record(n)).await;
+        reply.problem(503);
+        assert_eq!(reply.header("retry-after"), "1");
+    }
+    proxy.abort();
+}
+
 /// With keys and tries again exactly one row each, whatever the moment at which the
 /// database dies.
 async fn killed_under_load_every_201_is_exactly_one_row(
@@ -127,7 +149,9 @@ async fn killed_under_load_every_201_is_exactly_one_row(
     }
     loader.wait_for(40, Duration::from_secs(60)).await;
     let ledger = loader.stop(Duration::from_secs(20)).await;
-    assert_eq!(ledger.unexpected, Default::default());
+    let service = stage.service(implementation, Side::Write).await;
+    let log = service.map(|service| service.log()).unwrap_or_default();
+    assert_eq!(ledger.unexpected, Default::default(), "{log}");
     assert_eq!((ledger.lost, ledger.without_retry_after), (0, 0));
     let url = stage.database.url();
     let found = disagreements(&url, "load", 0, &ledger).await.unwrap();

@@ -79,8 +79,15 @@ impl MySql {
             .filter(|(_, tag)| !tag.contains('/'))
             .unwrap_or((&image, "latest"));
         let container = GenericImage::new(name, tag)
-            // Names and anything else that would be slow are asked nobody.
-            .with_cmd(["--skip-name-resolve", "--max-connections=200"])
+            // A kill is one of the process, never of the machine: what the kernel has been
+            // given is kept, and waiting for the disk would take most of the tests' time.
+            .with_cmd([
+                "--skip-name-resolve",
+                "--max-connections=200",
+                "--skip-log-bin",
+                "--innodb-doublewrite=OFF",
+                "--innodb-flush-log-at-trx-commit=2",
+            ])
             .with_env_var("MYSQL_ROOT_PASSWORD", ROOT_PASSWORD)
             .with_labels(keeper.labels().to_vec())
             // Pulled, unpacked and started.
