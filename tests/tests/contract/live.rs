@@ -117,9 +117,9 @@ async fn the_split_is_told_once_a_second(
     write_rows(&mut rows, "api2", 1).await;
     write_old_rows(&mut rows, "long ago", 1).await;
     let mut socket = page(stage, reader, transport).await;
-    // Every API that ever wrote is named.
+    // Every API that ever wrote is named; the reader may have looked between the rows.
     let split = socket
-        .event_where("split-update", |s| s["by_api"]["api1"] == 3)
+        .event_where("split-update", |s| s["by_api"]["long ago"].is_number())
         .await;
     let expected = json!({
         "window_s": 60,

@@ -40,15 +40,12 @@ pub const SOAKS: &[&str] = &[
     "kind-kill",
 ];
 
-/// The test binaries that have a database of the services.
-const ON_MYSQL: &[&str] = &[
-    "contract",
-    "left",
-    "process",
-    "read_side",
-    "schema",
-    "write_side",
-];
+/// The test binaries of the services that ask a database something.
+const ON_MYSQL: &[&str] = &["contract", "left", "read_side", "schema", "write_side"];
+
+/// What would be the same on any database: the seed's own tests, which have none, and how
+/// what was read comes to a page.
+const NOT_ON_MYSQL: &[&str] = &["contract::seed::", "::live::polling::"];
 
 /// Rounds of a kill test in `test`.
 const SHORT_ROUNDS: u32 = 5;
@@ -79,13 +76,16 @@ fn unit(root: &Path, name: &str) -> Outcome {
 
 /// Some test binaries of the services. What runs is chosen by their names alone, for
 /// the reason that [`unit`] has.
-fn services(root: &Path, binaries: &[&str]) -> Command {
+fn services(root: &Path, binaries: &[&str], skipped: &[&str]) -> Command {
     let mut command = cargo(root);
     command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
     for binary in binaries {
         command.args(["--test", binary]);
     }
     command.args(["--", "--show-output"]);
+    for name in skipped {
+        command.args(["--skip", name]);
+    }
     command
 }
 
@@ -140,9 +140,12 @@ pub fn test(root: &Path, only: &[&str]) -> ExitCode {
             _ if !built => Outcome::without_command(name, false, None),
             "unit" => unit(root, name),
             // The services alone, in every language, and the seed's own tests.
-            "contract" => part::tests(name, database::local(&mut services(root, &["contract"]))),
-            // The same, and the services' own tests with a database, on real MySQL.
-            "mysql" => database::in_container(name, &mut services(root, ON_MYSQL)),
+            "contract" => part::tests(
+                name,
+                database::local(&mut services(root, &["contract"], &[])),
+            ),
+            // The same, and the services' own tests, on real MySQL.
+            "mysql" => database::in_container(name, &mut services(root, ON_MYSQL, NOT_ON_MYSQL)),
             "inventory" => libtest(root, name, "inventory", "leaks::", SHORT_ROUNDS),
             "blackbox" => blackbox(root, name),
             _ => soaks(root, &SOAKS[..2], SHORT_ROUNDS)
