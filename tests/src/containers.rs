@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Debian with Python, Node.js and npm, made by `cargo xtask needs`.
 pub const BASE: &str = "devenv-test/base:1";
 /// Debian's MySQL, with the official image's variables.
-pub const MYSQL: &str = "devenv-test/mysql:9-2";
+pub const MYSQL: &str = "devenv-test/mysql:9-3";
 
 /// The reference application with its services built, whose images build on [`BASE`]:
 /// those of Rust programs hold this workspace's own builds, those of the seed are built

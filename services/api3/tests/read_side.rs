@@ -1,4 +1,4 @@
-//! The read side's contract against a real MariaDB.
+//! The read side's contract against a real database.
 
 mod support;
 
@@ -196,7 +196,7 @@ async fn pages_are_told_over_polling_too() {
 
 #[tokio::test]
 async fn while_the_database_is_away_the_page_is_told_and_stays() {
-    let Some(mut database) = TestDatabase::start().await else {
+    let Some(mut database) = TestDatabase::alone().await else {
         return;
     };
     write(&mut database.connect().await, "api1", 3).await;
@@ -206,7 +206,7 @@ async fn while_the_database_is_away_the_page_is_told_and_stays() {
         .event_where("metrics-update", |u| u["total"] == 3)
         .await;
 
-    database.kill();
+    database.kill().await;
     let killed = Instant::now();
     let error = socket.event("metrics-error").await;
     assert!(

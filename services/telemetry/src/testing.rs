@@ -1,128 +1,219 @@
-//! A private MariaDB for tests: its own data directory and loopback port,
-//! killed by its process id when dropped.
+//! A database for tests: real MySQL in a container ([`container`]) where a Docker Engine
+//! has its image, and MariaDB of this machine ([`local`]) else; the tests are the same.
+//!
+//! [`CHOICE`] asks for one of them. Unset, whoever runs the tests by hand gets the container
+//! if it starts without a download.
 
+pub mod container;
+mod keeper;
+pub mod local;
 pub mod process;
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sqlx::Connection;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
-use tempfile::TempDir;
+use sqlx::{AssertSqlSafe, Connection};
 
 use crate::config::{Config, CorsOrigin, Database, Secret};
+use container::MySql;
+use local::MariaDb;
 
-/// A running server with the schema `telemetry`, migrated.
-#[derive(Debug)]
-pub struct TestDatabase {
-    dir: TempDir,
-    port: u16,
-    child: Option<Child>,
+/// The variable that chooses: `container` or `local`.
+pub const CHOICE: &str = "DEVENV_TEST_DATABASE";
+
+/// Which server the tests of this process have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// MySQL in a container.
+    Container,
+    /// MariaDB of this machine.
+    Local,
 }
 
-fn server() -> Option<PathBuf> {
-    [
-        "/usr/sbin/mariadbd",
-        "/usr/libexec/mariadbd",
-        "/usr/local/bin/mariadbd",
-    ]
-    .iter()
-    .map(PathBuf::from)
-    .find(|path| path.exists())
+impl Choice {
+    /// The same for the whole process, and said once. `None`: there is no server.
+    ///
+    /// # Panics
+    /// When there is none under `CI=true`, or [`CHOICE`] is neither.
+    pub fn made() -> Option<Self> {
+        static MADE: OnceLock<Option<Choice>> = OnceLock::new();
+        *MADE.get_or_init(|| {
+            let made = Self::make();
+            match made {
+                Some(Self::Container) => {
+                    eprintln!("database: MySQL in a container of {}", container::image());
+                }
+                Some(Self::Local) => eprintln!("database: MariaDB of this machine"),
+                None => eprintln!("SKIPPED: mariadbd is missing; install mariadb-server-core"),
+            }
+            made
+        })
+    }
+
+    fn make() -> Option<Self> {
+        let local = || {
+            let is_here = local::server().is_some();
+            assert!(
+                is_here || std::env::var("CI").as_deref() != Ok("true"),
+                "mariadbd is missing; install mariadb-server-core"
+            );
+            is_here.then_some(Self::Local)
+        };
+        match std::env::var(CHOICE).as_deref() {
+            Ok("container") => Some(Self::Container),
+            Ok("local") => local(),
+            Ok(other) => panic!("{CHOICE} is `{other}`; expected container or local"),
+            Err(_) if container::is_here() => Some(Self::Container),
+            Err(_) => local(),
+        }
+    }
+}
+
+/// Who answers.
+#[derive(Debug)]
+enum Server {
+    /// A container for all tests of this process.
+    Shared(&'static MySql),
+    /// A container of this test.
+    Own(Box<MySql>),
+    /// This machine's server, with files of this test.
+    Local(MariaDb),
+}
+
+impl Server {
+    fn port(&self) -> u16 {
+        match self {
+            Self::Shared(server) => server.port(),
+            Self::Own(server) => server.port(),
+            Self::Local(server) => server.port(),
+        }
+    }
+
+    fn root(&self) -> MySqlConnectOptions {
+        match self {
+            Self::Shared(server) => server.root(),
+            Self::Own(server) => server.root(),
+            Self::Local(server) => server.root(),
+        }
+    }
+
+    async fn log_tail(&self) -> String {
+        match self {
+            Self::Shared(server) => server.log_tail().await,
+            Self::Own(server) => server.log_tail().await,
+            Self::Local(server) => server.log_tail(),
+        }
+    }
+}
+
+/// A schema on a running server, with an account of its own.
+#[derive(Debug)]
+pub struct TestDatabase {
+    server: Server,
+    /// The schema's name, and its account's.
+    name: String,
 }
 
 impl TestDatabase {
-    /// Starts one, or says on standard error that the test is skipped for want
-    /// of a server.
+    /// A migrated schema of its own, on a server that other tests may have theirs on.
+    /// `None`, and said on standard error, where there is no server: the test is skipped.
     ///
     /// # Panics
-    /// When the server is missing under `CI=true`, or does not start.
+    /// When the server is missing that was asked for, or any under `CI=true`, or it does
+    /// not start.
     pub async fn start() -> Option<Self> {
-        if server().is_none() {
-            assert!(
-                std::env::var("CI").as_deref() != Ok("true"),
-                "mariadbd is missing; install mariadb-server-core"
-            );
-            eprintln!("SKIPPED: mariadbd is missing; install mariadb-server-core");
-            return None;
-        }
-        let dir = tempfile::Builder::new()
-            .prefix("telemetry-db-")
-            .tempdir()
-            .expect("a temp dir");
-        let mut database = Self {
-            dir,
-            port: free_port(),
-            child: None,
-        };
-        database.install();
-        database.up().await;
-        database.prepare().await;
+        let database = Self::empty().await?;
+        database.migrate_to(i64::MAX).await;
         Some(database)
     }
 
-    /// Kills the server without warning, as a crash would.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+    /// The same without tables.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn empty() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let server = match Choice::made()? {
+            Choice::Container => Server::Shared(MySql::shared().await),
+            Choice::Local => Server::Local(MariaDb::start().await),
+        };
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        Some(Self::create(server, format!("telemetry{n}")).await)
+    }
+
+    /// A server of its own, which it may kill and reconfigure, with the migrated schema
+    /// `telemetry`.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn alone() -> Option<Self> {
+        let server = match Choice::made()? {
+            Choice::Container => Server::Own(Box::new(MySql::start().await)),
+            Choice::Local => Server::Local(MariaDb::start().await),
+        };
+        let database = Self::create(server, "telemetry".to_owned()).await;
+        database.migrate_to(i64::MAX).await;
+        Some(database)
+    }
+
+    async fn create(server: Server, name: String) -> Self {
+        let database = Self { server, name };
+        let name = &database.name;
+        let create = format!(
+            "CREATE DATABASE {name} CHARACTER SET utf8mb4; \
+             CREATE USER {name}@'%' IDENTIFIED BY 'a test''s secret'; \
+             GRANT ALL ON {name}.* TO {name}@'%'"
+        );
+        sqlx::raw_sql(AssertSqlSafe(create))
+            .execute(&mut database.connect_as_root().await)
+            .await
+            .unwrap_or_else(|error| panic!("the schema {name} is made: {error}"));
+        database
+    }
+
+    /// Runs the migrations that have not run yet, to this version.
+    ///
+    /// # Panics
+    /// When the server refuses one.
+    pub async fn migrate_to(&self, version: i64) {
+        migrations()
+            .await
+            .run_to(version, &mut self.connect().await)
+            .await
+            .expect("the migrations run");
+    }
+
+    /// Kills the server without warning, as a crash would; returns when it has ended.
+    ///
+    /// # Panics
+    /// When other tests may be on it.
+    pub async fn kill(&mut self) {
+        match &mut self.server {
+            Server::Shared(_) => panic!("a test that kills its server asks for one `alone`"),
+            Server::Own(server) => server.kill().await,
+            Server::Local(server) => server.kill(),
         }
     }
 
     /// Whether it was started and has not ended since.
-    pub fn is_up(&mut self) -> bool {
-        self.child
-            .as_mut()
-            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    pub async fn is_up(&mut self) -> bool {
+        match &mut self.server {
+            Server::Shared(server) => server.is_up().await,
+            Server::Own(server) => server.is_up().await,
+            Server::Local(server) => server.is_up(),
+        }
     }
 
     /// Starts the server again on the same port and files; returns when it answers.
     pub async fn up(&mut self) {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.dir.path().join("log"))
-            .expect("a log file");
-        let child = Command::new(server().expect("checked at the start"))
-            .args(self.common())
-            .arg(format!("--port={}", self.port))
-            .args([
-                "--bind-address=127.0.0.1",
-                "--skip-networking=0",
-                "--skip-log-bin",
-            ])
-            .args([
-                "--innodb-buffer-pool-size=16M",
-                "--innodb-flush-log-at-trx-commit=1",
-            ])
-            .args([
-                "--performance-schema=0",
-                "--max-connections=200",
-                "--skip-name-resolve",
-            ])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("mariadbd starts");
-        self.child = Some(child);
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while MySqlConnection::connect_with(&self.root()).await.is_err() {
-            let ended = self
-                .child
-                .as_mut()
-                .and_then(|c| c.try_wait().ok().flatten());
-            assert!(
-                ended.is_none() && Instant::now() < deadline,
-                "mariadbd: {}",
-                self.log_tail()
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        match &mut self.server {
+            Server::Shared(_) => {}
+            Server::Own(server) => server.up().await,
+            Server::Local(server) => server.up().await,
         }
     }
 
@@ -131,10 +222,10 @@ impl TestDatabase {
         Config {
             database: Database {
                 host: "127.0.0.1".into(),
-                port: self.port,
-                user: "telemetry".into(),
+                port: self.server.port(),
+                user: self.name.clone(),
                 password: Secret::new("a test's secret"),
-                name: "telemetry".into(),
+                name: self.name.clone(),
                 pool_max: 10,
                 acquire_timeout: Duration::from_secs(2),
             },
@@ -158,9 +249,13 @@ impl TestDatabase {
             .username(&config.user)
             .password(config.password.reveal())
             .database(&config.name);
-        MySqlConnection::connect_with(&options)
-            .await
-            .unwrap_or_else(|error| panic!("the server is up: {error}\n{}", self.log_tail()))
+        match MySqlConnection::connect_with(&options).await {
+            Ok(connection) => connection,
+            Err(error) => panic!(
+                "the server is up: {error}\n{}",
+                self.server.log_tail().await
+            ),
+        }
     }
 
     /// Runs statements as the server's administrator.
@@ -179,7 +274,7 @@ impl TestDatabase {
     /// # Panics
     /// When the server is down.
     pub async fn connect_as_root(&self) -> MySqlConnection {
-        MySqlConnection::connect_with(&self.root())
+        MySqlConnection::connect_with(&self.server.root())
             .await
             .expect("root connects")
     }
@@ -205,86 +300,17 @@ impl TestDatabase {
             .await
             .expect("the table is there")
     }
-
-    fn common(&self) -> Vec<String> {
-        let path = |name: &str| self.dir.path().join(name).display().to_string();
-        let mut args = vec![
-            "--no-defaults".to_owned(),
-            format!("--datadir={}", path("data")),
-            format!("--socket={}", path("s")),
-            format!("--pid-file={}", path("pid")),
-            format!("--tmpdir={}", self.dir.path().display()),
-        ];
-        if is_root() {
-            args.push("--user=root".to_owned());
-        }
-        args
-    }
-
-    fn install(&self) {
-        let data = self.dir.path().join("data");
-        let mut command = Command::new("mariadb-install-db");
-        command
-            .args(["--no-defaults", "--auth-root-authentication-method=normal"])
-            .args(["--skip-test-db", "--skip-name-resolve"])
-            // A server that starts sweeps its tmpdir, tables of other servers included.
-            .arg(format!("--tmpdir={}", self.dir.path().display()))
-            .arg(format!("--datadir={}", data.display()));
-        if is_root() {
-            command.arg("--user=root");
-        }
-        let output = command.output().expect("mariadb-install-db runs");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-
-    async fn prepare(&self) {
-        // Anonymous users would be matched before telemetry@'%' on localhost.
-        self.as_root(
-            "DELETE FROM mysql.global_priv WHERE User = ''; FLUSH PRIVILEGES; \
-             CREATE DATABASE telemetry CHARACTER SET utf8mb4; \
-             CREATE USER telemetry@'%' IDENTIFIED BY 'a test''s secret'; \
-             GRANT ALL ON telemetry.* TO telemetry@'%'",
-        )
-        .await;
-        let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
-        sqlx::migrate::Migrator::new(migrations)
-            .await
-            .expect("the migrations are read")
-            .run(&mut self.connect().await)
-            .await
-            .expect("the migrations run");
-    }
-
-    fn root(&self) -> MySqlConnectOptions {
-        MySqlConnectOptions::new()
-            .socket(self.dir.path().join("s"))
-            .username("root")
-    }
-
-    fn log_tail(&self) -> String {
-        let mut text = String::new();
-        if let Ok(mut file) = File::open(self.dir.path().join("log")) {
-            let end = file.seek(SeekFrom::End(0)).unwrap_or(0);
-            let _ = file.seek(SeekFrom::Start(end.saturating_sub(2000)));
-            let _ = file.read_to_string(&mut text);
-        }
-        text
-    }
 }
 
-impl Drop for TestDatabase {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// Whether this is root, to whom mariadbd must be told so.
-fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+/// The migrations of the services.
+///
+/// # Panics
+/// When they can't be read.
+pub async fn migrations() -> sqlx::migrate::Migrator {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+    sqlx::migrate::Migrator::new(folder)
+        .await
+        .expect("the migrations are read")
 }
 
 /// A port that nobody listens on; the server takes it a moment later. Below the

@@ -1,5 +1,5 @@
 //! The write side's contract, both APIs in this process, against a real
-//! MariaDB.
+//! database.
 
 mod support;
 
@@ -266,7 +266,7 @@ async fn a_repeated_key_makes_one_row() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ids_of_concurrent_arrays_are_those_of_their_rows() {
-    let Some(database) = TestDatabase::start().await else {
+    let Some(database) = TestDatabase::alone().await else {
         return;
     };
     // As on a group of three servers; the harder case.
@@ -298,14 +298,14 @@ async fn ids_of_concurrent_arrays_are_those_of_their_rows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_database_is_away_503_then_201_again() {
-    let Some(mut database) = TestDatabase::start().await else {
+    let Some(mut database) = TestDatabase::alone().await else {
         return;
     };
     let api = Service::start(&database.config("api1")).await;
     let before = api.post_json(&record(1), Some("before")).await;
     before.ids();
 
-    database.kill();
+    database.kill().await;
     let started = std::time::Instant::now();
     let reply = api.post_json(&record(2), Some("meanwhile")).await;
     reply.problem(503);
@@ -341,7 +341,7 @@ async fn while_the_database_is_away_503_then_201_again() {
 /// moment at which the database dies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_under_load_every_201_is_exactly_one_row() {
-    let Some(mut database) = TestDatabase::start().await else {
+    let Some(mut database) = TestDatabase::alone().await else {
         return;
     };
     let api1 = std::sync::Arc::new(Service::start(&database.config("api1")).await);
@@ -378,7 +378,7 @@ async fn killed_under_load_every_201_is_exactly_one_row() {
     }
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(150)).await;
-        database.kill();
+        database.kill().await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         database.up().await;
     }

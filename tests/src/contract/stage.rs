@@ -31,7 +31,7 @@ impl Stage {
     /// Starts the database; `None` where there is none to be had.
     pub async fn open() -> Option<Self> {
         Some(Self {
-            database: TestDatabase::start().await?,
+            database: TestDatabase::alone().await?,
             services: BTreeMap::new(),
         })
     }
@@ -39,7 +39,7 @@ impl Stage {
     /// Clears what an earlier clause left: a database that is down, rows, programs
     /// that ended.
     pub async fn clear(&mut self) {
-        if !self.database.is_up() {
+        if !self.database.is_up().await {
             self.database.up().await;
         }
         for statement in ["TRUNCATE TABLE records", "TRUNCATE TABLE idempotency"] {

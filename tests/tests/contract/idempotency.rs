@@ -177,7 +177,8 @@ async fn many_at_once_make_one_row(stage: &mut Stage, implementation: Implementa
 /// A transaction elsewhere that has the key and is not over.
 async fn hold(stage: &Stage, key: &'static str, body: &Value) -> sqlx::MySqlConnection {
     let mut holder = stage.database.connect().await;
-    sqlx::query("START TRANSACTION")
+    // MySQL prepares no such statement.
+    sqlx::raw_sql("START TRANSACTION")
         .execute(&mut holder)
         .await
         .unwrap();

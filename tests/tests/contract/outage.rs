@@ -12,6 +12,7 @@ pub const CLAUSES: &[Clause] = clauses![
     while_the_database_is_away_503_then_201_again,
     a_program_may_start_before_its_database,
     a_crowd_is_answered_while_the_database_is_away,
+    who_hangs_up_at_once_is_no_database,
     killed_under_load_every_201_is_exactly_one_row,
 ];
 
@@ -23,7 +24,7 @@ async fn while_the_database_is_away_503_then_201_again(
     let before = api.post_keyed(&record(1), "before").await;
     before.ids();
 
-    stage.database.kill();
+    stage.database.kill().await;
     for (method, path) in [("GET", "/api/records"), ("GET", "/readyz")] {
         let reply = api.call(method, path).await;
         reply.problem(503);
@@ -68,7 +69,7 @@ async fn a_program_may_start_before_its_database(
     stage: &mut Stage,
     implementation: Implementation,
 ) {
-    stage.database.kill();
+    stage.database.kill().await;
     let service = stage.another(implementation, Side::Write, &[]).await;
     service.api.get("/readyz").await.problem(503);
     service.api.post_json(&record(1)).await.problem(503);
@@ -88,7 +89,7 @@ async fn a_crowd_is_answered_while_the_database_is_away(
     implementation: Implementation,
 ) {
     let api = stage.write(implementation).await;
-    stage.database.kill();
+    stage.database.kill().await;
     // It is known to be away from then on.
     api.post_json(&record(0)).await.problem(503);
     let asked = Instant::now();
@@ -111,6 +112,27 @@ async fn a_crowd_is_answered_while_the_database_is_away(
     api.post_json(&record(1)).await.ids();
 }
 
+/// As a proxy does whose database is away: that of a container's port, or Cloud SQL's.
+async fn who_hangs_up_at_once_is_no_database(stage: &mut Stage, implementation: Implementation) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let proxy = tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await.unwrap());
+        }
+    });
+    let environment = [("DB_PORT", port.as_str())];
+    let service = stage
+        .another(implementation, Side::Write, &environment)
+        .await;
+    for n in 0..20 {
+        let reply = service.api.post_json(&record(n)).await;
+        reply.problem(503);
+        assert_eq!(reply.header("retry-after"), "1");
+    }
+    proxy.abort();
+}
+
 /// With keys and tries again exactly one row each, whatever the moment at which the
 /// database dies.
 async fn killed_under_load_every_201_is_exactly_one_row(
@@ -121,13 +143,15 @@ async fn killed_under_load_every_201_is_exactly_one_row(
     let mut loader = Loader::start(&api.base, "load", 8);
     for _ in 0..3 {
         loader.wait_for(40, Duration::from_secs(60)).await;
-        stage.database.kill();
+        stage.database.kill().await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         stage.database.up().await;
     }
     loader.wait_for(40, Duration::from_secs(60)).await;
     let ledger = loader.stop(Duration::from_secs(20)).await;
-    assert_eq!(ledger.unexpected, Default::default());
+    let service = stage.service(implementation, Side::Write).await;
+    let log = service.map(|service| service.log()).unwrap_or_default();
+    assert_eq!(ledger.unexpected, Default::default(), "{log}");
     assert_eq!((ledger.lost, ledger.without_retry_after), (0, 0));
     let url = stage.database.url();
     let found = disagreements(&url, "load", 0, &ledger).await.unwrap();

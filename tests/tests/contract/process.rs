@@ -223,7 +223,8 @@ async fn what_is_in_flight_when_it_must_stop_is_answered(
     idle.read_exact(&mut first).await.unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");
     let mut holder = stage.database.connect().await;
-    sqlx::query("LOCK TABLES records WRITE")
+    // MySQL prepares no such statement.
+    sqlx::raw_sql("LOCK TABLES records WRITE")
         .execute(&mut holder)
         .await
         .unwrap();
@@ -264,7 +265,7 @@ async fn what_is_in_flight_when_it_must_stop_is_answered(
         .await
         .expect("the idle connection ends in order");
     assert!(!busy.is_finished());
-    sqlx::query("UNLOCK TABLES")
+    sqlx::raw_sql("UNLOCK TABLES")
         .execute(&mut holder)
         .await
         .unwrap();

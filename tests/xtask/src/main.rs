@@ -4,9 +4,10 @@
 //! seconds. What a command does is in its own room: [`needs`], [`tools`], [`apt`] and
 //! [`offline`] install, [`engine`] starts Docker,
 //! [`page`] builds the page, [`part`] runs one command and reads its counts,
-//! [`hang`] ends one that waits for ever, [`plan`] says which parts there are, [`report`] sums up.
+//! [`hang`] ends one that waits for ever, [`database`] has tests use real MySQL, [`plan`] says which parts there are, [`report`] sums up.
 
 mod apt;
+mod database;
 mod engine;
 mod hang;
 mod needs;
@@ -25,7 +26,7 @@ The chores of this project.
 
   cargo xtask test                    install what is missing, build, check and test everything
   cargo xtask test --only PART[,…]    some parts only: fmt page build clippy unit contract
-                                      inventory blackbox soak
+                                      mysql inventory blackbox soak
   cargo xtask soak [NAME] [--rounds N]  a long form: db-kill devenv-kill sandbox-kill cold edits
                                       reload-kill runs run-kill suites, or all
   cargo xtask bench [NAME] [-o json]  a benchmark: version up memory reload, or all

@@ -6,7 +6,7 @@
 use crate::engine::Engine;
 use crate::part::{self, Outcome};
 use crate::tools::Tools;
-use crate::{needs, offline, page, report};
+use crate::{database, needs, offline, page, report};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -18,6 +18,7 @@ pub const PARTS: &[&str] = &[
     "clippy",
     "unit",
     "contract",
+    "mysql",
     "inventory",
     "blackbox",
     "soak",
@@ -39,6 +40,13 @@ pub const SOAKS: &[&str] = &[
     "kind-kill",
 ];
 
+/// The test binaries of the services that ask a database something.
+const ON_MYSQL: &[&str] = &["contract", "left", "read_side", "schema", "write_side"];
+
+/// What would be the same on any database: the seed's own tests, which have none, and how
+/// what was read comes to a page.
+const NOT_ON_MYSQL: &[&str] = &["contract::seed::", "::live::polling::"];
+
 /// Rounds of a kill test in `test`.
 const SHORT_ROUNDS: u32 = 5;
 
@@ -49,7 +57,7 @@ fn unit(root: &Path, name: &str) -> Outcome {
         // The black-box tests are other parts' business. Cargo's selection stays the
         // whole workspace: a smaller one would have other features and compile the
         // dependencies anew.
-        cargo(root).args([
+        database::local(&mut cargo(root)).args([
             "test",
             "--workspace",
             "--locked",
@@ -64,6 +72,21 @@ fn unit(root: &Path, name: &str) -> Outcome {
             "--show-output",
         ]),
     )
+}
+
+/// Some test binaries of the services. What runs is chosen by their names alone, for
+/// the reason that [`unit`] has.
+fn services(root: &Path, binaries: &[&str], skipped: &[&str]) -> Command {
+    let mut command = cargo(root);
+    command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    for binary in binaries {
+        command.args(["--test", binary]);
+    }
+    command.args(["--", "--show-output"]);
+    for name in skipped {
+        command.args(["--skip", name]);
+    }
+    command
 }
 
 /// Installs and starts what tests need; answers what is missing for all that.
@@ -119,16 +142,10 @@ pub fn test(root: &Path, only: &[&str]) -> ExitCode {
             // The services alone, in every language, and the seed's own tests.
             "contract" => part::tests(
                 name,
-                cargo(root).args([
-                    "test",
-                    "--workspace",
-                    "--locked",
-                    "--test",
-                    "contract",
-                    "--",
-                    "--show-output",
-                ]),
+                database::local(&mut services(root, &["contract"], &[])),
             ),
+            // The same, and the services' own tests, on real MySQL.
+            "mysql" => database::in_container(name, &mut services(root, ON_MYSQL, NOT_ON_MYSQL)),
             "inventory" => libtest(root, name, "inventory", "leaks::", SHORT_ROUNDS),
             "blackbox" => blackbox(root, name),
             _ => soaks(root, &SOAKS[..2], SHORT_ROUNDS)

@@ -280,6 +280,10 @@ class Database:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 0.25)
                 continue
+            except RuntimeError as error:
+                # Who had listened hung up at once, as a proxy does whose server is away: the
+                # driver then misses the socket of a transport that is closed already.
+                raise ConnectionResetError(str(error)) from error
             try:
                 idle = asyncio.get_running_loop().time() - connection.last_usage
                 if idle > ASK_AFTER_IDLE:

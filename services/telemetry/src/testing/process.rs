@@ -52,7 +52,8 @@ impl WriteProgram {
     /// # Panics
     /// When it does not.
     pub async fn stamps_rows_and_ends_on_sigterm(&self) {
-        let Some(database) = TestDatabase::start().await else {
+        // The schema has the name that it looks for unless told otherwise.
+        let Some(database) = TestDatabase::alone().await else {
             return;
         };
         let db = database.config("unused").database;

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 const WHY: &str = "the tests of containers";
 /// What `docker build` and the tests call them.
 const BASE: &str = "devenv-test/base:1";
-const MYSQL: &str = "devenv-test/mysql:9-2";
+pub const MYSQL: &str = "devenv-test/mysql:9-3";
 
 /// A Debian of its own, as an image.
 struct Debian {
@@ -205,7 +205,8 @@ fn build(folder: &Path, image: &str) -> bool {
     )
 }
 
-fn exists(image: &str) -> bool {
+/// Whether the engine has an image.
+pub fn exists(image: &str) -> bool {
     let mut inspect = Command::new("docker");
     inspect
         .args(["image", "inspect", image])
