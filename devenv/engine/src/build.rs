@@ -154,11 +154,13 @@ impl Builder {
         wanted: &BTreeSet<&str>,
         built: &BTreeSet<&str>,
     ) -> Result<Vec<String>, BuildError> {
+        // Where the engine builds as well: two builds of one image side by side would make two
+        // images of it, while the second one finds what the first has made.
+        let _lock = self.lock().await?;
         if let Some(containers) = &self.containers {
             let wanted = all.iter().filter(|i| wanted.contains(i.name.as_str()));
             return containers.build(wanted.copied(), &self.bus).await;
         }
-        let _lock = self.lock().await?;
         let mut ran = Vec::new();
         let pythons = all.iter().filter(|i| wanted.contains(i.name.as_str()));
         let venvs = pythons.map(|image| self.make_venv(image));
