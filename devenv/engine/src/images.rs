@@ -11,18 +11,13 @@ use crate::live::Live;
 impl Live {
     /// The images that workloads run, by the names that manifests use; none where pods are
     /// processes.
-    pub async fn images(&self) -> Images {
+    pub fn images(&self) -> Images {
         if self.target.containers().is_none() {
             return Images::new();
         }
         let topology = self.topology();
         let processes = self.target.endpoints().target == TargetKind::Local;
-        let (mut known, foreign) = known(&topology, &self.ids(), processes);
-        for name in foreign {
-            let fact = self.target.foreign_image(&name).await;
-            known.insert(name, fact);
-        }
-        known
+        known(&topology, &self.ids(), processes)
     }
 
     /// Brings what is published of them up to date; before the system is ready nothing is.
@@ -32,7 +27,7 @@ impl Live {
             return;
         };
         let before = endpoints.images.clone();
-        endpoints.images.extend(self.images().await);
+        endpoints.images.extend(self.images());
         if endpoints.images == before {
             return;
         }
@@ -46,14 +41,10 @@ impl Live {
     }
 }
 
-/// What `ids`, of the images that were delivered, says of those that workloads use; and the
-/// names of those that nobody builds. With `processes` pods may ask to be processes.
-fn known(
-    topology: &Topology,
-    ids: &BTreeMap<String, String>,
-    processes: bool,
-) -> (Images, Vec<String>) {
-    let (mut known, mut foreign) = (Images::new(), Vec::new());
+/// What `ids`, of the images that were delivered, says of those that workloads use, all of
+/// which are built here. With `processes` pods may ask to be processes.
+fn known(topology: &Topology, ids: &BTreeMap<String, String>, processes: bool) -> Images {
+    let mut known = Images::new();
     for (name, users) in topology.workload_images() {
         let as_process = users.iter().find(|o| processes && is_process(o));
         let fact = match (as_process, ids.get(name)) {
@@ -61,15 +52,11 @@ fn known(
                 "{user} asks for processes ({RUNTIME_ANNOTATION}), which run no image"
             )),
             (None, Some(id)) => ImageFact::Digest(id.clone()),
-            (None, None) if topology.image_source(name).is_none() => {
-                foreign.push(name.to_owned());
-                continue;
-            }
             (None, None) => ImageFact::Unknown("it was not built".to_owned()),
         };
         known.insert(name.to_owned(), fact);
     }
-    (known, foreign)
+    known
 }
 
 /// Whether the pods of an object are processes also where others are containers.
@@ -104,8 +91,7 @@ mod tests {
     fn what_was_delivered_is_known_and_the_rest_is_said() {
         let manifest = [
             deployment("one", "registry.example/web:v1", ""),
-            deployment("two", "redis:7", ""),
-            deployment("three", "web", "devenv.dev/runtime: process"),
+            deployment("two", "web", "devenv.dev/runtime: process"),
         ]
         .concat();
         let (_dir, topology) = project(&manifest);
@@ -113,18 +99,17 @@ mod tests {
         let ids = ids.map(|name| (name.to_owned(), "sha256:aa".to_owned()));
         let ids = BTreeMap::from(ids);
         let digest = ImageFact::Digest("sha256:aa".to_owned());
-        let (facts, foreign) = known(&topology, &ids, true);
-        assert_eq!(foreign, ["redis:7"]);
+        let facts = known(&topology, &ids, true);
         assert_eq!(facts["registry.example/web:v1"], digest);
         let ImageFact::Unknown(why) = &facts["web"] else {
             panic!("{facts:?}");
         };
-        assert!(why.contains("three asks for processes"), "{why}");
+        assert!(why.contains("two asks for processes"), "{why}");
         // A real cluster knows nothing of that.
-        let (facts, _) = known(&topology, &ids, false);
+        let facts = known(&topology, &ids, false);
         assert_eq!(facts["web"], digest);
         // Nothing is claimed of what was not delivered.
-        let (facts, _) = known(&topology, &BTreeMap::new(), false);
+        let facts = known(&topology, &BTreeMap::new(), false);
         assert_eq!(
             facts["web"],
             ImageFact::Unknown("it was not built".to_owned())

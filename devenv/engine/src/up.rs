@@ -218,7 +218,7 @@ pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Ru
             let mut endpoints = running.endpoints();
             endpoints.profile.clone_from(&options.load.profile);
             endpoints.watching = watcher.is_some();
-            endpoints.images.extend(running.live.images().await);
+            endpoints.images.extend(running.live.images());
             if let Some(watcher) = watcher {
                 let (root, load) = (options.root.clone(), options.load.clone());
                 let load = Arc::new(move || {

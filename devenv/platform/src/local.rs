@@ -22,8 +22,8 @@ use crate::{
     containers::ContainerEngine,
     host::Host,
     target::{
-        Adapter, BuiltImage, Database, Endpoints, ImageFact, Images, Runtime, Serves, Target,
-        TargetError, TargetKind, Volumes, owner_of,
+        Adapter, BuiltImage, Database, Endpoints, Images, Runtime, Serves, Target, TargetError,
+        TargetKind, Volumes, owner_of,
     },
 };
 
@@ -308,13 +308,6 @@ impl Target for LocalTarget {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
-    }
-
-    async fn foreign_image(&self, name: &str) -> ImageFact {
-        match &self.options.containers {
-            Some(engine) => engine.image(name).await,
-            None => ImageFact::Unknown("pods are processes here, which run no images".to_owned()),
-        }
     }
 
     async fn failed(&self) -> TargetError {

@@ -352,10 +352,6 @@ pub trait Target: fmt::Debug + Send + Sync {
     /// to use for it, where that is not the manifests'.
     async fn deliver(&self, image: &BuiltImage) -> Result<Option<String>, TargetError>;
 
-    /// What pods run for an image that nobody builds, by the name that manifests use: what
-    /// is known of it where pods run.
-    async fn foreign_image(&self, name: &str) -> ImageFact;
-
     /// Resolves when a part of it ended although nobody stopped it.
     async fn failed(&self) -> TargetError;
 

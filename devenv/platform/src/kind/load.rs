@@ -16,7 +16,7 @@ use super::error::KindError;
 use super::oci::Image;
 
 /// The namespace of the kubelet's images.
-pub const CTR: [&str; 3] = ["ctr", "--namespace", "k8s.io"];
+const CTR: [&str; 3] = ["ctr", "--namespace", "k8s.io"];
 /// So much is on its way at once.
 const PIECE: usize = 1 << 20;
 

@@ -7,7 +7,6 @@ mod config;
 mod controller;
 mod database;
 mod error;
-mod images;
 mod load;
 mod nginx;
 mod objects;
@@ -38,8 +37,8 @@ use crate::cloudsql;
 use crate::containers::ContainerEngine;
 use crate::host::Host;
 use crate::target::{
-    Adapter, BuiltImage, Database, Endpoints, ImageFact, Images, Runtime, Serves, Target,
-    TargetError, TargetKind, owner_of,
+    Adapter, BuiltImage, Database, Endpoints, Images, Runtime, Serves, Target, TargetError,
+    TargetKind, owner_of,
 };
 use cluster::{Kind, Node, Trace};
 use config::{HTTP, Mapping, Wanted};
@@ -404,10 +403,6 @@ impl Target for KindTarget {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
-    }
-
-    async fn foreign_image(&self, name: &str) -> ImageFact {
-        images::on_nodes(self.docker(), &self.nodes, name).await
     }
 
     async fn failed(&self) -> TargetError {
