@@ -228,6 +228,12 @@ impl<'a> Look<'a> {
             )),
             (Some(_), None) => {}
         }
+        if self.target == "kind" {
+            gaps.push(
+                "which controller served the Ingresses, ingress-nginx or devenv's, and the version of Kubernetes"
+                    .into(),
+            );
+        }
         for image in self.topology.images().values() {
             if !image.ignore.is_empty() {
                 gaps.push(format!(

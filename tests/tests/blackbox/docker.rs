@@ -146,21 +146,12 @@ async fn verification(project: &Project, more: &[&[&str]]) -> (bool, Value) {
 /// another one in place of any of them it does not apply, and says of which.
 async fn the_verdict_is_on_these_images(project: &Project, profile: &[&str]) {
     const IMAGE: &[&str] = &["--level", "image"];
-    let id = |image: &str| {
-        let id = containers::docker(&["image", "inspect", "--format", "{{.Id}}", image]);
-        let id = id.unwrap_or_else(|e| panic!("{image}: {e}"));
-        id.trim().to_owned()
-    };
+    let api1 = "devenv/so1-fase2-api1:latest";
     let (applies, said) = verification(project, &[IMAGE, profile]).await;
     assert!(applies, "{said:#}");
     let verdict = &said["closest"]["verdict"];
     assert_eq!(verdict["level"], "image");
-    let tag = |api: &str| format!("devenv/so1-fase2-{api}:latest");
-    let own = ["api1", "api2", "api3", "frontend"].map(|api| (api.to_owned(), id(&tag(api))));
-    let ran: BTreeMap<String, String> = own
-        .into_iter()
-        .chain([(containers::MYSQL.to_owned(), id(containers::MYSQL))])
-        .collect();
+    let ran = containers::image_ids("so1-fase2");
     assert_eq!(verdict["coverage"]["inputs"]["digest"], json!(ran));
     let text = project
         .run(&[&["verdict"], IMAGE, profile].concat())
@@ -179,11 +170,11 @@ async fn the_verdict_is_on_these_images(project: &Project, profile: &[&str]) {
     // Built anew, of the same sources.
     let folder = project.path().join("offline/anew");
     fs::create_dir_all(&folder).expect("made");
-    let dockerfile = format!("FROM {}\nLABEL anew=1\n", tag("api1"));
+    let dockerfile = format!("FROM {api1}\nLABEL anew=1\n");
     fs::write(folder.join("Dockerfile"), dockerfile).expect("written");
     let context = folder.display().to_string();
-    containers::docker(&["build", "-q", "-t", &tag("api1"), &context]).expect("built");
-    let anew = id(&tag("api1"));
+    containers::docker(&["build", "-q", "-t", api1, &context]).expect("built");
+    let anew = containers::image_id(api1);
     let (applies, said) = verification(project, &[IMAGE, profile]).await;
     let changed = |image: &str, was: &str, is: &str| {
         json!([{
@@ -210,7 +201,7 @@ async fn the_verdict_is_on_these_images(project: &Project, profile: &[&str]) {
     assert!(!applies, "{said:#}");
     let mysql = containers::MYSQL;
     assert_eq!(said["reasons"], changed(mysql, &ran[mysql], &other));
-    containers::docker(&["tag", &ran["api1"], &tag("api1")]).expect("as it was");
+    containers::docker(&["tag", &ran["api1"], api1]).expect("as it was");
 }
 
 /// Edits under load, a save whose image can't be built, and the next good one.
