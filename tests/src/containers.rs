@@ -5,7 +5,7 @@ use crate::editing::{newest_reload, reload_after, save, set_version};
 use crate::paced::{Body, Pace, Paced};
 use crate::project::{Project, Services, copy_folder};
 use crate::until;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -142,6 +142,43 @@ pub fn docker(arguments: &[&str]) -> Result<String, String> {
     }
 }
 
+/// What the engine knows an image by.
+///
+/// # Panics
+/// When it has no such image.
+pub fn image_id(image: &str) -> String {
+    let id = docker(&["image", "inspect", "--format", "{{.Id}}", image]);
+    let id = id.unwrap_or_else(|e| panic!("{image}: {e}"));
+    id.trim().to_owned()
+}
+
+/// What the engine knows the images by that a system of the project `name` runs, by the names
+/// of its manifests and its Compose file.
+pub fn image_ids(name: &str) -> BTreeMap<String, String> {
+    let built = |api: &str| image_id(&format!("devenv/{name}-{api}:latest"));
+    let own = ["api1", "api2", "api3", "frontend"].map(|api| (api.to_owned(), built(api)));
+    own.into_iter()
+        .chain([(MYSQL.to_owned(), image_id(MYSQL))])
+        .collect()
+}
+
+/// Waits until the running system tells of exactly those images that are built now.
+async fn tells_its_images(project: &Project) {
+    let mut told = serde_json::Value::Null;
+    let same = until(SEEN, Duration::from_millis(100), async || {
+        let status = project.status().await;
+        let endpoints = &status["endpoints"];
+        let name = endpoints["project"].as_str().unwrap_or_default();
+        let digest = |id| serde_json::json!({"digest": id});
+        let ids = image_ids(name).into_iter();
+        let expected: BTreeMap<_, _> = ids.map(|(image, id)| (image, digest(id))).collect();
+        told = endpoints["images"].clone();
+        (told == serde_json::json!(expected)).then_some(())
+    });
+    let same = same.await;
+    assert!(same.is_some(), "{told:#}");
+}
+
 /// All containers, networks and volumes of the engine, by kind and name.
 ///
 /// # Panics
@@ -188,6 +225,7 @@ pub fn prepare_edits(project: &Project) {
 /// # Panics
 /// When that is not so.
 pub async fn edits_lose_nothing(project: &Project, rate: u32, edits: u32, prefix: &str) {
+    tells_its_images(project).await;
     let ingress = format!("{}/api", project.ingress().await);
     let pace = Pace { rate, at_once: 64 };
     let name = project.status().await["endpoints"]["project"].clone();
@@ -225,4 +263,9 @@ pub async fn edits_lose_nothing(project: &Project, rate: u32, edits: u32, prefix
         seen.answers, seen.longest
     );
     seen.assert_whole(&SEED.iter().map(|(api, ..)| (*api, edits)).collect());
+    // Asked for, images are built as their Dockerfiles say, with all that was saved.
+    let asked = project.run_within(SEEN, &["reload", "api1", "api2"]).await;
+    assert!(asked.ok(), "{asked}");
+    assert_ne!(built(), at_up, "{image}");
+    tells_its_images(project).await;
 }

@@ -4,5 +4,6 @@
 pub mod checkout;
 pub mod compare;
 pub mod environments;
+pub mod images;
 pub mod pin;
 pub mod tree;

@@ -154,10 +154,12 @@ impl Builder {
         wanted: &BTreeSet<&str>,
         built: &BTreeSet<&str>,
     ) -> Result<Vec<String>, BuildError> {
+        // Where the engine builds as well: two builds of one image side by side would make two
+        // images of it, while the second one finds what the first has made.
+        let _lock = self.lock().await?;
         if let Some(containers) = &self.containers {
             return self.build_containers(containers, all, wanted).await;
         }
-        let _lock = self.lock().await?;
         let ran = self.run_commands(all, wanted, built).await?;
         for image in all.iter().filter(|i| wanted.contains(i.name.as_str())) {
             check_program(image)?;
@@ -182,7 +184,6 @@ impl Builder {
         };
         let mut ran = Vec::new();
         if !here.is_empty() {
-            let _lock = self.lock().await?;
             ran = self.run_commands(all, &here, &here).await?;
         }
         let mut plans = Vec::new();

@@ -7,6 +7,7 @@ pub mod build;
 pub mod control;
 pub mod debug;
 pub mod event;
+mod images;
 mod ledger;
 mod live;
 mod lockfiles;

@@ -8,7 +8,7 @@ use std::{
 
 use devenv_cluster::RunSpec;
 use devenv_model::{ImageSource, Object, Topology};
-use devenv_platform::{BuiltImage, Database, Target, TargetError};
+use devenv_platform::{BuiltImage, Database, ImageFact, Images, Target, TargetError};
 use kube::{Client, Resource};
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     reload::Journal,
     run_spec::run_spec,
     stamp,
+    state::StateDir,
     workload::{belongs, is_followed, key_of},
 };
 
@@ -27,6 +28,8 @@ use crate::{
 pub(crate) struct Live {
     pub root: PathBuf,
     pub state_dir: PathBuf,
+    /// The same folder, where the endpoints are published.
+    pub home: StateDir,
     pub target: Box<dyn Target>,
     pub client: Client,
     pub bus: Bus,
@@ -36,6 +39,8 @@ pub(crate) struct Live {
     pub journal: Journal,
     pub debugs: Debugs,
     applying: tokio::sync::Mutex<()>,
+    /// Held while what is published of the images is brought up to date.
+    pub(crate) telling: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -54,6 +59,8 @@ struct State {
     digests: BTreeMap<String, String>,
     /// By the names of manifests: those that the target has images under.
     delivered: BTreeMap<String, String>,
+    /// By the names of manifests: what the engine knows the images by that were delivered.
+    ids: Images,
     database: Option<Arc<Database>>,
 }
 
@@ -70,7 +77,7 @@ pub(crate) struct Rolling {
 impl Live {
     /// A system that comes up as `topology`.
     pub fn new(
-        (root, state_dir): (&Path, &Path),
+        (root, home): (&Path, &StateDir),
         target: Box<dyn Target>,
         (applier, builder, observer, journal): (Applier, Builder, Observer, Journal),
         topology: Arc<Topology>,
@@ -78,7 +85,8 @@ impl Live {
     ) -> Self {
         Self {
             root: root.to_owned(),
-            state_dir: state_dir.to_owned(),
+            state_dir: home.path().to_owned(),
+            home: home.clone(),
             client: target.client(),
             target,
             bus: bus.clone(),
@@ -88,10 +96,12 @@ impl Live {
             journal,
             debugs: Debugs::default(),
             applying: tokio::sync::Mutex::default(),
+            telling: tokio::sync::Mutex::default(),
             state: Mutex::new(State {
                 topology,
                 digests: BTreeMap::new(),
                 delivered: BTreeMap::new(),
+                ids: Images::new(),
                 database: None,
             }),
         }
@@ -104,6 +114,11 @@ impl Live {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the engine knows the images by that were delivered, by the names of manifests.
+    pub fn ids(&self) -> Images {
+        self.state().ids.clone()
     }
 
     /// What runs, as the files said when it was last applied.
@@ -184,19 +199,34 @@ impl Live {
     ) -> Result<(), TargetError> {
         let images = self.built(sources);
         self.target.prepare(&images).await?;
-        let mut delivered = Vec::new();
+        let (mut delivered, mut ids) = (Vec::new(), Vec::new());
         for image in images {
             if let Some(name) = self.target.deliver(&image).await? {
-                delivered.push((image.name, name));
+                delivered.push((image.name.clone(), name));
+            }
+            let Some(container) = &image.run.container else {
+                continue;
+            };
+            let fact = match &image.layer {
+                None => ImageFact::Digest(container.id.clone()),
+                Some(_) => ImageFact::Unknown(
+                    "what was saved since it was built is laid over it; `devenv reload` builds it"
+                        .to_owned(),
+                ),
+            };
+            ids.push((image.name, fact));
+        }
+        {
+            let mut state = self.state();
+            state.delivered.extend(delivered);
+            state.ids.extend(ids);
+            for source in sources {
+                if let Some(digest) = digests.get(&source.name) {
+                    state.digests.insert(source.name.clone(), digest.clone());
+                }
             }
         }
-        let mut state = self.state();
-        state.delivered.extend(delivered);
-        for source in sources {
-            if let Some(digest) = digests.get(&source.name) {
-                state.digests.insert(source.name.clone(), digest.clone());
-            }
-        }
+        self.tell_images().await;
         Ok(())
     }
 

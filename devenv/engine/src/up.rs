@@ -218,6 +218,7 @@ pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Ru
             let mut endpoints = running.endpoints();
             endpoints.profile.clone_from(&options.load.profile);
             endpoints.watching = watcher.is_some();
+            endpoints.images.extend(running.live.images());
             if let Some(watcher) = watcher {
                 let (root, load) = (options.root.clone(), options.load.clone());
                 let load = Arc::new(move || {
@@ -285,7 +286,7 @@ async fn live(
     let observer = Observer::start(&client, target.serves());
     let journal = Journal::new(state.path(), bus);
     let parts = (applier, builder, observer, journal);
-    let folders = (options.root.as_path(), state.path());
+    let folders = (options.root.as_path(), state);
     Ok(Live::new(folders, target, parts, topology.clone(), bus))
 }
 

@@ -20,7 +20,10 @@ use devenv_model::ImageSource;
 pub use build::BuildFailed;
 pub use sync::{Files, Layer};
 
-use crate::{cloudsql, kind, target::TargetError};
+use crate::{
+    cloudsql, kind,
+    target::{ImageFact, TargetError},
+};
 
 /// A Docker Engine that builds and runs the project's images.
 #[derive(Debug, Clone)]
@@ -112,7 +115,7 @@ impl ContainerEngine {
         source: &ImageSource,
         told: &(dyn Fn(String) + Send + Sync),
     ) -> Result<Built, BuildFailed> {
-        let tag = format!("devenv/{project}-{}:latest", legal(&source.name));
+        let tag = tag_of(project, &source.name);
         let id = build::run(
             self.engine.docker(),
             self.buildkit,
@@ -158,6 +161,20 @@ impl ContainerEngine {
         }
         built.layer = Some(Arc::new(layer));
         Ok(built)
+    }
+
+    /// What the engine has under this name now.
+    pub async fn image(&self, name: &str) -> ImageFact {
+        match self.engine.docker().inspect_image(name).await {
+            Ok(found) => match found.id {
+                Some(id) => ImageFact::Digest(id),
+                None => ImageFact::Unknown("the engine does not tell its id".to_owned()),
+            },
+            Err(bollard::errors::Error::DockerResponseServerError {
+                status_code: 404, ..
+            }) => ImageFact::Unknown(format!("the engine has no image {name}")),
+            Err(error) => ImageFact::Unknown(error.to_string()),
+        }
     }
 
     /// Removes what builds of a project have replaced and no container runs.
@@ -252,6 +269,11 @@ pub async fn remove_all(state_dir: &Path, volumes: bool) -> Result<usize, Target
     kind::take_down(state_dir, volumes).await?;
     cloudsql::remove_container(state_dir, volumes).await?;
     Ok(swept)
+}
+
+/// What the engine calls the last that was built of an image of devenv.toml.
+pub fn tag_of(project: &str, image: &str) -> String {
+    format!("devenv/{project}-{}:latest", legal(image))
 }
 
 /// A part of an image's name, as the distribution spec has it: lower case letters, digits

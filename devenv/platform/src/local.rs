@@ -22,8 +22,8 @@ use crate::{
     containers::ContainerEngine,
     host::Host,
     target::{
-        Adapter, BuiltImage, Database, Endpoints, Runtime, Serves, Target, TargetError, TargetKind,
-        Volumes, owner_of,
+        Adapter, BuiltImage, Database, Endpoints, Images, Runtime, Serves, Target, TargetError,
+        TargetKind, Volumes, owner_of,
     },
 };
 
@@ -224,6 +224,7 @@ impl LocalTarget {
             kubernetes: format!("https://{}", cluster.api_addr()),
             kubeconfig: options.state_dir.join("kubeconfig"),
             database: None,
+            images: Images::new(),
         });
         Ok(Self {
             options,

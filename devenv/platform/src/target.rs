@@ -1,6 +1,7 @@
 //! Where the system runs: a Kubernetes API and the few things that differ around it.
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
@@ -136,6 +137,19 @@ pub struct DatabaseFacts {
     pub compose_project: Option<String>,
 }
 
+/// What is known of an image that containers run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageFact {
+    /// What the engine knows it by, the digest of its configuration: `sha256:…`.
+    Digest(String),
+    /// Its digest can't be told, and why not, for people.
+    Unknown(String),
+}
+
+/// Images by the names that manifests and the Compose file use.
+pub type Images = BTreeMap<String, ImageFact>;
+
 /// Where people and tests find the system.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
@@ -170,13 +184,17 @@ pub struct Endpoints {
     /// The address that stands in the Ingress objects' status.
     pub address: Option<String>,
     /// Cloud Run services by name.
-    pub cloud_run: std::collections::BTreeMap<String, String>,
+    pub cloud_run: BTreeMap<String, String>,
     /// The Kubernetes API.
     pub kubernetes: String,
     /// The kubeconfig that leads to it.
     pub kubeconfig: PathBuf,
     /// The database, without its password.
     pub database: Option<DatabaseFacts>,
+    /// The images that workloads run, and the database's where that is a container; none
+    /// where pods are processes.
+    #[serde(default, skip_serializing_if = "Images::is_empty")]
+    pub images: Images,
 }
 
 /// Why a target could not do what it was asked.

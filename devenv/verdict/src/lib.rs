@@ -20,8 +20,18 @@
 //! - Every rendered object, whatever files and kustomizations it comes from: comments and
 //!   the order of keys don't count.
 //! - The versions of the compilers, interpreters and package managers that the images'
-//!   commands name; the database engine's; target and profile; at level `image` the
-//!   digest of every image that a workload uses.
+//!   commands name; the database engine's, or the Compose file of the database where that
+//!   is a container; target and profile; at level `image` the digest of every image that a
+//!   workload uses, and of the database's.
+//!
+//! # Levels
+//!
+//! Processes of the tree make a verdict at level `source`, containers one at level `image`:
+//! it is about exactly the images that ran. Images are more than the sources that they were
+//! built from, so such a verdict serves where `source` is asked for, too, whatever digests
+//! there are now; and the database is not compared then, since beside containers it is
+//! another one than beside processes. The other way round it does not: what processes have
+//! proven says nothing of images.
 //!
 //! Objects of kind Secret and the files that they are written in are covered, and can't be
 //! read or cheaply guessed from the verdict ([`Seal`]). Everything else is hashed as it
@@ -61,7 +71,7 @@ pub use keys::{KeyError, NoPublicKey, PublicKey, SigningKey};
 pub use seal::{Seal, SealError};
 pub use store::{Damaged, Saved, Store, StoreError, Stored};
 pub use toolchain::{Installed, Programs};
-pub use tree::{Look, NO_PROFILE, SUITES, Tree};
+pub use tree::{Beside, Look, NO_PROFILE, SUITES, Tree};
 pub use verdict::{Level, SCHEMA, SuiteOutcome, TestOutcome, Verdict, VerdictError};
 pub use verify::{Found, Policy, Reason, Verification, verify};
 

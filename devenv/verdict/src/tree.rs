@@ -31,12 +31,26 @@ pub struct Look<'a> {
     pub target: &'a str,
     /// What runs there. At [`Level::Source`] nobody is asked for digests.
     pub level: Level,
-    /// The database engine and its version, such as `MariaDB 10.11.19`.
+    /// The database engine and its version, such as `MariaDB 10.11.19`, where that is a
+    /// server of the machine.
     pub database: Option<&'a str>,
+    /// The database, where that is a container.
+    pub beside: Option<Beside<'a>>,
     /// The digests of the container images that run.
     pub digests: &'a dyn ImageDigests,
     /// Whom to ask for the versions of compilers and interpreters.
     pub programs: &'a dyn Programs,
+}
+
+/// The database beside workloads that are containers: a service of a Compose file.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside<'a> {
+    /// The service's name.
+    pub service: &'a str,
+    /// Absolute path of the file.
+    pub file: &'a Path,
+    /// The image that it runs, as the file says; its digest counts like those of workloads.
+    pub image: &'a str,
 }
 
 impl fmt::Debug for Look<'_> {
@@ -56,6 +70,7 @@ impl<'a> Look<'a> {
             target,
             level: Level::Source,
             database: None,
+            beside: None,
             digests: &Undigested,
             programs: &Installed,
         }
@@ -68,15 +83,18 @@ impl<'a> Look<'a> {
     /// When a file that is covered can't be read, or a digest is missing.
     pub fn take(&self) -> Result<Tree, CoverageError> {
         let root = &self.topology.project().root;
+        let images = self.topology.workload_images().into_keys();
+        let images = images.chain(self.beside.map(|b| b.image));
         let mut tree = Tree {
-            inputs: self.environment(),
+            inputs: self.environment()?,
             secrets: BTreeMap::new(),
             origins: BTreeMap::new(),
             not_covered: Vec::new(),
             project: self.topology.project().name.clone(),
             target: self.target.to_owned(),
             profile: self.topology.profile().map(str::to_owned),
-            level: self.level,
+            level: Level::Source,
+            images: images.map(str::to_owned).collect(),
         };
         for image in self.topology.images().values() {
             tree.put(Group::Image, image.name.clone(), settings(root, image));
@@ -96,16 +114,16 @@ impl<'a> Look<'a> {
         }
         let versions = toolchain::versions(self.topology, self.programs);
         tree.inputs.insert(Group::Toolchain, versions);
-        if self.level == Level::Image {
-            tree.inputs.insert(Group::Digest, self.digests()?);
-        }
         let tracked = Tracked::of(root);
         self.files(&tracked, &mut tree)?;
         tree.not_covered.extend(self.gaps(&tracked));
-        Ok(tree)
+        match self.level {
+            Level::Source => Ok(tree),
+            Level::Image => tree.of_images(self.digests),
+        }
     }
 
-    fn environment(&self) -> Inputs {
+    fn environment(&self) -> Result<Inputs, CoverageError> {
         let mut known = BTreeMap::from([
             ("target".to_owned(), self.target.to_owned()),
             (
@@ -114,26 +132,21 @@ impl<'a> Look<'a> {
             ),
         ]);
         if let Some(database) = self.database {
-            known.insert("database".into(), database.into());
+            known.insert(DATABASE.into(), database.into());
         }
-        BTreeMap::from([(Group::Environment, known)])
-    }
-
-    fn digests(&self) -> Result<BTreeMap<String, String>, CoverageError> {
-        self.topology
-            .workload_images()
-            .into_keys()
-            .map(|image| match self.digests.digest(image) {
-                Ok(Some(digest)) => Ok((image.to_owned(), digest)),
-                Ok(None) => Err(CoverageError::Undigested {
-                    image: image.to_owned(),
-                }),
-                Err(reason) => Err(CoverageError::Digest {
-                    image: image.to_owned(),
-                    reason,
-                }),
-            })
-            .collect()
+        if let Some(Beside { service, file, .. }) = self.beside {
+            let read = std::fs::read(file).map_err(|source| CoverageError::Read {
+                path: file.to_owned(),
+                source,
+            });
+            let hash = hex::encode(Sha256::digest(read?));
+            let file = files::key(&self.topology.project().root, file);
+            known.insert(
+                DATABASE.into(),
+                format!("{service} of {file} sha256:{hash}"),
+            );
+        }
+        Ok(BTreeMap::from([(Group::Environment, known)]))
     }
 
     /// Every covered file once: what it is first here is what it is called.
@@ -204,14 +217,22 @@ impl<'a> Look<'a> {
         ]
         .map(str::to_owned)
         .to_vec();
-        if self.level == Level::Source {
+        gaps.push(NO_IMAGES.into());
+        match (self.database, self.beside) {
+            (None, None) => {
+                gaps.push("the database engine and its version: nobody said them".into());
+            }
+            (_, Some(beside)) => gaps.push(format!(
+                "what {} takes from variables, from its `.env` and from other files, but for the image's name",
+                files::key(&self.topology.project().root, beside.file)
+            )),
+            (Some(_), None) => {}
+        }
+        if self.target == "kind" {
             gaps.push(
-                "container images: processes of this tree ran, not the images that are deployed"
+                "which controller served the Ingresses, ingress-nginx or devenv's, and the version of Kubernetes"
                     .into(),
             );
-        }
-        if self.database.is_none() {
-            gaps.push("the database engine and its version: nobody said them".into());
         }
         for image in self.topology.images().values() {
             if !image.ignore.is_empty() {
@@ -230,6 +251,12 @@ impl<'a> Look<'a> {
         gaps
     }
 }
+
+/// The input that says what the database is.
+pub(crate) const DATABASE: &str = "database";
+/// What level `source` leaves open.
+const NO_IMAGES: &str =
+    "container images: processes of this tree ran, not the images that are deployed";
 
 /// What a run without a profile is called.
 pub const NO_PROFILE: &str = "default";
@@ -329,6 +356,8 @@ pub struct Tree {
     pub(crate) target: String,
     pub(crate) profile: Option<String>,
     pub(crate) level: Level,
+    /// The images that workloads use, and the database's where that is a container.
+    images: BTreeSet<String>,
 }
 
 impl fmt::Debug for Tree {
@@ -345,6 +374,34 @@ impl fmt::Debug for Tree {
 impl Tree {
     fn put(&mut self, group: Group, key: String, value: String) {
         self.inputs.entry(group).or_default().insert(key, value);
+    }
+
+    /// The same at level `image`: with the digest of each image that workloads use, and of
+    /// the database's where that is a container. For a look that was taken before anybody
+    /// could know them.
+    ///
+    /// # Errors
+    /// When a digest is missing.
+    pub fn of_images(mut self, digests: &dyn ImageDigests) -> Result<Self, CoverageError> {
+        let known = self.images.iter().map(|image| {
+            let image = image.clone();
+            match digests.digest(&image) {
+                Ok(Some(digest)) => Ok((image, digest)),
+                Ok(None) => Err(CoverageError::Undigested { image }),
+                Err(reason) => Err(CoverageError::Digest { image, reason }),
+            }
+        });
+        let known = known.collect::<Result<BTreeMap<_, _>, _>>()?;
+        self.inputs.insert(Group::Digest, known);
+        self.level = Level::Image;
+        self.not_covered.retain(|gap| gap != NO_IMAGES);
+        Ok(self)
+    }
+
+    /// The images whose digests count at level `image`, as manifests and the Compose file
+    /// write them.
+    pub fn images(&self) -> impl Iterator<Item = &str> {
+        self.images.iter().map(String::as_str)
     }
 
     /// The hash of all that is covered but secrets, in hexadecimal.

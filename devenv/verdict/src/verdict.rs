@@ -121,10 +121,15 @@ pub enum VerdictError {
 
 fn changed_meanwhile(changes: &[Change]) -> String {
     let first = changes.first().map(ToString::to_string).unwrap_or_default();
+    let what = if changes.iter().all(|c| c.group == Group::Digest) {
+        "images were built anew"
+    } else {
+        "the tree changed"
+    };
     match changes.len() {
-        0 | 1 => format!("no verdict, since the tree changed while it was tested: {first}"),
+        0 | 1 => format!("no verdict, since {what} while it was tested: {first}"),
         n => format!(
-            "no verdict, since the tree changed while it was tested: {first}, and {} more",
+            "no verdict, since {what} while it was tested: {first}, and {} more",
             n - 1
         ),
     }
@@ -185,6 +190,14 @@ impl Verdict {
             suites: report.suites.iter().map(suite).collect(),
             coverage,
         })
+    }
+
+    /// The digests of the images that ran, by the names that manifests use; none at level
+    /// `source`.
+    pub fn digests(&self) -> impl Iterator<Item = (&str, &str)> {
+        let digests = self.coverage.inputs.get(&Group::Digest);
+        let digests = digests.into_iter().flatten();
+        digests.map(|(image, digest)| (image.as_str(), digest.as_str()))
     }
 
     /// The tests that ended in one of these ways, with their suites.

@@ -1,6 +1,6 @@
 //! Whether a verdict applies to the tree at hand, and if not, why.
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use devenv_e2e::outcome::Outcome;
 use devenv_model::Topology;
@@ -10,7 +10,7 @@ use crate::{
     coverage::{Change, Group, differences, secret_differences},
     keys::{NoPublicKey, PublicKey},
     store::{Damaged, Store, StoreError, Stored},
-    tree::Tree,
+    tree::{DATABASE, Tree},
     verdict::{Level, Verdict, described},
 };
 
@@ -243,6 +243,8 @@ struct Compared {
     other: Option<Reason>,
     too_low: Option<Reason>,
     changes: Vec<Change>,
+    /// How many digests were asked for that a verdict at a lower level does not have.
+    lacking: usize,
 }
 
 impl Compared {
@@ -262,26 +264,39 @@ impl Compared {
         let mut changes = differences(&verdict.coverage.inputs, &tree.inputs, |group| {
             group == Group::Secret || (undigested && group == Group::Digest)
         });
-        // Told by `other`, in better words.
-        changes.retain(|c| {
-            !(c.group == Group::Environment && ["target", "profile"].contains(&c.input.as_str()))
+        let levels_differ = verdict.level != tree.level;
+        changes.retain(|c| match (c.group, c.input.as_str()) {
+            // Told by `other`, in better words.
+            (Group::Environment, "target" | "profile") => false,
+            // Beside containers it is another one than beside processes.
+            (Group::Environment, DATABASE) => !levels_differ,
+            _ => true,
         });
         Self {
             stored,
             other,
+            lacking: match too_low {
+                Some(_) => tree.inputs.get(&Group::Digest).map_or(0, BTreeMap::len),
+                None => 0,
+            },
             too_low,
             changes,
         }
     }
 
     /// How far it is from applying: another environment is farther than any number of
-    /// changed inputs, and what is wrong with the verdict itself counts last.
+    /// changed inputs, each digest that it says nothing of is one of those, and what is
+    /// wrong with the verdict itself counts last.
     fn distance(&self, policy: &Policy) -> (bool, usize, usize) {
         let verdict = &self.stored.verdict;
         let faults = usize::from(signature(&self.stored, policy).is_some())
             + usize::from(self.too_low.is_some())
             + failures(verdict).len();
-        (self.other.is_some(), self.changes.len(), faults)
+        (
+            self.other.is_some(),
+            self.changes.len() + self.lacking,
+            faults,
+        )
     }
 
     fn reasons(&self, tree: &Tree, policy: &Policy) -> Vec<Reason> {

@@ -126,10 +126,83 @@ async fn the_default_suites_pass_in_containers() {
         let run = project.run_within(UP, &words).await;
         assert!(run.ok(), "{run}");
         println!("{words:?} took {:.1?}", run.took);
-        let profile = profile.last().copied().unwrap_or("rust");
-        proven("local, docker", profile, "all suites");
+        let name = profile.last().copied().unwrap_or("rust");
+        proven("local, docker", name, "all suites");
         nothing_left(&before, "after a run").await;
+        assert!(run.stderr.contains("passes at level image"), "{run}");
+        the_verdict_is_on_these_images(&project, profile).await;
+        proven("local, docker", name, "a verdict on exactly the images");
     }
+}
+
+/// What `devenv verdict --verify` says, and whether by its exit code a verdict applies.
+async fn verification(project: &Project, more: &[&[&str]]) -> (bool, Value) {
+    let words = [&["verdict", "--verify", "-o", "json"], &more.concat()[..]].concat();
+    let run = project.run(&words).await;
+    let said = serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {run}"));
+    (run.ok(), said)
+}
+
+/// A run in containers has made a verdict on the images that it ran, the database's too: with
+/// another one in place of any of them it does not apply, and says of which.
+async fn the_verdict_is_on_these_images(project: &Project, profile: &[&str]) {
+    const IMAGE: &[&str] = &["--level", "image"];
+    let api1 = "devenv/so1-fase2-api1:latest";
+    let (applies, said) = verification(project, &[IMAGE, profile]).await;
+    assert!(applies, "{said:#}");
+    let verdict = &said["closest"]["verdict"];
+    assert_eq!(verdict["level"], "image");
+    let ran = containers::image_ids("so1-fase2");
+    assert_eq!(verdict["coverage"]["inputs"]["digest"], json!(ran));
+    let text = project
+        .run(&[&["verdict"], IMAGE, profile].concat())
+        .await
+        .stdout;
+    assert!(text.contains("level image, target local"), "{text}");
+    assert!(text.contains(&format!("api1 {}", ran["api1"])), "{text}");
+
+    // The sources are those that the images were built from; a real cluster was not asked.
+    let (applies, said) = verification(project, &[profile]).await;
+    assert!(applies, "{said:#}");
+    let (applies, said) = verification(project, &[IMAGE, profile, &["--target", "kind"]]).await;
+    assert!(!applies, "{said:#}");
+    assert_eq!(said["reasons"][0]["reason"], "other-environment");
+
+    // Built anew, of the same sources.
+    let folder = project.path().join("offline/anew");
+    fs::create_dir_all(&folder).expect("made");
+    let dockerfile = format!("FROM {api1}\nLABEL anew=1\n");
+    fs::write(folder.join("Dockerfile"), dockerfile).expect("written");
+    let context = folder.display().to_string();
+    containers::docker(&["build", "-q", "-t", api1, &context]).expect("built");
+    let anew = containers::image_id(api1);
+    let (applies, said) = verification(project, &[IMAGE, profile]).await;
+    let changed = |image: &str, was: &str, is: &str| {
+        json!([{
+            "reason": "input",
+            "group": "digest",
+            "input": image,
+            "how": "changed",
+            "detail": format!("{was} → {is}"),
+        }])
+    };
+    assert!(!applies, "{said:#}");
+    assert_eq!(said["reasons"], changed("api1", &ran["api1"], &anew));
+    let (applies, said) = verification(project, &[profile]).await;
+    assert!(applies, "the sources are as they were: {said:#}");
+
+    // What the engine has does not count where somebody says a digest.
+    let given = format!("api1={}", ran["api1"]);
+    let (applies, said) = verification(project, &[profile, &["--image", &given]]).await;
+    assert!(applies, "{said:#}");
+    let other = format!("sha256:{}", "0a".repeat(32));
+    let database = format!("{}={other}", containers::MYSQL);
+    let words = ["--image", &given, "--image", &database];
+    let (applies, said) = verification(project, &[profile, &words]).await;
+    assert!(!applies, "{said:#}");
+    let mysql = containers::MYSQL;
+    assert_eq!(said["reasons"], changed(mysql, &ran[mysql], &other));
+    containers::docker(&["tag", &ran["api1"], api1]).expect("as it was");
 }
 
 /// Edits under load, a save whose image can't be built, and the next good one.

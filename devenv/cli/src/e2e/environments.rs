@@ -20,7 +20,7 @@ use devenv_engine::{
     state::{RunGuard, StateDir},
 };
 use devenv_platform::{
-    DatabaseFacts, Endpoints, TargetError,
+    DatabaseFacts, Endpoints, Images, TargetError,
     cloudsql::{ContainerServer, NAMESPACE},
     containers,
 };
@@ -28,6 +28,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::{
     commands::KEEP,
+    e2e::images::Ran,
     error::{CliError, exit},
     project::{self, Project},
     render,
@@ -47,6 +48,7 @@ pub struct Fresh {
     state: StateDir,
     made: AtomicU32,
     running: Mutex<HashMap<String, Held>>,
+    ran: Mutex<Ran>,
 }
 
 /// A running system.
@@ -67,6 +69,7 @@ impl Fresh {
             state: project.state.clone(),
             made: AtomicU32::new(0),
             running: Mutex::default(),
+            ran: Mutex::default(),
         }
     }
 
@@ -80,6 +83,17 @@ impl Fresh {
         ids.filter(|id| id.starts_with(&self.id))
             .map(str::to_owned)
             .collect()
+    }
+
+    /// The images that its systems ran.
+    pub fn ran(&self) -> Ran {
+        let ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        ran.clone()
+    }
+
+    fn saw(&self, images: &Images) {
+        let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        ran.saw(images);
     }
 
     /// The first system of a run bears its name; others count on.
@@ -119,6 +133,10 @@ impl Fresh {
             mut supervisor,
             guard,
         } = held;
+        // What it ran in the end, before it forgets.
+        if let Some(endpoints) = guard.state().endpoints() {
+            self.saw(&endpoints.images);
+        }
         let Some(mut tie) = supervisor.process.stdin.take() else {
             return;
         };
@@ -162,6 +180,7 @@ impl Fresh {
                 }
             }
         };
+        self.saw(&endpoints.images);
         let environment = environment(name, &endpoints, self.launch.profile.clone()).await?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.insert(name.to_owned(), Held { supervisor, guard });

@@ -3,28 +3,56 @@
 use std::path::Path;
 
 use devenv_e2e::outcome::RunReport;
-use devenv_model::{LoadOptions, Topology};
-use devenv_platform::cloudsql::Engine;
-use devenv_verdict::{Look, SigningKey, Store, Tree, Verdict};
+use devenv_engine::{TargetKind, UpError};
+use devenv_model::{CloudSql, CloudSqlEngine, LoadOptions, Topology};
+use devenv_platform::{
+    TargetError,
+    cloudsql::{ComposeDatabase, Engine},
+};
+use devenv_verdict::{Beside, Look, SigningKey, Store, Tree, Verdict};
 
 use crate::{error::CliError, project::Project};
 
-/// Looks at everything that a verdict covers, as it is now.
-pub async fn look(project: &Project, load: &LoadOptions, target: &str) -> Result<Tree, CliError> {
-    let (root, load, target) = (project.root.clone(), load.clone(), target.to_owned());
+/// Looks at everything that a verdict covers, as it is now, but for the digests of images.
+/// With `containers` the database is the one beside containers.
+pub async fn look(
+    project: &Project,
+    load: &LoadOptions,
+    target: TargetKind,
+    containers: bool,
+) -> Result<Tree, CliError> {
+    let (root, load) = (project.root.clone(), load.clone());
     blocking(move || {
         let topology = loaded(&root, &load)?;
-        let database = topology
-            .cloud_sql()
-            .map(|_| Engine::find())
-            .transpose()
-            .map_err(|e| CliError::Check(e.to_string()))?
-            .map(|engine| format!("{} {}", engine.flavour, engine.version));
+        let (mut here, mut beside) = (None, None);
+        if let Some(sql) = topology.cloud_sql() {
+            match sql.engine_beside(containers) {
+                CloudSqlEngine::Container => beside = Some(compose(sql, &root)?),
+                CloudSqlEngine::Local => here = Some(engine()?),
+            }
+        }
+        let target = target.to_string();
         let mut look = Look::new(&topology, &target);
-        look.database = database.as_deref();
+        look.database = here.as_deref();
+        look.beside = beside.as_ref().map(|compose| Beside {
+            service: &compose.service,
+            file: &compose.file,
+            image: &compose.image,
+        });
         Ok(look.take()?)
     })
     .await
+}
+
+/// The engine of this machine that is the database beside processes.
+fn engine() -> Result<String, CliError> {
+    let found = Engine::find().map_err(|e| CliError::Check(e.to_string()))?;
+    Ok(format!("{} {}", found.flavour, found.version))
+}
+
+fn compose(sql: &CloudSql, root: &Path) -> Result<ComposeDatabase, CliError> {
+    let read = ComposeDatabase::read(sql, root);
+    Ok(read.map_err(|e| UpError::from(TargetError::from(e)))?)
 }
 
 /// Signs and keeps the verdict on a run; returns what became of it, in words.
@@ -47,7 +75,12 @@ pub async fn judge(
                     (None, true) => "passes".to_owned(),
                     (None, false) => "does not pass".to_owned(),
                 };
-                format!("{} {what}: {}", verdict.coverage.tree, path.display())
+                format!(
+                    "{} {what} at level {}: {}",
+                    verdict.coverage.tree,
+                    verdict.level,
+                    path.display()
+                )
             }
             devenv_verdict::Saved::Kept(path) => {
                 format!("the one on the whole stays: {}", path.display())

@@ -178,11 +178,19 @@ pub fn verification(found: &Verification, format: Format) {
         return json(found);
     }
     if let Some(closest) = &found.closest {
+        let verdict = &closest.verdict;
+        outln!("verdict {} of {}", closest.file.display(), verdict.ended);
+        let profile = verdict.profile.as_ref();
+        let profile = profile.map(|profile| format!(", profile {profile}"));
         outln!(
-            "verdict {} of {}",
-            closest.file.display(),
-            closest.verdict.ended
+            "level {}, target {}{}",
+            verdict.level,
+            verdict.target,
+            profile.unwrap_or_default()
         );
+        for (image, digest) in verdict.digests() {
+            outln!("  {DIM}{image} {digest}{RESET}");
+        }
     }
     if found.applies {
         outln!(

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use bollard::models::NetworkConnectRequest;
 use bollard::query_parameters::InspectContainerOptions;
-use devenv_compose::{Engine, EngineError, LoadError, Options, Progress, Share, load};
+use devenv_compose::{
+    Engine, EngineError, LoadError, Options, Progress, Project, Service, Share, load,
+};
 use devenv_model::CloudSql;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Credentials;
 use super::server::PORT;
+use crate::target::ImageFact;
 use crate::trace;
 
 /// In a system's state folder: which Compose project is its own.
@@ -130,21 +133,8 @@ impl ContainerServer {
         (root, state_dir): (&Path, &Path),
         told: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Self, ContainerServerError> {
-        let file = config.compose.as_ref();
-        let file = file.ok_or_else(|| ContainerServerError::NoFile(config.origin.clone()))?;
-        let mut options = Options {
-            environment: environment(),
-            shown_from: Some(root.to_owned()),
-            ..Options::default()
-        };
-        let given = [
-            ("DB_USER", &account.user),
-            ("DB_PASSWORD", &account.password),
-            ("DB_NAME", &account.database),
-        ];
-        for (name, value) in given {
-            options.environment.insert(name.to_owned(), value.clone());
-        }
+        let file = file_of(config)?;
+        let mut options = options(root, account);
         let port = "DB_PORT".to_owned();
         let fixed = options.environment.contains_key(&port);
         if !fixed {
@@ -162,14 +152,7 @@ impl ContainerServer {
                 options.environment.insert(port.clone(), ports(wanted, run));
                 project = load(file, &options)?.project;
             }
-            let services: Vec<String> = project.services.keys().cloned().collect();
-            if !services.contains(&config.service) {
-                return Err(ContainerServerError::NoService {
-                    file: file.clone(),
-                    service: config.service.clone(),
-                    known: services,
-                });
-            }
+            service_of(&project, config, file)?;
             project.only(&[&config.service]);
             let share = Share::of(&project);
             if let Some(other) = engine.other_owner(&share).await? {
@@ -235,6 +218,19 @@ impl ContainerServer {
     /// When the engine refuses or does not answer.
     pub async fn start(&self) -> Result<(), EngineError> {
         self.engine.start(&self.project, &self.service).await
+    }
+
+    /// The image that it runs: its name as the Compose file has it, and what is known of it.
+    /// `None` while there is no container.
+    pub async fn image(&self) -> Option<(String, ImageFact)> {
+        let containers = self.engine.ps(&self.project).await.ok()?;
+        let container = containers.into_iter().find(|c| c.service == self.service)?;
+        let none = None::<InspectContainerOptions>;
+        let found = self.engine.docker().inspect_container(&container.id, none);
+        let found = found.await.ok()?;
+        let name = found.config?.image?;
+        let unknown = || ImageFact::Unknown("the engine does not tell its id".to_owned());
+        Some((name, found.image.map_or_else(unknown, ImageFact::Digest)))
     }
 
     /// The Compose project.
@@ -317,6 +313,79 @@ impl ContainerServer {
             }
         })
     }
+}
+
+/// The service of a Compose file that is the database beside containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComposeDatabase {
+    /// The service's name.
+    pub service: String,
+    /// Absolute path of the file.
+    pub file: PathBuf,
+    /// The image that it runs, with its variables filled in.
+    pub image: String,
+}
+
+impl ComposeDatabase {
+    /// What the Compose file says now; messages name files from `root`.
+    ///
+    /// # Errors
+    /// When there is no file, when it can't be read, or when it has no such service.
+    pub fn read(config: &CloudSql, root: &Path) -> Result<Self, ContainerServerError> {
+        let file = file_of(config)?;
+        // An image is not called after an account: any will do.
+        let anybody = Credentials {
+            user: "user".to_owned(),
+            password: "password".to_owned(),
+            database: "database".to_owned(),
+        };
+        let mut options = options(root, &anybody);
+        let port = options.environment.entry("DB_PORT".to_owned());
+        port.or_insert_with(|| PORT.to_string());
+        let project = load(file, &options)?.project;
+        let service = service_of(&project, config, file)?;
+        Ok(Self {
+            service: service.name.clone(),
+            file: file.clone(),
+            image: service.image.clone(),
+        })
+    }
+}
+
+fn file_of(config: &CloudSql) -> Result<&PathBuf, ContainerServerError> {
+    let file = config.compose.as_ref();
+    file.ok_or_else(|| ContainerServerError::NoFile(config.origin.clone()))
+}
+
+/// What the Compose file is read with.
+fn options(root: &Path, account: &Credentials) -> Options {
+    let mut environment = environment();
+    let given = [
+        ("DB_USER", &account.user),
+        ("DB_PASSWORD", &account.password),
+        ("DB_NAME", &account.database),
+    ];
+    for (name, value) in given {
+        environment.insert(name.to_owned(), value.clone());
+    }
+    Options {
+        environment,
+        shown_from: Some(root.to_owned()),
+        ..Options::default()
+    }
+}
+
+fn service_of<'p>(
+    project: &'p Project,
+    config: &CloudSql,
+    file: &Path,
+) -> Result<&'p Service, ContainerServerError> {
+    let found = project.services.get(&config.service);
+    found.ok_or_else(|| ContainerServerError::NoService {
+        file: file.to_owned(),
+        service: config.service.clone(),
+        known: project.services.keys().cloned().collect(),
+    })
 }
 
 /// Whether the system with this state folder has or had a database in a container.

@@ -15,7 +15,9 @@ mod slice;
 
 pub(crate) use account::{Account, database, service_of};
 
-pub use container::{ContainerServer, ContainerServerError, has_container, remove_container};
+pub use container::{
+    ComposeDatabase, ContainerServer, ContainerServerError, has_container, remove_container,
+};
 pub use engine::{Engine, EngineError, Flavour};
 pub use migrate::{MigrateError, Migrated};
 pub use server::{

@@ -52,6 +52,7 @@ impl KindTarget {
         let server = ContainerServer::up(engine, config, &account, run, folders, &|_| ()).await?;
         let server = server.on_network(NETWORK);
         let compose_project = server.project().to_owned();
+        let image = server.image().await;
         let (place_tx, place_rx) = watch::channel(None);
         let places = server.places().map(move |place| {
             // Nobody forwards any more: the target is gone.
@@ -78,10 +79,13 @@ impl KindTarget {
             note: bound.note,
             ..database.await?
         };
-        self.endpoints
+        let mut endpoints = self
+            .endpoints
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .database = Some(database.facts.clone());
+            .unwrap_or_else(PoisonError::into_inner);
+        endpoints.database = Some(database.facts.clone());
+        endpoints.images.extend(image);
+        drop(endpoints);
         Ok(database)
     }
 }

@@ -41,8 +41,8 @@ use crate::cloudsql;
 use crate::containers::ContainerEngine;
 use crate::host::Host;
 use crate::target::{
-    Adapter, BuiltImage, Database, Endpoints, Runtime, Serves, Target, TargetError, TargetKind,
-    owner_of,
+    Adapter, BuiltImage, Database, Endpoints, Images, Runtime, Serves, Target, TargetError,
+    TargetKind, owner_of,
 };
 use cluster::{Kind, Node, Trace};
 use config::{HTTP, Mapping, Wanted};
@@ -331,6 +331,7 @@ fn endpoints(
         kubernetes: api::server(kubeconfig),
         kubeconfig: kubeconfig.to_owned(),
         database: None,
+        images: Images::new(),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     cloudsql::{self, Account, ContainerServer, Credentials, Engine, Server, follow, service_of},
     containers::ContainerEngine,
     kubernetes::apply_own,
-    target::{BuiltImage, Database, Target, TargetError, Volumes},
+    target::{BuiltImage, Database, ImageFact, Target, TargetError, Volumes},
 };
 
 /// A database that comes up: where it is, and what is known of it.
@@ -31,6 +31,8 @@ struct Coming {
     engine: Option<(String, String)>,
     /// [`DatabaseFacts::compose_project`].
     compose_project: Option<String>,
+    /// Its container's image, by its name.
+    image: Option<(String, ImageFact)>,
     /// [`Database::note`].
     note: Option<String>,
 }
@@ -79,10 +81,13 @@ impl LocalTarget {
             note: coming.note,
             ..database.await?
         };
-        self.endpoints
+        let mut endpoints = self
+            .endpoints
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .database = Some(database.facts.clone());
+            .unwrap_or_else(PoisonError::into_inner);
+        endpoints.database = Some(database.facts.clone());
+        endpoints.images.extend(coming.image);
+        drop(endpoints);
         Ok(database)
     }
 
@@ -143,6 +148,7 @@ impl LocalTarget {
         });
         Ok(Coming {
             compose_project: None,
+            image: None,
             note,
             places: follow::pod(&self.client()).boxed(),
             engine: Some((server.engine.flavour.to_string(), server.engine.version)),
@@ -179,6 +185,7 @@ impl LocalTarget {
         });
         Ok(Coming {
             compose_project,
+            image: server.image().await,
             note,
             places,
             engine: None,

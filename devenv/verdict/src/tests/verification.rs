@@ -6,7 +6,7 @@ use devenv_e2e::outcome::Outcome;
 use rstest::rstest;
 
 use super::{Project, judge, report, words};
-use crate::{CoverageError, ImageDigests, Level, Look, Policy, Saved, Tree, verify};
+use crate::{Beside, CoverageError, ImageDigests, Level, Look, Policy, Saved, Tree, verify};
 
 #[test]
 fn every_change_is_told_in_order() {
@@ -272,6 +272,96 @@ fn level_image_is_about_exactly_these_digests() {
     // Images are more than sources.
     assert_eq!(check(&source), [""; 0]);
     assert!(path.exists());
+}
+
+/// A run knows its images only when it has begun: the look of before is raised then.
+#[test]
+fn a_look_is_raised_to_what_ran() {
+    let project = Project::new();
+    let digests = |d: &str| BTreeMap::from([("registry.example/web:v1".to_owned(), d.to_owned())]);
+    let ran = |d: &str| project.tree().of_images(&digests(d)).unwrap();
+    assert_eq!(
+        ran("sha256:aa"),
+        look(&project, Level::Image, &digests("sha256:aa")).unwrap()
+    );
+    let error = judge(
+        &ran("sha256:aa"),
+        &ran("sha256:bb"),
+        &project.report(),
+        None,
+    );
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "no verdict, since images were built anew while it was tested: \
+         image digest registry.example/web:v1 changed: sha256:aa → sha256:bb"
+    );
+    let verdict = judge(
+        &ran("sha256:aa"),
+        &ran("sha256:aa"),
+        &project.report(),
+        None,
+    );
+    let verdict = verdict.unwrap();
+    assert_eq!(verdict.level, Level::Image);
+    assert_eq!(
+        verdict.digests().collect::<Vec<_>>(),
+        [("registry.example/web:v1", "sha256:aa")]
+    );
+    project.save(&verdict);
+    // One of processes that fits the tree as well explains nothing of a rebuilt image.
+    project.pass();
+    let rebuilt = verify(&project.store(), &ran("sha256:bb"), &Policy::default()).unwrap();
+    assert_eq!(
+        words(&rebuilt),
+        ["image digest registry.example/web:v1 changed: sha256:aa → sha256:bb"]
+    );
+}
+
+/// Beside containers the database is one, too: the Compose file and the image say which.
+#[test]
+fn the_database_beside_containers() {
+    let project = Project::new();
+    let file = project.path("compose/compose.yaml");
+    project.write("compose/compose.yaml", "services: {}\n");
+    let look = |mysql: &str| {
+        let topology = project.topology();
+        let digests = BTreeMap::from([
+            ("registry.example/web:v1".to_owned(), "sha256:aa".to_owned()),
+            ("mysql:8.4".to_owned(), mysql.to_owned()),
+        ]);
+        let look = Look {
+            beside: Some(Beside {
+                service: "cloudsql",
+                file: &file,
+                image: "mysql:8.4",
+            }),
+            programs: &project.programs,
+            ..Look::new(&topology, "local")
+        };
+        let tree = look.take().unwrap();
+        assert_eq!(
+            tree.images().collect::<Vec<_>>(),
+            ["mysql:8.4", "registry.example/web:v1"]
+        );
+        tree.of_images(&digests).unwrap()
+    };
+    let check = |tree: &Tree| words(&verify(&project.store(), tree, &Policy::default()).unwrap());
+    let tree = look("sha256:dd");
+    let gap = "what compose/compose.yaml takes from variables";
+    assert!(tree.not_covered().iter().any(|g| g.starts_with(gap)));
+    project.save(&judge(&tree, &tree, &project.report(), None).unwrap());
+    assert_eq!(check(&tree), [""; 0]);
+    // Processes would have another one, which says nothing against the images.
+    assert_eq!(check(&project.tree()), [""; 0]);
+    project.write("app/main.rs", "2");
+    assert_eq!(check(&project.tree()), ["source app/main.rs changed"]);
+    project.write("app/main.rs", "fn main() {}\n");
+    assert_eq!(
+        check(&look("sha256:ee")),
+        ["image digest mysql:8.4 changed: sha256:dd → sha256:ee"]
+    );
+    project.write("compose/compose.yaml", "services: {x: {}}\n");
+    assert_eq!(check(&look("sha256:dd")), ["environment database changed"]);
 }
 
 /// Somebody who can't tell.

@@ -24,6 +24,7 @@ use crate::{
     commands::{Context, PodArgs, some_time, up::ensure_installed},
     e2e::{
         environments::{Attached, Fresh},
+        images::Ran,
         tree,
     },
     error::CliError,
@@ -84,6 +85,7 @@ pub struct E2eArgs {
 pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliError> {
     let project = context.project()?;
     let mut target = args.pods.target();
+    let containers = args.pods.runtime() == Runtime::Docker;
     if args.attach {
         let endpoints = project.endpoints()?;
         if let Some(other) = args.pods.not_as(&endpoints) {
@@ -92,12 +94,11 @@ pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliEr
         target = endpoints.target;
         args.profile = running_profile(endpoints.profile, args.profile)?;
     }
-    let target = target.to_string();
     let load = context.load_options(args.profile.as_deref());
     let topology = project.load(&load)?;
     let suites = run::suites(&project, &topology, &args.chosen.suites)?;
     let id = run::new_id();
-    let options = options(&args, &project, &id, &target)?;
+    let options = options(&args, &project, &id, &target.to_string())?;
     if args.list {
         let planned = plan(suites, &options.selection);
         let mut names = Vec::new();
@@ -124,11 +125,10 @@ pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliEr
     if !args.attach {
         ensure_installed(&topology, args.pods.runtime(), args.yes).await?;
     }
-    let unjudged = unjudged(&args);
     // Before the first build.
-    let before = match unjudged {
-        None => Some(tree::look(&project, &load, &target).await?),
-        Some(_) => None,
+    let before = match args.attach {
+        false => Some(tree::look(&project, &load, target, containers).await?),
+        true => None,
     };
     project.state.create()?;
     reports::make_room(&options.run_dir)?;
@@ -152,21 +152,18 @@ pub async fn e2e(mut args: E2eArgs, context: &Context) -> Result<ExitCode, CliEr
         // Half a run says nothing for the tree or against it.
         return Err(CliError::Interrupted(asked));
     }
-    match before {
-        Some(before) => judge(&args, &project, &load, before, &report, context).await,
-        None => render::unjudged(unjudged.unwrap_or_default(), context.format),
+    match before.zip(fresh) {
+        Some((before, fresh)) => {
+            let ran = containers.then(|| fresh.ran());
+            judge(&args, &project, &load, (before, ran), &report, context).await;
+        }
+        None => render::unjudged(UNJUDGED, context.format),
     }
     Ok(ExitCode::from(reports::exit_code(&report)))
 }
 
-/// Why a run says nothing of the tree, if so.
-fn unjudged(args: &E2eArgs) -> Option<&'static str> {
-    if args.attach {
-        return Some("nobody knows what a system that was up already was made from");
-    }
-    let containers = args.pods.runtime() == Runtime::Docker;
-    containers.then_some("this version writes none on containers, which run images and no sources")
-}
+/// Why a run with `--attach` says nothing of the tree.
+const UNJUDGED: &str = "nobody knows what a system that was up already was made from";
 
 /// The profile of the system that is up; one that was asked for must be that.
 fn running_profile(
@@ -199,17 +196,22 @@ fn launch(args: &E2eArgs, project: &Project, context: &Context) -> Launch {
     }
 }
 
-/// Writes the verdict. That there is none does not change what the tests said.
+/// Writes the verdict: on the tree as it was `before`, and on the images that ran where pods
+/// were containers. That there is none does not change what the tests said.
 async fn judge(
     args: &E2eArgs,
     project: &Project,
     load: &LoadOptions,
-    before: Tree,
+    (before, ran): (Tree, Option<Ran>),
     report: &RunReport,
     context: &Context,
 ) {
     let verdict = async {
-        let after = tree::look(project, load, &args.pods.target().to_string()).await?;
+        let after = tree::look(project, load, args.pods.target(), ran.is_some()).await?;
+        let (before, after) = match ran {
+            Some(ran) => ran.of(before, after)?,
+            None => (before, after),
+        };
         tree::judge(project, before, after, report.clone(), partial(args)).await
     };
     match verdict.await {
