@@ -29,7 +29,7 @@ The chores of this project.
                                       mysql inventory blackbox soak
   cargo xtask soak [NAME] [--rounds N]  a long form: db-kill devenv-kill sandbox-kill cold edits
                                       reload-kill runs run-kill suites, or all
-  cargo xtask bench [NAME] [-o json]  a benchmark: version up memory reload, or all
+  cargo xtask bench [NAME] [-o json]  a benchmark: version up memory reload targets, or all
   cargo xtask needs                   install what the tests need, and nothing else
 
 With CI=true a test that is skipped for want of a tool is a failure.

@@ -216,11 +216,13 @@ pub fn bench(root: &Path, arguments: &[&str]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let bench = target(root).join("release/devenv-bench");
-    match Command::new(&bench)
+    let mut command = Command::new(&bench);
+    Tools::of(&target(root)).offer(&mut command);
+    command
         .current_dir(root)
         .args(arguments)
-        .status()
-    {
+        .env("DEVENV_TEST_MYSQL_IMAGE", offline::MYSQL);
+    match command.status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {

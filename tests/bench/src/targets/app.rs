@@ -42,7 +42,7 @@ impl Tools {
         Ok(Self {
             kind: variable("DEVENV_TEST_KIND")?.into(),
             node: variable("DEVENV_TEST_KIND_NODE")?,
-            mysql: variable("DEVENV_TEST_MYSQL")?,
+            mysql: variable("DEVENV_TEST_MYSQL_IMAGE")?,
         })
     }
 
