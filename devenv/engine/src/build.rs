@@ -175,23 +175,18 @@ impl Builder {
     ) -> Result<Vec<String>, BuildError> {
         let wanted = all.iter().filter(|i| wanted.contains(i.name.as_str()));
         let wanted: Vec<&ImageSource> = wanted.copied().collect();
-        let here: BTreeSet<&str> = {
-            let prints = self.prints();
-            let here = wanted
-                .iter()
-                .filter(|i| containers.wants_commands(i, &prints));
-            here.map(|i| i.name.as_str()).collect()
-        };
+        let here = wanted.iter().filter(|i| containers.wants_commands(i));
+        let here: BTreeSet<&str> = here.map(|i| i.name.as_str()).collect();
         let mut ran = Vec::new();
         if !here.is_empty() {
             ran = self.run_commands(all, &here, &here).await?;
         }
         let mut plans = Vec::new();
         for image in wanted {
-            let plan = containers.plan(image, &self.prints())?;
-            plans.push((image, plan));
+            let inputs = self.prints().inputs(image);
+            plans.push((image, containers.plan(image, inputs).await?));
         }
-        ran.extend(containers.make(plans, &self.prints, &self.bus).await?);
+        ran.extend(containers.make(plans, &self.bus).await?);
         Ok(ran)
     }
 

@@ -198,7 +198,16 @@ impl Live {
         digests: &BTreeMap<String, String>,
     ) -> Result<(), TargetError> {
         let images = self.built(sources);
-        self.target.prepare(&images).await?;
+        if let Err(error) = self.target.prepare(&images).await {
+            for source in sources {
+                // What could not be laid over there is built the next time.
+                let built = self.builder.container(source);
+                if built.is_some_and(|built| built.layer.is_some()) {
+                    self.builder.anew(source);
+                }
+            }
+            return Err(error);
+        }
         let (mut delivered, mut ids) = (Vec::new(), Vec::new());
         for image in images {
             if let Some(name) = self.target.deliver(&image).await? {

@@ -43,6 +43,12 @@ pub fn decides(file: &Path) -> bool {
         || (name.contains("requirements") && name.ends_with(".txt"))
 }
 
+/// Whether what is fetched by this file ends up in what a compiler makes.
+pub fn is_linked(file: &Path) -> bool {
+    let name = file.file_name().and_then(|n| n.to_str());
+    name.is_some_and(|n| matches!(n, "Cargo.toml" | "Cargo.lock" | "go.mod" | "go.sum"))
+}
+
 /// Whether one of them decides; where none does, everything counts.
 pub fn any<'a>(mut files: impl Iterator<Item = &'a Path>) -> bool {
     files.any(decides)

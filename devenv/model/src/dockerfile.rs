@@ -38,17 +38,6 @@ pub(crate) struct Copy {
     pub dest: String,
     /// Whether `dest` is written as a folder: with a slash at its end.
     pub into: bool,
-    /// It is a `COPY` that leaves owner, mode and names as they are by default.
-    pub plain: bool,
-}
-
-impl Copy {
-    /// Whether it copies a whole folder's contents, under names that it does not say.
-    pub fn is_whole(&self) -> bool {
-        self.sources
-            .iter()
-            .any(|s| s.trim_matches('/').is_empty() || s == "." || s == "./")
-    }
 }
 
 /// The image's configuration.
@@ -256,11 +245,6 @@ impl Reader {
             Instruction::Copy(copy) => {
                 let span = self.span(copy.copy.span.start, copy.dest.span.end);
                 self.copy(span, &copy.options, &copy.src, &copy.dest.value);
-                // A link is only another way to keep the layer.
-                let plain = copy.options.iter().all(|o| o.name.value == "link");
-                if let Some(copy) = self.image.copies.last_mut() {
-                    copy.value.plain = plain && !copy.value.sources.is_empty();
-                }
             }
             Instruction::Add(add) => {
                 let span = self.span(add.add.span.start, add.dest.span.end);
@@ -283,7 +267,6 @@ impl Reader {
             sources: sources.collect(),
             into: dest.ends_with('/') || dest == "." || dest.ends_with("/."),
             dest: self.absolute(&dest),
-            plain: false,
         };
         self.image.copies.push(Said { value, span });
     }

@@ -10,7 +10,6 @@ mod node;
 mod python;
 mod ruby;
 mod rust;
-mod sync;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ use crate::dockerfile::{self, Said};
 use crate::problem::Draft;
 use crate::reading::Reading;
 use crate::source::{SourceFile, Span};
-use crate::topology::{Inferred, PythonEnv, SyncPath};
+use crate::topology::{Inferred, PythonEnv};
 
 use command::Program;
 use context::Context;
@@ -61,8 +60,6 @@ pub(crate) struct Guess {
     pub python: Option<PythonEnv>,
     /// The Dockerfile, and the folder that it seems to copy from; absolute.
     pub dockerfile: Option<(PathBuf, PathBuf)>,
-    /// What is in the image as it is here.
-    pub sync: Vec<SyncPath>,
     pub inferred: Vec<Inferred>,
     pub exposed: Vec<Said<u16>>,
     /// Why there is no `run`.
@@ -81,13 +78,6 @@ pub(crate) fn infer(reading: &mut Reading, known: Known<'_>) -> Guess {
     look.guess.dockerfile = docker
         .as_ref()
         .map(|docker| (docker.path.clone(), docker.context.dir().to_owned()));
-    look.guess.sync = docker
-        .as_ref()
-        // Of another stage than the last nothing is known.
-        .filter(|_| known.raw.target.is_none())
-        .map_or_else(Vec::new, |docker| {
-            sync::paths(&docker.image, &docker.context)
-        });
     look.workdirs(docker.as_ref());
     let language = look.language(docker.as_ref());
     look.environment(docker.as_ref(), language);

@@ -195,8 +195,9 @@ pub struct ContainerBuild {
     pub target: Option<String>,
     /// Values of its `ARG`s.
     pub args: BTreeMap<String, String>,
-    /// What lies in the image as it lies here, so that what is saved of it can be laid over
-    /// the image that was built last instead of building it anew. Empty: each save is built.
+    /// What lies in the image as it lies here, so devenv.toml: what is saved of it is laid
+    /// over the image that was built last instead of building it anew. Empty: each save is
+    /// built.
     pub sync: Vec<SyncPath>,
     /// `sync` names what `build` makes: it runs here first.
     pub sync_builds: bool,

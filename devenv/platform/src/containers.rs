@@ -18,6 +18,7 @@ use devenv_compose::{Engine, EngineError};
 use devenv_model::ImageSource;
 
 pub use build::BuildFailed;
+pub use context::Stamps;
 pub use sync::{Files, Layer};
 
 use crate::{
@@ -127,6 +128,25 @@ impl ContainerEngine {
         self.look_at(source, &id).await
     }
 
+    /// The files that decide what [`ContainerEngine::build`] makes of `source`, as they are.
+    ///
+    /// # Errors
+    /// [`BuildFailed`] when they can't be looked at.
+    pub async fn files(&self, source: &ImageSource) -> Result<Stamps, BuildFailed> {
+        // Nobody asks where nothing is laid over what is made of them.
+        let build = source.container.clone().filter(|b| !b.sync.is_empty());
+        let Some(build) = build else {
+            return Ok(Stamps::new());
+        };
+        let list = move || context::Context::of(&build)?.files(&build);
+        let listed = tokio::task::spawn_blocking(list).await;
+        let listed = listed.map_err(std::io::Error::other).flatten();
+        listed.map_err(|error| BuildFailed::Context {
+            image: source.name.clone(),
+            source: error,
+        })
+    }
+
     /// Lays `files` over `base`, which [`ContainerEngine::build`] made of `source`.
     ///
     /// # Errors
@@ -136,7 +156,7 @@ impl ContainerEngine {
         project: &str,
         source: &ImageSource,
         base: &Built,
-        files: Files,
+        files: &Files,
     ) -> Result<Built, BuildFailed> {
         let below = base.run.container.as_ref().map(|c| c.id.clone());
         let (Some(below), false) = (below, files.is_empty()) else {

@@ -198,7 +198,7 @@ async fn what_is_saved_is_laid_over_an_image() {
         let files = Files::of(&build, changed, |_| true).expect("read");
         files.expect("nothing to build")
     };
-    let laid = engine.lay_over("p", &source, &base, files()).await;
+    let laid = engine.lay_over("p", &source, &base, &files()).await;
     let laid = laid.expect("laid over");
     assert!(laid.layer.is_none(), "the engine has it");
     let id = laid.run.container.as_ref().expect("an image").id.clone();
@@ -213,14 +213,14 @@ async fn what_is_saved_is_laid_over_an_image() {
 
     // For nodes it is a layer, and another image whenever it is another one.
     let nodes = engine.clone().for_nodes();
-    let laid = nodes.lay_over("p", &source, &base, files()).await;
+    let laid = nodes.lay_over("p", &source, &base, &files()).await;
     let laid = laid.expect("laid over");
     let layer = laid.layer.as_ref().expect("a layer");
     let id = |built: &Built| built.run.container.as_ref().map(|c| c.id.clone());
     assert_eq!(Some(&layer.base), id(&base).as_ref());
     assert_ne!(id(&laid), id(&base));
     fs::write(&changed[0], "saved again").expect("written");
-    let again = nodes.lay_over("p", &source, &base, files()).await;
+    let again = nodes.lay_over("p", &source, &base, &files()).await;
     assert_ne!(id(&again.expect("laid over")), id(&laid));
 }
 

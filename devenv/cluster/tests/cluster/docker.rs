@@ -334,10 +334,16 @@ pub async fn comes_back() {
         })
         .await;
         rig.until_ready("web").await;
-        assert_eq!(
-            get(rig.ingress, "/index.html").await.expect("an answer").0,
-            200
-        );
+        // In a crash loop's back-off the Ingress refuses, and it hears of what is ready a
+        // moment after the one who looks into the store.
+        let answers = async {
+            while get(rig.ingress, "/index.html").await.expect("an answer").0 == 503 {
+                tokio::task::yield_now().await;
+            }
+            get(rig.ingress, "/index.html").await.expect("an answer").0
+        };
+        let answer = tokio::time::timeout(PATIENCE, answers).await;
+        assert_eq!(answer.expect("it is served again"), 200);
     };
     let force = RemoveContainerOptionsBuilder::new().force(true).build();
     engine

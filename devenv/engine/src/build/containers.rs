@@ -1,5 +1,5 @@
 //! Images of containers: each is built by the engine, which knows by itself what has not
-//! changed. What is saved after that is laid over it, where its Dockerfile only copies.
+//! changed. What is saved after that is laid over it, where devenv.toml says where it is.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,14 +11,14 @@ use std::{
 use devenv_model::{ContainerBuild, ImageSource};
 use devenv_platform::{
     ContainerEngine,
-    containers::{BuildFailed, Built, Files},
+    containers::{BuildFailed, Built, Files, Stamps},
 };
 
 use super::{BuildError, seconds};
 use crate::{
     event::{Bus, Event},
     lockfiles,
-    prints::{Hash, Prints},
+    prints::Hash,
 };
 
 /// What makes them, and what was made.
@@ -42,6 +42,8 @@ struct Made {
     base: Built,
     build: Option<ContainerBuild>,
     inputs: Inputs,
+    /// The files of its context then: some of them are no inputs.
+    context: Stamps,
     /// What has changed since then, be it as it was again: nobody knows which of its
     /// states the build has seen.
     changed: BTreeSet<PathBuf>,
@@ -49,16 +51,30 @@ struct Made {
 
 /// How the next version of an image comes about.
 #[derive(Debug)]
-pub(super) enum Plan {
+enum How {
     /// Its Dockerfile is built.
     Build,
     /// This is laid over what was built last.
     LayOver(Files),
 }
 
+/// The same, with what it was concluded from.
+#[derive(Debug)]
+pub(super) struct Planned {
+    how: How,
+    inputs: Inputs,
+    context: Stamps,
+    changed: BTreeSet<PathBuf>,
+}
+
 impl Made {
     /// What has changed since it was built; `None` where the build itself has.
-    fn changed(&self, image: &ImageSource, inputs: &Inputs) -> Option<BTreeSet<PathBuf>> {
+    fn changed(
+        &self,
+        image: &ImageSource,
+        inputs: &Inputs,
+        context: &Stamps,
+    ) -> Option<BTreeSet<PathBuf>> {
         if image.container != self.build {
             return None;
         }
@@ -66,8 +82,16 @@ impl Made {
         let both = self.inputs.iter().chain(inputs);
         let differ = both.filter(|(file, _)| self.inputs.get(*file) != inputs.get(*file));
         changed.extend(differ.map(|(file, _)| file.clone()));
+        // Of those that no save is told of, times tell.
+        let other = |file: &PathBuf| !inputs.contains_key(file) && !self.inputs.contains_key(file);
+        let both = self.context.iter().chain(context);
+        let differ =
+            both.filter(|(file, _)| other(file) && self.context.get(*file) != context.get(*file));
+        changed.extend(differ.map(|(file, _)| file.clone()));
         // Editors write beside a file and rename: what came and went is nowhere.
-        changed.retain(|file| inputs.contains_key(file) || self.inputs.contains_key(file));
+        changed.retain(|file| {
+            !other(file) || self.context.contains_key(file) || context.contains_key(file)
+        });
         Some(changed)
     }
 }
@@ -97,46 +121,42 @@ impl Containers {
         }
     }
 
-    /// Whether the next version of `image` takes over what commands of this machine make
-    /// of its source.
-    pub(super) fn wants_commands(&self, image: &ImageSource, prints: &Prints) -> bool {
-        let Some(build) = image.container.as_ref().filter(|b| b.sync_builds) else {
-            return false;
-        };
+    /// Whether the next version of `image` may take over what commands of this machine make
+    /// of its source: they run before it is planned.
+    pub(super) fn wants_commands(&self, image: &ImageSource) -> bool {
         let made = self.made();
-        let changed = made.get(&image.name);
-        let changed = changed.and_then(|made| made.changed(image, &prints.inputs(image)));
-        changed.is_some_and(|changed| !changed.iter().any(|file| build.decides(file)))
+        let build = image.container.as_ref().filter(|b| b.sync_builds);
+        build.is_some()
+            && made
+                .get(&image.name)
+                .is_some_and(|m| m.build == image.container)
     }
 
-    /// How the next version of `image` comes about, as `prints` saw its files.
+    /// How the next version of `image` comes about, with its files as `inputs` has them.
     ///
     /// # Errors
     /// When its files can't be looked at.
-    pub(super) fn plan(&self, image: &ImageSource, prints: &Prints) -> Result<Plan, BuildError> {
-        let inputs = prints.inputs(image);
+    pub(super) async fn plan(
+        &self,
+        image: &ImageSource,
+        inputs: Inputs,
+    ) -> Result<Planned, BuildError> {
+        let context = self.engine.files(image).await?;
         let changed = {
             let made = self.made();
             let made = made.get(&image.name);
-            made.and_then(|made| made.changed(image, &inputs))
+            made.and_then(|made| made.changed(image, &inputs, &context))
         };
-        let (Some(build), Some(changed)) = (&image.container, changed) else {
-            return Ok(Plan::Build);
+        let how = match (&image.container, &changed) {
+            (Some(build), Some(changed)) => how(image, build, changed, &inputs)?,
+            _ => How::Build,
         };
-        // What a Dockerfile fetches by it.
-        if !build.sync_builds && changed.iter().any(|file| lockfiles::decides(file)) {
-            return Ok(Plan::Build);
-        }
-        let watched = |path: &Path| {
-            let mut below = inputs.range(path.to_owned()..);
-            below.next().is_some_and(|(file, _)| file.starts_with(path))
-        };
-        let files = Files::of(build, changed.iter().map(PathBuf::as_path), watched);
-        let files = files.map_err(|source| BuildError::Sources {
-            image: image.name.clone(),
-            source,
-        })?;
-        Ok(files.map_or(Plan::Build, Plan::LayOver))
+        Ok(Planned {
+            how,
+            inputs,
+            context,
+            changed: changed.unwrap_or_default(),
+        })
     }
 
     /// Makes images side by side, each as planned; returns those that are others than
@@ -146,29 +166,21 @@ impl Containers {
     /// What failed first.
     pub(super) async fn make(
         &self,
-        plans: Vec<(&ImageSource, Plan)>,
-        prints: &Mutex<Prints>,
+        plans: Vec<(&ImageSource, Planned)>,
         bus: &Bus,
     ) -> Result<Vec<String>, BuildError> {
         let make = plans.into_iter().map(async |(image, plan)| {
             let started = Instant::now();
-            let inputs = {
-                let prints = prints.lock().unwrap_or_else(PoisonError::into_inner);
-                prints.inputs(image)
-            };
             let before = self.made().get(&image.name).cloned();
-            let (made, how) = match (plan, before.clone()) {
-                (Plan::LayOver(files), Some(mut made)) => {
-                    let how = files_laid_over(files.len());
-                    let base = &made.base;
-                    let laid = self.engine.lay_over(&self.project, image, base, files);
-                    made.now = laid.await?;
-                    if let Some(changed) = made.changed(image, &inputs) {
-                        made.changed = changed;
-                    }
-                    (made, how)
+            let laid = match (&plan.how, &before) {
+                (How::LayOver(files), Some(made)) => {
+                    self.lay_over(image, made, files, &plan.changed).await
                 }
-                _ => (self.build(image, inputs, bus).await?, String::new()),
+                _ => None,
+            };
+            let (made, how) = match laid {
+                Some((made, how)) => (made, how),
+                None => (self.build(image, plan, bus).await?, String::new()),
             };
             let took = seconds(started.elapsed());
             let same = before.is_some_and(|before| before.now.run == made.now.run);
@@ -179,10 +191,42 @@ impl Containers {
         Ok(made.into_iter().flatten().collect())
     }
 
+    /// `None`: it can't be, as where the image below is gone; then it is built.
+    async fn lay_over(
+        &self,
+        image: &ImageSource,
+        made: &Made,
+        files: &Files,
+        changed: &BTreeSet<PathBuf>,
+    ) -> Option<(Made, String)> {
+        let laid = self
+            .engine
+            .lay_over(&self.project, image, &made.base, files);
+        match laid.await {
+            Ok(now) => {
+                let made = Made {
+                    now,
+                    changed: changed.clone(),
+                    ..made.clone()
+                };
+                Some((made, files_laid_over(files.len())))
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    image = image.name,
+                    "it is built, since nothing can be laid over it"
+                );
+                None
+            }
+        }
+    }
+
     async fn build(
         &self,
         image: &ImageSource,
-        inputs: Inputs,
+        plan: Planned,
         bus: &Bus,
     ) -> Result<Made, BuildFailed> {
         let told = |line| {
@@ -194,10 +238,36 @@ impl Containers {
             now: built.clone(),
             base: built,
             build: image.container.clone(),
-            inputs,
+            inputs: plan.inputs,
+            context: plan.context,
             changed: BTreeSet::new(),
         })
     }
+}
+
+fn how(
+    image: &ImageSource,
+    build: &ContainerBuild,
+    changed: &BTreeSet<PathBuf>,
+    inputs: &Inputs,
+) -> Result<How, BuildError> {
+    // What a Dockerfile fetches by it; a compiler's is in what it makes.
+    let fetches = |file: &PathBuf| {
+        lockfiles::decides(file) && !(build.sync_builds && lockfiles::is_linked(file))
+    };
+    if changed.iter().any(fetches) {
+        return Ok(How::Build);
+    }
+    let is_input = |path: &Path| {
+        let mut below = inputs.range(path.to_owned()..);
+        below.next().is_some_and(|(file, _)| file.starts_with(path))
+    };
+    let files = Files::of(build, changed.iter().map(PathBuf::as_path), is_input);
+    let files = files.map_err(|source| BuildError::Sources {
+        image: image.name.clone(),
+        source,
+    })?;
+    Ok(files.map_or(How::Build, How::LayOver))
 }
 
 fn files_laid_over(count: usize) -> String {
@@ -221,6 +291,13 @@ mod tests {
             .collect()
     }
 
+    fn stamps(files: &[(&str, i64)]) -> Stamps {
+        let files = files.iter();
+        files
+            .map(|(name, at)| (PathBuf::from(name), (*at, 0, 0)))
+            .collect()
+    }
+
     #[test]
     fn what_has_changed_since_the_build_is_known_for_good() {
         let image = image("a", Path::new("/p"));
@@ -234,13 +311,21 @@ mod tests {
             base: built,
             build: image.container.clone(),
             inputs: inputs(&[("/p/a", 1), ("/p/b", 1), ("/p/c", 1)]),
+            context: stamps(&[("/p/a", 1), ("/p/other", 1)]),
             changed: BTreeSet::new(),
         };
         let changed = |made: &Made, now: &[(&str, u8)]| {
-            let changed = made.changed(&image, &inputs(now));
+            let context = stamps(&[("/p/a", 2), ("/p/other", 1)]);
+            let changed = made.changed(&image, &inputs(now), &context);
             changed.expect("the build is the same")
         };
         let set = |names: &[&str]| -> BTreeSet<PathBuf> { names.iter().map(Into::into).collect() };
+        // An input goes by its contents, all else by its time.
+        assert!(changed(&made, &[("/p/a", 1), ("/p/b", 1), ("/p/c", 1)]).is_empty());
+        let touched = stamps(&[("/p/a", 1), ("/p/other", 2), ("/p/came", 1)]);
+        let same = inputs(&[("/p/a", 1), ("/p/b", 1), ("/p/c", 1)]);
+        let found = made.changed(&image, &same, &touched).unwrap();
+        assert_eq!(found, set(&["/p/came", "/p/other"]));
         let now = [("/p/a", 2), ("/p/b", 1), ("/p/new", 1), ("/p/a.tmp~", 1)];
         made.changed = changed(&made, &now);
         let expected = set(&["/p/a", "/p/a.tmp~", "/p/c", "/p/new"]);
@@ -258,6 +343,7 @@ mod tests {
             sync: Vec::new(),
             sync_builds: false,
         });
-        assert_eq!(made.changed(&other, &inputs(&now)), None);
+        let context = Stamps::new();
+        assert_eq!(made.changed(&other, &inputs(&now), &context), None);
     }
 }

@@ -106,8 +106,7 @@ impl Context {
         Place::Unknown
     }
 
-    /// What a source of `COPY` names.
-    pub(super) fn source(&self, written: &str) -> PathBuf {
+    fn source(&self, written: &str) -> PathBuf {
         normal(&self.dir.join(written.trim_start_matches('/')))
     }
 }

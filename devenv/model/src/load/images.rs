@@ -87,14 +87,6 @@ fn load_one(
         no_run(reading, located, name, &guess);
         return Some((None, exposed));
     };
-    // What a build makes need not be what the Dockerfile copies.
-    let dir = guess.dockerfile.as_ref().map(|(_, dir)| dir);
-    let same_dir = context.is_none() || context.as_ref() == dir;
-    let seems = if build.is_none() && same_dir {
-        guess.sync
-    } else {
-        Vec::new()
-    };
     let sync_builds = build.is_some() && sync.is_some();
     let mut env = guess.env;
     env.extend(raw.env.clone());
@@ -121,7 +113,7 @@ fn load_one(
             context: context.unwrap_or(dir),
             target: raw.target.clone(),
             args: raw.args.clone(),
-            sync: sync.unwrap_or(seems),
+            sync: sync.unwrap_or_default(),
             sync_builds,
         }),
         inferred: guess.inferred,
@@ -198,7 +190,15 @@ fn sync_paths(
                 .expected("where it is in the image, such as \"/app/src\""),
             );
         } else if let Some(from) = within(reading, from, span) {
-            let to = crate::dockerfile::clean(to);
+            let name = from
+                .file_name()
+                .filter(|_| to.ends_with('/') && !from.is_dir());
+            let to = match name.and_then(|name| name.to_str()) {
+                // As COPY has it.
+                Some(name) => format!("{to}{name}"),
+                None => to.clone(),
+            };
+            let to = crate::dockerfile::clean(&to);
             found.push(SyncPath { from, to });
         }
     }

@@ -1,7 +1,9 @@
 //! The context of a build, as the archive that an engine takes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use devenv_model::ContainerBuild;
@@ -18,6 +20,21 @@ const OUTSIDE: &str = ".devenv.Dockerfile";
 const PIECES: usize = 16;
 /// Bytes of a piece.
 const PIECE: usize = 64 << 10;
+
+/// When files were changed, in seconds and nanoseconds, and their sizes.
+pub type Stamps = BTreeMap<PathBuf, (i64, i64, u64)>;
+
+fn stamp(files: &mut Stamps, file: PathBuf) -> io::Result<()> {
+    match fs::symlink_metadata(&file) {
+        Ok(stat) => {
+            let stamp = (stat.mtime(), stat.mtime_nsec(), stat.len());
+            files.insert(file, stamp);
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
 
 /// What is sent.
 #[derive(Debug)]
@@ -69,6 +86,49 @@ impl Context {
     pub(super) fn leaves_out(&self, file: &Path) -> bool {
         let path = file.strip_prefix(&self.dir).ok().and_then(Path::to_str);
         path.is_some_and(|path| self.ignored.matches(path))
+    }
+
+    /// The files that decide what comes of a build, each with when it was changed and how
+    /// large it is: those of the context, the Dockerfile, and what is left out.
+    ///
+    /// # Errors
+    /// When a folder can't be read.
+    pub(super) fn files(&self, build: &ContainerBuild) -> io::Result<Stamps> {
+        let mut files = Stamps::new();
+        self.list(&self.dir, "", &mut files)?;
+        for file in build
+            .ignore_files()
+            .into_iter()
+            .chain([self.source.clone()])
+        {
+            stamp(&mut files, file)?;
+        }
+        Ok(files)
+    }
+
+    fn list(&self, dir: &Path, below: &str, files: &mut Stamps) -> io::Result<()> {
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?.collect::<io::Result<Vec<_>>>()?,
+        };
+        if entries.iter().any(|entry| entry.file_name() == STATE) {
+            return Ok(());
+        }
+        for entry in entries {
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let path = format!("{below}{name}");
+            let ignored = self.ignored.matches(&path);
+            if entry.file_type()?.is_dir() {
+                if !ignored || self.ignored.takes_back_below(&path) {
+                    self.list(&entry.path(), &format!("{path}/"), files)?;
+                }
+            } else if !ignored {
+                stamp(files, entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// The archive, made while it is read.
@@ -163,8 +223,6 @@ impl Write for Pieces {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use futures_util::TryStreamExt;
 
     use super::*;

@@ -1,5 +1,7 @@
-//! What was saved, laid over the image that was built last: where a Dockerfile only copies,
-//! that is what building it anew would come to.
+//! What was saved, laid over the image that was built last: where a Dockerfile only copies
+//! it, that is what building it anew would come to. Whether it only copies is said in
+//! devenv.toml: of a base image's WORKDIR, of variables and of what later instructions make
+//! of a file a Dockerfile alone does not tell enough.
 //!
 //! Nothing is changed in a container that runs: the result is an image, so that a restarted
 //! pod runs what the one before ran, and a bad save is rolled out as any other.
@@ -10,7 +12,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use devenv_model::{ContainerBuild, SyncPath};
+use devenv_model::{ContainerBuild, MADE, SyncPath};
 use serde_json::json;
 
 use super::context::Context;
@@ -43,41 +45,47 @@ pub struct Layer {
 
 impl Files {
     /// Where `changed` files are in the image that `build` makes. `None`: it has to be built.
-    /// `watched` says whether a folder or file here is, or holds, what a save is told of;
-    /// other paths are what a command made, and are taken whole.
+    /// `is_input` says whether this file, or any below this folder, is one that a save is told
+    /// of; all else is what commands have made.
     ///
     /// # Errors
     /// When a folder can't be read, or what a command should have made is not there.
     pub fn of<'a>(
         build: &ContainerBuild,
         changed: impl Iterator<Item = &'a Path>,
-        watched: impl Fn(&Path) -> bool,
+        is_input: impl Fn(&Path) -> bool,
     ) -> io::Result<Option<Self>> {
         let mut found = Self::default();
         if build.sync.is_empty() {
             return Ok(None);
         }
+        let is_made = |sync: &SyncPath| build.sync_builds && !is_input(&sync.from);
+        let made: Vec<&SyncPath> = build.sync.iter().filter(|s| is_made(s)).collect();
+        let whole_folders = made.iter().any(|sync| sync.from.is_dir());
         let context = Context::of(build)?;
         for file in changed {
             if build.decides(file) {
                 return Ok(None);
             }
+            let gone = !file.exists();
             let of = |sync: &&SyncPath| file.starts_with(&sync.from);
             let nearest = build.sync.iter().filter(of);
             match nearest.max_by_key(|sync| sync.from.as_os_str().len()) {
                 Some(_) if context.leaves_out(file) => {}
-                // A layer can say so; who knows what else went with it.
-                Some(_) if !file.exists() => return Ok(None),
+                Some(sync) if is_made(sync) => {}
+                // A layer can say that one is gone; who knows what else went with it.
+                Some(sync) if !is_plain(file, &sync.from) => return Ok(None),
                 Some(sync) if !found.add(sync, file) => return Ok(None),
                 Some(_) => {}
-                // The command has read it.
-                None if build.sync_builds => {}
+                // A command has read it, and may have left out what it made of one before.
+                None if !made.is_empty() && !(gone && whole_folders) => {}
                 None => return Ok(None),
             }
         }
-        if build.sync_builds {
-            for sync in build.sync.iter().filter(|sync| !watched(&sync.from)) {
-                found.add_all(sync, &sync.from)?;
+        for sync in build.sync.iter().filter(|_| build.sync_builds) {
+            let skip = |path: &Path| !is_made(sync) && (is_input(path) || is_tools(path));
+            if !found.add_all(sync, &sync.from, &skip)? {
+                return Ok(None);
             }
         }
         Ok(Some(found))
@@ -109,16 +117,33 @@ impl Files {
         true
     }
 
-    fn add_all(&mut self, sync: &SyncPath, path: &Path) -> io::Result<()> {
+    /// False: there is what a layer would change into something else.
+    fn add_all(
+        &mut self,
+        sync: &SyncPath,
+        path: &Path,
+        skip: &dyn Fn(&Path) -> bool,
+    ) -> io::Result<bool> {
         let at = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-        if !fs::metadata(path).map_err(at)?.is_dir() {
-            self.add(sync, path);
-            return Ok(());
+        let stat = if path == sync.from {
+            fs::metadata(path)
+        } else {
+            fs::symlink_metadata(path)
+        };
+        let stat = stat.map_err(at)?;
+        if !stat.is_dir() {
+            return Ok(skip(path) || (stat.is_file() && self.add(sync, path)));
         }
         for entry in fs::read_dir(path).map_err(at)? {
-            self.add_all(sync, &entry.map_err(at)?.path())?;
+            let entry = entry.map_err(at)?;
+            // A folder that holds inputs may hold what was made as well.
+            let is_dir = entry.file_type().map_err(at)?.is_dir();
+            let skipped = skip(&entry.path()) && (!is_dir || is_tools(&entry.path()));
+            if !skipped && !self.add_all(sync, &entry.path(), skip)? {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The layer for nodes: files alone, so that folders stay as they are.
@@ -169,13 +194,26 @@ impl Files {
     }
 }
 
+/// Whether this is a file that no link leads to, from `top` on.
+fn is_plain(file: &Path, top: &Path) -> bool {
+    let mut below = file.ancestors().take_while(|path| *path != top);
+    let no_link = below.all(|path| !path.is_symlink());
+    no_link && file.is_file()
+}
+
+/// Whether tools keep things of their own in this folder, such as packages.
+fn is_tools(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| MADE.iter().any(|made| made.trim_end_matches('/') == name))
+}
+
 fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, from: &Path) -> io::Result<()> {
     let at = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", from.display()));
     let stat = fs::metadata(from).map_err(at)?;
     let data = fs::read(from).map_err(at)?;
     let mut header = tar::Header::new_gnu();
     header.set_size(data.len() as u64);
-    let executable = stat.mode() & 0o111 != 0;
+    let executable = stat.mode() & 0o100 != 0;
     header.set_mode(if executable { 0o755 } else { 0o644 });
     // Its own: what was compiled of the one below is older or newer than this.
     header.set_mtime(u64::try_from(stat.mtime()).unwrap_or(0));
@@ -210,15 +248,21 @@ mod tests {
             ("src/main.py", "main"),
             ("src/deep/a.py", "a"),
             ("src/notes", "notes"),
+            ("src/generated", "made"),
+            ("src/node_modules/x", "a tool's"),
             ("target/program", "made"),
+            ("target-linked/program", "made"),
             ("other", "other"),
         ] {
             let path = dir.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
+        for (to, link) in [("deep", "src/linked"), ("program", "target-linked/link")] {
+            std::os::unix::fs::symlink(to, dir.path().join(link)).unwrap();
+        }
         let path = |(from, to): &(&str, &str)| SyncPath {
-            from: dir.path().join(from),
+            from: dir.path().join(from).components().collect(),
             to: (*to).to_owned(),
         };
         let build = ContainerBuild {
@@ -233,6 +277,7 @@ mod tests {
     }
 
     const SRC: &[(&str, &str)] = &[("src", "/app/src")];
+    const PROGRAM: &[(&str, &str)] = &[("target/program", "/app/program")];
 
     #[rstest]
     #[case::below(SRC, false, &["src/main.py", "src/deep/a.py"], Some(&["/app/src/deep/a.py", "/app/src/main.py"][..]))]
@@ -242,11 +287,18 @@ mod tests {
     #[case::left_out_of_the_context(SRC, false, &["src/notes"], Some(&[][..]))]
     #[case::elsewhere(SRC, false, &["src/main.py", "other"], None)]
     #[case::gone(SRC, false, &["src/gone.py"], None)]
+    #[case::a_folder_now(SRC, false, &["src/deep"], None)]
+    #[case::through_a_link(SRC, false, &["src/linked/a.py"], None)]
     #[case::the_dockerfile(SRC, false, &["Dockerfile"], None)]
     #[case::what_is_left_out(SRC, false, &[".dockerignore"], None)]
-    #[case::nothing_is_known(&[], false, &["src/main.py"], None)]
-    #[case::made(&[("target/program", "/app/program")], true, &["src/main.py", "src/gone.py"], Some(&["/app/program"][..]))]
-    #[case::made_by_a_changed_dockerfile(&[("target/program", "/app/program")], true, &["Dockerfile"], None)]
+    #[case::nothing_is_said(&[], false, &["src/main.py"], None)]
+    #[case::made(PROGRAM, true, &["src/main.py", "src/gone.py"], Some(&["/app/program"][..]))]
+    #[case::made_by_another_dockerfile(PROGRAM, true, &["Dockerfile"], None)]
+    #[case::nothing_is_made_of_it(SRC, true, &["other"], None)]
+    #[case::a_folder_is_made(&[("target", "/app")], true, &["src/main.py"], Some(&["/app/program"][..]))]
+    #[case::less_is_made(&[("target", "/app")], true, &["src/gone.py"], None)]
+    #[case::made_among_sources(SRC, true, &["src/main.py"], Some(&["/app/src/generated", "/app/src/main.py"][..]))]
+    #[case::made_with_links(&[("target-linked", "/app")], true, &["src/main.py"], None)]
     fn where_saved_files_are_in_an_image(
         #[case] sync: &[(&str, &str)],
         #[case] builds: bool,
@@ -254,9 +306,17 @@ mod tests {
         #[case] expected: Option<&[&str]>,
     ) {
         let (dir, build) = project(sync, builds);
+        let inputs = [
+            "src/main.py",
+            "src/deep/a.py",
+            "src/notes",
+            "other",
+            "src/linked/a.py",
+        ];
+        let inputs: Vec<PathBuf> = inputs.iter().map(|i| dir.path().join(i)).collect();
         let changed: Vec<PathBuf> = changed.iter().map(|c| dir.path().join(c)).collect();
-        let watched = |path: &Path| !path.starts_with(dir.path().join("target"));
-        let files = Files::of(&build, changed.iter().map(PathBuf::as_path), watched).unwrap();
+        let is_input = |path: &Path| inputs.iter().any(|input| input.starts_with(path));
+        let files = Files::of(&build, changed.iter().map(PathBuf::as_path), is_input).unwrap();
         let found = files
             .as_ref()
             .map(|f| f.files.keys().map(String::as_str).collect::<Vec<_>>());
