@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     CreateContainerOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions,
+    StartContainerOptions, WaitContainerOptions,
 };
 use devenv_model::{Command, ContainerBuild, ImageSource, Origin, Reload, SyncPath};
 use devenv_platform::ContainerEngine;
@@ -151,10 +151,10 @@ async fn run(engine: &ContainerEngine, image: &str, argv: &[&str]) -> String {
         .expect("made");
     let started = docker.start_container(&made.id, None::<StartContainerOptions>);
     started.await.expect("started");
-    let options = LogsOptionsBuilder::new()
-        .stdout(true)
-        .stderr(true)
-        .follow(true);
+    // What it says is whole once it has ended.
+    let none = None::<WaitContainerOptions>;
+    let ended: Result<Vec<_>, _> = docker.wait_container(&made.id, none).try_collect().await;
+    let options = LogsOptionsBuilder::new().stdout(true).stderr(true);
     let lines: Vec<_> = docker
         .logs(&made.id, Some(options.build()))
         .try_collect()
@@ -165,7 +165,9 @@ async fn run(engine: &ContainerEngine, image: &str, argv: &[&str]) -> String {
         .remove_container(&made.id, Some(force.build()))
         .await
         .expect("removed");
-    lines.iter().map(ToString::to_string).collect()
+    let said: String = lines.iter().map(ToString::to_string).collect();
+    ended.unwrap_or_else(|error| panic!("{error}: {said}"));
+    said
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ impl Files {
                 Some(sync) if !found.add(sync, file) => return Ok(None),
                 Some(_) => {}
                 // A command has read it, and may have left out what it made of one before.
-                None if !made.is_empty() && !(gone && whole_folders) => {}
+                None if !made.is_empty() && (!gone || !whole_folders) => {}
                 None => return Ok(None),
             }
         }
