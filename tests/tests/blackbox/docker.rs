@@ -246,6 +246,14 @@ async fn what_a_build_makes_is_laid_over_the_image() {
         "devenv/so1-fase2-api2:latest",
     ];
     let at_up = containers::docker(&image).expect("it was built");
+    let end_of_program = || {
+        let label = "label=io.kubernetes.container.name=api2";
+        let pods = containers::docker(&["ps", "-q", "--filter", label]);
+        let pods = pods.expect("the engine answers");
+        let newest = pods.lines().next().expect("a pod runs");
+        let tail = ["exec", newest, "tail", "-c", "15", "/app/program"];
+        containers::docker(&tail).expect("tail runs in it")
+    };
     let source = project.path().join("services/api2/src/main.rs");
     let text = fs::read_to_string(&source).expect("the source");
     for n in 1..=2 {
@@ -253,34 +261,13 @@ async fn what_a_build_makes_is_laid_over_the_image() {
         save(&source, &format!("{text}// Saved {n} times.\n"), n == 1);
         let reload = reload_after(&project, known, SEEN, |r| r["what"] == "api2").await;
         assert_eq!(reload["outcome"], "reloaded", "{reload:#}");
-        let pods = [
-            "ps",
-            "-q",
-            "--filter",
-            "label=io.kubernetes.container.name=api2",
-        ];
-        let pods = containers::docker(&pods).expect("the engine answers");
-        let newest = pods.lines().next().expect("a pod runs").to_owned();
-        let last = ["exec", &newest, "tail", "-n", "1", "/app/program"];
-        let last = containers::docker(&last).expect("tail runs in it");
-        assert_eq!(last, format!("// Saved {n} times.\n"));
+        assert_eq!(end_of_program(), format!("Saved {n} times.\n"));
         assert_eq!(containers::docker(&image).expect("there"), at_up);
     }
     let asked = project.run_within(SEEN, &["reload", "api2"]).await;
     assert!(asked.ok(), "{asked}");
-    let pods = [
-        "ps",
-        "-q",
-        "--filter",
-        "label=io.kubernetes.container.name=api2",
-    ];
-    let pods = containers::docker(&pods).expect("the engine answers");
-    let newest = pods.lines().next().expect("a pod runs").to_owned();
-    let last = containers::docker(&["exec", &newest, "tail", "-c", "8", "/app/program"]);
-    assert!(
-        !last.is_ok_and(|last| last.contains("times.")),
-        "built anew"
-    );
+    let end = end_of_program();
+    assert!(!end.contains("times."), "built anew: {end:?}");
     project.down(&["-v"]).await;
     nothing_left(&before, "after down").await;
 }

@@ -17,6 +17,17 @@ use crate::containers::Layer;
 #[derive(Debug, Default)]
 pub struct Layers(Mutex<BTreeMap<String, Described>>);
 
+/// A layer, the image that it lies on, and the one that it makes of that.
+#[derive(Debug)]
+pub struct Laid {
+    /// What the nodes have, or are given first.
+    pub base: Wanted,
+    /// What travels.
+    pub layer: Arc<Layer>,
+    /// What comes of it.
+    pub wanted: Wanted,
+}
+
 /// The manifest and the configuration of an image, as a node has them.
 #[derive(Debug, Clone)]
 struct Described {
@@ -27,28 +38,20 @@ struct Described {
 impl Layers {
     /// The same where it is known what the nodes have of `base`; false: they may have to be
     /// given that first.
-    pub async fn try_known(
-        &self,
-        docker: &Docker,
-        nodes: &[Node],
-        base: &Wanted,
-        layer: &Arc<Layer>,
-        wanted: &Wanted,
-    ) -> bool {
-        if !self.known().contains_key(&base.name) {
+    pub async fn try_known(&self, docker: &Docker, nodes: &[Node], laid: &Laid) -> bool {
+        if !self.known().contains_key(&laid.base.name) {
             return false;
         }
-        let brought = self.bring(docker, nodes, base, layer, wanted).await;
+        let brought = self.bring(docker, nodes, laid).await;
         if let Err(error) = &brought {
             // Its garbage collector may have taken it.
             tracing::debug!(error = error as &dyn std::error::Error, "not laid over");
-            self.known().remove(&base.name);
+            self.known().remove(&laid.base.name);
         }
         brought.is_ok()
     }
 
-    /// Brings `layer` over the image that the nodes call `base` into those that lack it, as
-    /// `wanted`.
+    /// Brings a layer into the nodes that lack what it makes of its base, which all have.
     ///
     /// # Errors
     /// [`KindError::Load`].
@@ -56,11 +59,9 @@ impl Layers {
         &self,
         docker: &Docker,
         nodes: &[Node],
-        base: &Wanted,
-        layer: &Arc<Layer>,
-        wanted: &Wanted,
+        laid: &Laid,
     ) -> Result<(), KindError> {
-        let base = &base.name;
+        let (base, wanted) = (&laid.base.name, &laid.wanted);
         for node in nodes {
             let failed = |reason| KindError::Load {
                 image: wanted.name.clone(),
@@ -77,7 +78,7 @@ impl Layers {
                 None => describe(docker, node, base).await.map_err(failed)?,
             };
             self.known().insert(base.clone(), described.clone());
-            let (layer, name) = (layer.clone(), wanted.name.clone());
+            let (layer, name) = (laid.layer.clone(), wanted.name.clone());
             let archive = tokio::task::spawn_blocking(move || described.with(&layer, &name)).await;
             let archive = archive.map_err(io::Error::other).flatten();
             let archive = archive.map_err(|e| failed(e.to_string()))?;

@@ -46,6 +46,7 @@ use crate::target::{
 };
 use cluster::{Kind, Node, Trace};
 use config::{HTTP, Mapping, Wanted};
+use layered::Laid;
 
 /// The controller that serves the Ingresses of a kind cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -406,21 +407,20 @@ impl Target for KindTarget {
                 whole.push(wanted);
                 continue;
             };
-            let base = self.called(image, layer.base.clone());
+            let one = Laid {
+                base: self.called(image, layer.base.clone()),
+                layer: layer.clone(),
+                wanted,
+            };
             // Mostly the nodes have what it is laid over.
-            if !self
-                .layers
-                .try_known(docker, nodes, &base, layer, &wanted)
-                .await
-            {
-                whole.push(base.clone());
-                laid.push((base, layer, wanted));
+            if !self.layers.try_known(docker, nodes, &one).await {
+                whole.push(one.base.clone());
+                laid.push(one);
             }
         }
         load::from_engine(docker, nodes, &whole).await?;
-        for (base, layer, wanted) in laid {
-            let brought = self.layers.bring(docker, nodes, &base, layer, &wanted);
-            brought.await?;
+        for one in &laid {
+            self.layers.bring(docker, nodes, one).await?;
         }
         Ok(())
     }
