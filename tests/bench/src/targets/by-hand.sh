@@ -10,6 +10,11 @@ build() {
         docker build -q -t "hand/$name:$1" --build-arg BASE="$BASE" --build-arg PROGRAM=program \
             -f tests/offline/binary/Dockerfile "offline/$name"
     done
+    # The same controller, as somebody would bring in one of their own.
+    mkdir -p "$WORK/controller/files"
+    cp -u "$DEVENV" "$WORK/controller/program"
+    docker build -q -t hand/controller:1 --build-arg BASE="$BASE" --build-arg PROGRAM=program \
+        -f tests/offline/binary/Dockerfile "$WORK/controller"
 }
 
 sql() {
@@ -23,13 +28,17 @@ kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
 nodes:
   - role: control-plane
+    labels: {ingress-ready: "true"}
+    extraPortMappings: [{containerPort: 80, hostPort: $PORT, listenAddress: 127.0.0.1}]
 YAML
     kind create cluster --name "$CLUSTER" --image "$NODE" --config "$WORK/cluster.yaml" \
         --kubeconfig "$KUBECONFIG" --quiet
     docker run -d --name "$DB" --network kind -e MYSQL_ROOT_PASSWORD=bench -e MYSQL_DATABASE=telemetry \
         -e MYSQL_USER=telemetry -e MYSQL_PASSWORD=bench "$MYSQL"
     build 1
-    kind load docker-image --name "$CLUSTER" hand/api1:1 hand/api2:1 hand/api3:1 hand/frontend:1
+    kind load docker-image --name "$CLUSTER" hand/api1:1 hand/api2:1 hand/api3:1 hand/frontend:1 \
+        hand/controller:1
+    kubectl apply -f "$WORK/controller.json"
     until echo 'SELECT 1' | sql; do sleep 0.2; done
     cat services/migrations/*.sql | sql
     address=$(docker inspect -f '{{.NetworkSettings.Networks.kind.IPAddress}}' "$DB")
@@ -70,6 +79,7 @@ spec:
 YAML
     kubectl apply -k kind/overlays/hand
     kubectl -n "$NAMESPACE" wait --for=condition=Available deployment --all --timeout=180s
+    kubectl -n ingress-devenv wait --for=condition=Available deployment --all --timeout=180s
 }
 
 rebuild() {

@@ -2,7 +2,11 @@
 //! after the other, as people write them.
 
 use super::app::{Containers, Tools, output};
-use crate::Failure;
+use crate::{Failure, built};
+use devenv_ingress_controller::{ManifestOptions, manifest};
+use serde_json::json;
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -18,14 +22,34 @@ pub struct Hand {
     path: std::ffi::OsString,
     node: String,
     mysql: String,
+    devenv: PathBuf,
+    port: u16,
+}
+
+/// The controller that devenv brings in, from the image that the script makes.
+fn controller() -> serde_json::Value {
+    let mut items = manifest(&ManifestOptions::new("hand/controller:1"));
+    for item in &mut items {
+        if let Some(container) = item.pointer_mut("/spec/template/spec/containers/0") {
+            container["command"] = json!(["/app/program"]);
+        }
+    }
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
 }
 
 impl Hand {
     pub fn new(tools: &Tools, project: &Containers) -> Result<Self, Failure> {
+        let folder = tempfile::Builder::new()
+            .prefix("bb-bench-hand-")
+            .tempdir()?;
+        let written = folder.path().join("controller.json");
+        fs::write(written, controller().to_string())?;
         Ok(Self {
-            folder: tempfile::Builder::new()
-                .prefix("bb-bench-hand-")
-                .tempdir()?,
+            folder,
+            devenv: built("devenv")?,
+            port: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+                .local_addr()?
+                .port(),
             project: project.path().to_owned(),
             path: tools.path()?,
             node: tools.node.clone(),
@@ -43,6 +67,8 @@ impl Hand {
                 .env("CLUSTER", CLUSTER)
                 .env("NODE", &self.node)
                 .env("MYSQL", &self.mysql)
+                .env("DEVENV", &self.devenv)
+                .env("PORT", self.port.to_string())
                 .env("WORK", self.folder.path())
                 .env("KUBECONFIG", self.folder.path().join("kubeconfig")),
         )?;
