@@ -1,0 +1,11 @@
+//! What a promotion decides, without doing any of it: no network, no clock, no file.
+//!
+//! A promotion observes, plans and acts. This crate holds the plans and the judgements,
+//! each a pure function of what was observed, so that all of them can be tested in tables
+//! and by simulation:
+//!
+//! - [`analysis`]: is the canary worse than stable? A sequential test with a stated rate
+//!   of false alarms.
+#![warn(missing_docs)]
+
+pub mod analysis;
