@@ -6,6 +6,11 @@
 //!
 //! - [`analysis`]: is the canary worse than stable? A sequential test with a stated rate
 //!   of false alarms.
+//! - [`shares`]: which weights a route carries at each step, and how to get back.
+//! - [`translate`]: Ingresses with ingress-nginx's annotations as Gateway API objects, and
+//!   every reason why they can't be.
 #![warn(missing_docs)]
 
 pub mod analysis;
+pub mod shares;
+pub mod translate;
