@@ -9,8 +9,13 @@
 //! - [`shares`]: which weights a route carries at each step, and how to get back.
 //! - [`translate`]: Ingresses with ingress-nginx's annotations as Gateway API objects, and
 //!   every reason why they can't be.
+//! - [`diff`]: what would change in a cluster, for people and as JSON, and what others
+//!   have changed there.
+//! - [`migrations`]: which SQL statements the version that still runs would not survive.
 #![warn(missing_docs)]
 
 pub mod analysis;
+pub mod diff;
+pub mod migrations;
 pub mod shares;
 pub mod translate;
