@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Limits {
     /// The chance, per promotion and over all its steps, metrics and looks, that a canary
-    /// is called worse that is no worse than tolerated. Default 0.01.
+    /// is called worse that is no worse than tolerated. Default 0.01. Of workloads that
+    /// are promoted in turn each has an analysis, and they share this: see
+    /// [`shared_by`](Self::shared_by).
     pub false_alarms: f64,
     /// How many steps the promotion has; evidence is budgeted over so many. Default 4.
     pub steps: u32,
@@ -31,8 +33,8 @@ pub struct Limits {
     /// How many requests of the canary a step needs at least, whatever they show.
     /// Default 100.
     pub min_requests: u64,
-    /// After how many blocks a step without an alarm is good, also where little is shown.
-    /// Default 120.
+    /// After how many blocks a step without an alarm is good, also where little is shown;
+    /// after twice as many, where there is some evidence against the canary. Default 120.
     pub budget_blocks: u32,
     /// What has to be excluded before a step is good ahead of its budget.
     pub shown: Shown,
@@ -97,6 +99,16 @@ pub struct BadLimits {
 }
 
 impl Limits {
+    /// The limits of each of so many workloads that are promoted in turn, so that
+    /// [`false_alarms`](Self::false_alarms) holds for all of them together.
+    #[must_use]
+    pub fn shared_by(&self, workloads: u32) -> Self {
+        Self {
+            false_alarms: self.false_alarms / f64::from(workloads.max(1)),
+            ..self.clone()
+        }
+    }
+
     /// Whether data can meet them at all.
     ///
     /// # Errors

@@ -89,6 +89,9 @@ struct World {
     shape: Shape,
     /// Every now and then both sides fail more and are slow for some seconds.
     bursts: bool,
+    /// Each pod stops for a second now and then, for itself: what the method does not
+    /// assume. The canary is one pod, stable twenty.
+    pauses: bool,
     /// The canary's share at each step.
     steps: &'static [f64],
     blocks_per_step: u32,
@@ -122,8 +125,10 @@ fn run(world: World, profile: Profile, limits: Limits, seed: u64) -> Option<(u32
             burst = burst.saturating_sub(1);
             let block = block(&mut rng, world, profile, *share, at, in_burst, &tolerated);
             at += 1;
-            if let Decision::Worse(worse) = analysis.observe(&block).unwrap() {
-                return Some((at, worse.reason));
+            match analysis.observe(&block).unwrap() {
+                Decision::Worse(worse) => return Some((at, worse.reason)),
+                Decision::Good(_) => return None,
+                _ => {}
             }
         }
     }
@@ -141,6 +146,8 @@ fn block(
 ) -> Block {
     let mut block = Block::default();
     let (mut canary, mut stable) = (Vec::new(), Vec::new());
+    let paused: [bool; 21] =
+        std::array::from_fn(|_| world.pauses && rng.random::<f64>() < 1.0 / 60.0);
     let error_rate = if burst {
         world.error_rate * 10.0 + 0.05
     } else {
@@ -157,6 +164,16 @@ fn block(
         let (mut failing, mut unkept) = (error_rate, world.error_rate / 4.0);
         if burst {
             ms *= 3.0;
+        }
+        let pod = if is_canary {
+            20
+        } else if world.pauses {
+            rng.random_range(0..20)
+        } else {
+            0
+        };
+        if paused[pod] {
+            ms += 500.0;
         }
         if is_canary {
             match profile {
@@ -270,19 +287,24 @@ fn world(index: usize) -> World {
         error_rate: RATES[index / 5 % 5],
         shape: SHAPES[index / 25 % 6],
         bursts: index / 150 % 2 == 1,
+        pauses: false,
         steps,
         blocks_per_step: BLOCKS / steps.len() as u32,
     }
 }
 
-fn false_alarms(profile: Profile, count: usize, what: &str) -> (usize, f64, f64) {
+fn false_alarms(profile: Profile, pauses: bool, count: usize, what: &str) -> (f64, f64) {
     let found = each(count, |index| {
         // Coprime with the number of worlds, so that a few streams see many of them.
         let world = world(index * 7);
         // At 100 % history stands in for stable, and a burst is a change of the world,
         // which that part of the guarantee excludes.
         let bursts = world.bursts && world.steps.last() != Some(&1.0);
-        let world = World { bursts, ..world };
+        let world = World {
+            bursts,
+            pauses,
+            ..world
+        };
         run(
             world,
             profile,
@@ -303,13 +325,13 @@ fn false_alarms(profile: Profile, count: usize, what: &str) -> (usize, f64, f64)
     for (world, (block, reason)) in alarms.iter().take(10) {
         println!("  at {block}: {reason:?} in {world:?}");
     }
-    (alarms.len(), low, high)
+    (low, high)
 }
 
 #[test]
 fn false_alarms_are_as_rare_as_stated() {
-    let count = streams(150);
-    let (_, low, high) = false_alarms(Profile::Same, count, "A/A");
+    let count = streams(24);
+    let (low, high) = false_alarms(Profile::Same, false, count, "A/A");
     assert!(low <= 0.01, "more than 1 %");
     if count >= 1_000 {
         assert!(high <= 0.01, "not shown to be at most 1 %");
@@ -320,7 +342,14 @@ fn false_alarms_are_as_rare_as_stated() {
 /// guarantee shows.
 #[test]
 fn what_is_just_tolerated_is_no_alarm_either() {
-    let (_, low, _) = false_alarms(Profile::Edge, streams(150), "at the edge");
+    let (low, _) = false_alarms(Profile::Edge, false, streams(24), "at the edge");
+    assert!(low <= 0.01, "more than 1 %");
+}
+
+/// Outside of what is assumed: half a second of silence, of each pod for itself.
+#[test]
+fn pauses_of_single_pods_are_rarely_alarms() {
+    let (low, _) = false_alarms(Profile::Same, true, streams(24), "pauses of pods");
     assert!(low <= 0.01, "more than 1 %");
 }
 
@@ -380,13 +409,14 @@ const LATENCY: &[Metric] = &[Metric::Median, Metric::Tail];
 
 #[test]
 fn bad_releases_are_found_in_time() {
-    let count = streams(400) / 10;
+    let count = streams(200) / 10;
     let mut late = Vec::new();
     for (name, profile, shape, bound, metrics) in BAD {
         let world = World {
             error_rate: 0.001,
             shape,
             bursts: false,
+            pauses: false,
             steps: &[0.05],
             blocks_per_step: 3 * bound,
         };
@@ -408,9 +438,15 @@ fn bad_releases_are_found_in_time() {
             })
             .count();
         let at = |share: f64| times[((count - 1) as f64 * share) as usize];
+        // With the limits as they are, which let a step end.
+        let passed = each(count, |index| {
+            let limits = Limits::default();
+            run(world, profile, limits, 9_000 + index as u64).is_none()
+        });
+        let passed = passed.iter().filter(|passed| **passed).count();
         println!(
             "{name}: {in_time} of {count} within {bound} s; half within {} s, 95 % within {} s; \
-             {named} named rightly",
+             {named} named rightly, {passed} passed their step",
             at(0.5),
             at(0.95)
         );
@@ -424,12 +460,13 @@ fn bad_releases_are_found_in_time() {
 /// How long a step takes with a canary that is fine.
 #[test]
 fn a_good_release_goes_on() {
-    let count = streams(300) / 10;
+    let count = streams(100) / 10;
     let times = each(count, |index| {
         let world = World {
             error_rate: 0.001,
             shape: NORMAL,
             bursts: false,
+            pauses: false,
             steps: &[0.05],
             blocks_per_step: 0,
         };

@@ -308,3 +308,30 @@ fn a_slow_canary_is_found_in_histograms() {
     let (_, decision) = feed(&mut same, &block(around(40.0, 10), around(40.0, 190)), 119);
     assert!(!matches!(decision, Decision::Worse(_)), "{decision:?}");
 }
+
+/// Not enough for an alarm, and too much to go on.
+#[test]
+fn suspicion_makes_a_step_longer() {
+    let mut analysis = Analysis::new(Limits {
+        budget_blocks: 20,
+        ..Limits::default()
+    })
+    .unwrap();
+    feed(&mut analysis, &block(side(10, 0), side(190, 0)), 16);
+    feed(&mut analysis, &block(side(10, 1), side(190, 0)), 4);
+    assert!(analysis.wealth() > 10.0 && analysis.wealth() < 100.0);
+    let decision = analysis.decision();
+    assert!(
+        matches!(decision, Decision::Continue { .. }),
+        "{decision:?}"
+    );
+    let (more, decision) = feed(&mut analysis, &block(side(10, 0), side(190, 0)), 100);
+    assert!(matches!(decision, Decision::Good(_)), "{decision:?}");
+    assert!(more > 1 && more <= 20, "{more}");
+}
+
+#[test]
+fn workloads_in_turn_share_the_rate_of_false_alarms() {
+    let limits = Limits::default().shared_by(2);
+    assert_eq!(Analysis::new(limits).unwrap().alarm(), 200.0);
+}

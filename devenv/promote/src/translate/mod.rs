@@ -30,6 +30,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use model::Model;
+pub use policies::policies_of_canary;
 
 /// The prefix of ingress-nginx's annotations.
 pub const PREFIX: &str = "nginx.ingress.kubernetes.io/";

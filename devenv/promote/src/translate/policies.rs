@@ -60,6 +60,27 @@ pub(super) fn policies(
     checks
 }
 
+/// The policies of a Service for its canary's Service as well: GKE would ask the canary `/`
+/// otherwise, and a canary that is never healthy gets no request.
+///
+/// `objects` is a [`Translation`](super::Translation)'s; what is no policy of `service` is
+/// left out.
+pub fn policies_of_canary(objects: &[Value], service: &str, canary: &str) -> Vec<Value> {
+    objects
+        .iter()
+        .filter(|object| object.pointer("/spec/targetRef/name") == Some(&json!(service)))
+        .map(|object| {
+            let mut policy = object.clone();
+            for at in ["/metadata/name", "/spec/targetRef/name"] {
+                if let Some(name) = policy.pointer_mut(at) {
+                    *name = json!(canary);
+                }
+            }
+            policy
+        })
+        .collect()
+}
+
 /// A canary inherits from main. A Service has one policy, so its locations must agree.
 fn want<'a>(
     wanted: &mut BTreeMap<&'a str, Wanted<'a>>,

@@ -819,3 +819,39 @@ fn the_schemas_refuse_what_they_should() {
     health["spec"]["default"]["timeoutSec"] = json!(6);
     assert_eq!(violations(&health).len(), 1);
 }
+
+#[test]
+fn a_canary_of_a_release_has_its_workloads_policies() {
+    let found = gke(&[parse(MAIN), parse(CANARY)]);
+    let policies = policies_of_canary(&found.objects, "api1-service", "api1-canary");
+    let kinds: Vec<&str> = policies
+        .iter()
+        .filter_map(|policy| policy["kind"].as_str())
+        .collect();
+    assert_eq!(kinds, ["HealthCheckPolicy", "GCPBackendPolicy"]);
+    for policy in &policies {
+        assert_eq!(violations(policy), Vec::<String>::new());
+        assert_eq!(policy["metadata"]["name"], "api1-canary");
+    }
+    assert_eq!(
+        policies[0]["spec"]["default"]["config"]["httpHealthCheck"]["requestPath"],
+        "/readyz"
+    );
+}
+
+/// The manifests of this repository themselves, as they are now.
+#[test]
+fn the_repositorys_own_pair() {
+    let ingresses: Vec<Ingress> = include_str!("../../../../kind/base/ingress.yaml")
+        .split("\n---\n")
+        .map(parse)
+        .collect();
+    let found = gke(&ingresses);
+    assert_eq!(
+        rules(&found)[0]["backendRefs"],
+        json!([
+            backend("api1-service", 5000, 50),
+            backend("api2-service", 3000, 50)
+        ])
+    );
+}
