@@ -2,8 +2,8 @@
 //!
 //! Two sets of objects are compared by what they mean: containers by their names, ports by
 //! their numbers, `1000m` and `1` as one quantity. What the API server adds (status,
-//! defaults, bookkeeping) is no change. Values of Secrets never come into a result, nor do
-//! those of variables that are named like one; only that they changed.
+//! defaults, bookkeeping) is no change. Values of Secrets never come into a result, nor does
+//! what looks like one elsewhere; only that it changed.
 //!
 //! A field that is in the cluster and not in what is wanted goes away only if it is *ours*:
 //! that is how server-side apply removes fields, and `metadata.managedFields` says whose
@@ -16,6 +16,7 @@ mod label;
 mod owners;
 mod path;
 mod quantity;
+mod secrets;
 mod tree;
 
 use std::{collections::BTreeMap, fmt};

@@ -9,8 +9,7 @@ use super::{
     ObjectName, label,
     owners::Owners,
     path::{Path, Segment, text_of},
-    shown,
-    tree::{self, is_secret},
+    secrets, shown, tree,
 };
 
 /// An object with fields that another manager has changed, or set beside ours.
@@ -115,10 +114,8 @@ pub fn drift(live: &[Value], wanted: &[Value], ours: &str, ignored: &[&str]) -> 
                 if equal || (asked.is_none() && owners.owns(ours, path)) {
                     continue;
                 }
-                let secret = is_secret(&name.kind, path);
-                let told = |value: Option<&Value>| match value {
-                    Some(value) if !secret => Some(value.clone()),
-                    _ => None,
+                let told = |value: Option<&Value>| {
+                    value.and_then(|value| secrets::told(&name.kind, path, value).0)
                 };
                 fields.push(Field {
                     path: path.clone(),

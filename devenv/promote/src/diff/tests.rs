@@ -445,3 +445,30 @@ fn what_is_no_object_is_no_panic(#[case] object: Value) {
     diff(&odd, std::slice::from_ref(&other), "devenv").to_string();
     drift(&odd, &[other], "devenv", &[]);
 }
+
+/// In whole containers, in URLs and in arguments as well.
+#[test]
+fn what_looks_like_a_secret_is_not_told() {
+    let mut wanted = wanted();
+    let pod = &mut wanted["spec"]["template"]["spec"];
+    let container = &mut pod["containers"][0];
+    container["env"][0]["value"] = json!("mysql://me:hunter2@cloudsql/x");
+    container["args"] = json!(["--db-password=hunter2", "--port=1"]);
+    pod["containers"].as_array_mut().unwrap().push(json!({
+        "name": "side",
+        "env": [
+            { "name": "API_TOKEN", "value": "hunter2" },
+            { "name": "URL", "value": "https://example.com/a:b@c" },
+            { "name": "REF_TOKEN", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } },
+        ],
+    }));
+    let found = diff(&[live()], &[wanted], "devenv");
+    let all = format!(
+        "{found:?} {found} {}",
+        serde_json::to_string(&found).unwrap()
+    );
+    assert!(!all.contains("hunter2"), "{all}");
+    for kept in ["--port=1", "https://example.com/a:b@c", "secretKeyRef"] {
+        assert!(all.contains(kept), "{kept} is no secret: {all}");
+    }
+}

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{
     Change, ChangeKind, label,
     path::{Path, Segment, text_of},
-    quantity,
+    quantity, secrets,
 };
 
 /// The API server's bookkeeping in metadata.
@@ -203,59 +203,20 @@ impl Walk<'_> {
     }
 
     fn push(&mut self, path: &Path, from: Option<&Value>, to: Option<&Value>, kind: ChangeKind) {
-        let secret = is_secret(self.kind, path);
-        let value = |value: Option<&Value>| match value {
-            Some(value) if !secret => Some(value.clone()),
-            _ => None,
+        let tell = |value: Option<&Value>| match value {
+            Some(value) => secrets::told(self.kind, path, value),
+            None => (None, false),
         };
+        let ((from, hides), (to, hides_too)) = (tell(from), tell(to));
         self.out.push(Change {
             path: path.clone(),
             label: label::of(self.kind, path, self.wanted),
-            from: value(from),
-            to: value(to),
+            from,
+            to,
             kind,
-            secret,
+            secret: hides || hides_too,
         });
     }
-}
-
-/// Whether a value must not be told: all of a Secret's, and literals of variables that are
-/// named like one.
-pub(super) fn is_secret(kind: &str, path: &Path) -> bool {
-    if kind == "Secret" && !matches!(path.fields().first(), Some(&"metadata" | &"type")) {
-        return true;
-    }
-    let looks_secret = |name: &str| {
-        let name = name.to_ascii_uppercase();
-        [
-            "PASSWORD",
-            "PASSWD",
-            "SECRET",
-            "TOKEN",
-            "CREDENTIAL",
-            "PRIVATE",
-            "API_KEY",
-            "APIKEY",
-        ]
-        .iter()
-        .any(|word| name.contains(word))
-    };
-    let mut in_env = false;
-    for segment in &path.0 {
-        match segment {
-            Segment::Field(name) if name == "env" => in_env = true,
-            Segment::Item(pairs) if in_env => {
-                return pairs.iter().any(|(_, value)| looks_secret(value));
-            }
-            // A list of them as a whole.
-            _ => {}
-        }
-    }
-    (kind == "ConfigMap" || in_env)
-        && path.0.last().is_some_and(|last| match last {
-            Segment::Field(name) => looks_secret(name),
-            _ => in_env,
-        })
 }
 
 /// A map of keys that people choose, rather than an object of known fields.
