@@ -94,7 +94,7 @@ pub struct Analysis {
     blocks: u32,
     /// In a row, without all replicas ready.
     not_ready: u32,
-    /// Of this step; no decision is taken back within it.
+    /// Of this step.
     decided: Option<Decision>,
 }
 
@@ -119,18 +119,18 @@ impl Analysis {
 
     /// Takes in what was seen, and says what is known now.
     ///
-    /// After [`Decision::Worse`], [`Decision::Good`] or [`Decision::TooFew`] the answer
-    /// stays, until [`next_step`](Self::next_step).
+    /// [`Decision::Worse`] is the last word. A step that is [`Decision::Good`] stays it until
+    /// the canary gets worse after all: who pauses there goes on to look.
     ///
     /// # Errors
     /// When the block can't be, such as one with more errors than requests. The analysis
     /// is as it was before.
     pub fn observe(&mut self, block: &Block) -> Result<Decision, BadBlock> {
         block.check()?;
-        if self.decided.is_some() {
+        if matches!(self.decided, Some(Decision::Worse(_))) {
             return Ok(self.decision());
         }
-        self.blocks += 1;
+        self.blocks = self.blocks.saturating_add(1);
         let start = self.starts.next();
         let limits = &self.limits;
         self.errors.observe(
@@ -153,10 +153,12 @@ impl Analysis {
             limits,
             start,
         );
-        self.decided = self
-            .unhealthy(block.health)
-            .or_else(|| self.worse())
-            .or_else(|| self.good());
+        let bad = self.unhealthy(block.health).or_else(|| self.worse());
+        self.decided = match (bad, self.decided.take()) {
+            (Some(worse), _) => Some(worse),
+            (None, Some(Decision::Good(good))) => Some(Decision::Good(good)),
+            (None, _) => self.good(),
+        };
         Ok(self.decision())
     }
 
@@ -312,7 +314,8 @@ impl Analysis {
                     && self.latency.tail.much_worse.value() >= needed))
     }
 
-    fn numbers(&self) -> Numbers {
+    /// What was seen in this step, for a record.
+    pub fn numbers(&self) -> Numbers {
         Numbers {
             blocks: self.blocks,
             canary: self.errors.canary,

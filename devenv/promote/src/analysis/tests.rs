@@ -335,3 +335,38 @@ fn workloads_in_turn_share_the_rate_of_false_alarms() {
     let limits = Limits::default().shared_by(2);
     assert_eq!(Analysis::new(limits).unwrap().alarm(), 200.0);
 }
+
+/// Who pauses after a good step still wants to know.
+#[test]
+fn a_good_step_can_become_worse_and_never_back() {
+    let mut analysis = analysis();
+    let fine = block(side(100, 0), side(100, 0));
+    feed(&mut analysis, &fine, 200);
+    assert!(matches!(analysis.decision(), Decision::Good(_)));
+    assert!(matches!(
+        analysis.observe(&fine).unwrap(),
+        Decision::Good(_)
+    ));
+    for _ in 0..10 {
+        analysis
+            .observe(&block(side(100, 50), side(100, 0)))
+            .unwrap();
+    }
+    assert!(matches!(analysis.decision(), Decision::Worse(_)));
+    assert!(matches!(
+        analysis.observe(&fine).unwrap(),
+        Decision::Worse(_)
+    ));
+}
+
+/// Probes that come late are better than none.
+#[test]
+fn too_few_requests_may_become_enough() {
+    let mut analysis = analysis();
+    feed(&mut analysis, &block(side(0, 0), side(200, 0)), 120);
+    assert!(matches!(analysis.decision(), Decision::TooFew { .. }));
+    let decision = analysis
+        .observe(&block(side(100, 0), side(100, 0)))
+        .unwrap();
+    assert!(matches!(decision, Decision::Good(_)), "{decision:?}");
+}
