@@ -24,7 +24,7 @@
 //! # How
 //!
 //! Each block yields an *e-value* for each question: a number that is at most 1 on average
-//! while the null holds ([`proportions`]). The product of e-values of successive blocks is
+//! while the null holds (`proportions.rs`). The product of e-values of successive blocks is
 //! the wealth of someone who bets against the null at fair odds, so it reaches
 //! 1 / α with a probability of at most α, **whenever one looks and however long**
 //! (Ville's inequality; Ramdas, Grünwald, Vovk and Shafer, "Game-theoretic statistics and
@@ -32,7 +32,7 @@
 //! that is looked at every second, cannot promise.
 //!
 //! Where it is not known what to bet on, the stake is divided, since an average of wealths
-//! is a wealth ([`evidence`]): over metrics, over alternatives (1, 3, 10, 40 points more
+//! is a wealth (`evidence.rs`): over metrics, over alternatives (1, 3, 10, 40 points more
 //! errors), over quantiles, and over the block in which the canary went bad, so that a
 //! crash in the 20th second is not outweighed by 19 good ones. One wealth runs over all
 //! steps of a promotion, and it is what [`Limits::false_alarms`] is about: the chance of

@@ -19,7 +19,10 @@
 mod annotations;
 mod canary;
 mod gateway;
+mod known;
+mod merge;
 mod model;
+mod paths;
 mod policies;
 mod routes;
 

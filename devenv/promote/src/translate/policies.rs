@@ -23,6 +23,7 @@ use super::{
 struct Wanted<'a> {
     upstream: &'a Upstream,
     timeout: u32,
+    timeout_is_set: bool,
     affinity: Option<u32>,
     object: &'a str,
 }
@@ -42,6 +43,14 @@ pub(super) fn policies(
         if let Some(canary) = model.canaries.get(&location.upstream) {
             want(&mut wanted, &canary.upstream, location, findings);
         }
+    }
+    if wanted.values().any(|wanted| !wanted.timeout_is_set) {
+        findings.note(
+            &format!("Gateway {}/{}", options.namespace, options.gateway),
+            None,
+            "an answer may take 60 s where no proxy-read-timeout is said, as in nginx, but all of \
+             it, and so may a WebSocket: a higher proxy-read-timeout keeps those open",
+        );
     }
     let mut checks = Vec::new();
     let mut backends = Vec::new();
@@ -92,6 +101,7 @@ fn want<'a>(
     let new = Wanted {
         upstream,
         timeout: settings.read_timeout,
+        timeout_is_set: settings.read_timeout_is_set,
         affinity: settings.affinity,
         object: &location.object,
     };
