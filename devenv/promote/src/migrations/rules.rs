@@ -2,7 +2,7 @@
 
 use sqlparser::ast::{
     AlterColumnOperation, AlterTable, AlterTableOperation, AssignmentTarget, BinaryOperator,
-    ColumnOption, DataType, Expr, FromTable, Ident, ObjectName, ObjectType, Statement,
+    ColumnOption, DataType, Expr, FromTable, Ident, ObjectName, ObjectType, SetExpr, Statement,
     TableConstraint, TableFactor, TableWithJoins, Update, Value,
 };
 
@@ -50,8 +50,20 @@ pub(super) fn objections(statement: &Statement, tables: &Tables) -> Vec<Objectio
         {
             Vec::new()
         }
-        Statement::Query(_)
-        | Statement::Set(_)
+        Statement::Query(query) => match *query.body {
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+                vec![cant_tell(
+                    "it changes rows behind a WITH, which is not looked into",
+                    "write it without one",
+                )]
+            }
+            _ => Vec::new(),
+        },
+        Statement::Set(_) if is_for_all(statement) => vec![cant_tell(
+            "it sets a variable of the whole server",
+            "set it for the session, or as a flag of the instance",
+        )],
+        Statement::Set(_)
         | Statement::Use(_)
         | Statement::StartTransaction { .. }
         | Statement::Commit { .. }
@@ -141,6 +153,14 @@ pub(super) fn objections(statement: &Statement, tables: &Tables) -> Vec<Objectio
             "look at it yourself, and say that it may run",
         )],
     }
+}
+
+/// `SET GLOBAL`, `SET PERSIST` and their `@@` forms.
+fn is_for_all(statement: &Statement) -> bool {
+    let text = statement.to_string().to_ascii_uppercase();
+    ["GLOBAL", "PERSIST"].iter().any(|scope| {
+        text.starts_with(&format!("SET {scope}")) || text.contains(&format!("@@{scope}"))
+    })
 }
 
 fn replaces(statement: &Statement) -> bool {

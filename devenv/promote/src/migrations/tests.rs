@@ -58,6 +58,9 @@ fn check(sql: &str) -> Vec<Finding> {
 // Nothing at all.
 #[case("SELECT 1; ; -- only a comment\n # another\n /* and */")]
 #[case("SET NAMES utf8mb4")]
+#[case("SET SESSION sql_mode = 'ANSI'")]
+#[case("SET foreign_key_checks = 0")]
+#[case("WITH x AS (SELECT 1) SELECT * FROM x")]
 fn what_only_expands_needs_no_consent(#[case] sql: &str) {
     assert_eq!(check(sql), []);
 }
@@ -161,6 +164,9 @@ fn what_takes_something_away_does(#[case] sql: &str, #[case] why: &str) {
 #[case("CALL clean_up()", "is not looked at")]
 #[case("LOCK TABLES records WRITE", "locks tables")]
 #[case("FROBNICATE records", "grammar")]
+#[case("WITH x AS (SELECT 1) DELETE FROM records", "behind a WITH")]
+#[case("SET GLOBAL sql_mode = ''", "the whole server")]
+#[case("SET @@global.sql_mode = ''", "the whole server")]
 #[case("/*M! DROP TABLE records */", "MariaDB runs")]
 #[case(
     "DELIMITER //\nCREATE PROCEDURE p() BEGIN DROP TABLE records; END //",
@@ -240,5 +246,23 @@ proptest::proptest! {
     #[test]
     fn no_text_is_a_panic(sql in ".{0,200}") {
         check(&sql);
+    }
+}
+
+/// The migrations of this repository themselves, as they are now.
+#[test]
+fn the_repositorys_own_migrations_only_expand() {
+    let mut checker = Checker::new();
+    for (file, sql) in [
+        (
+            "0001_records.sql",
+            include_str!("../../../../services/migrations/0001_records.sql"),
+        ),
+        (
+            "0002_idempotency.sql",
+            include_str!("../../../../services/migrations/0002_idempotency.sql"),
+        ),
+    ] {
+        assert_eq!(checker.check(file, sql), []);
     }
 }
