@@ -1,12 +1,13 @@
 //! What a container uses, as the engine tells it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::models::{ContainerMemoryStats, ContainerStatsResponse};
 use bollard::query_parameters::StatsOptionsBuilder;
 use devenv_sandbox::Usage;
 use futures_util::StreamExt;
-use std::time::Duration;
 
 use super::failed;
 use crate::pod::runtime::{Meter, Reading, RuntimeError};

@@ -38,7 +38,9 @@ impl Meter for Machine {
 }
 
 /// CPU time of all processors together, but when idle, waiting for a disk, or taken by the
-/// hypervisor: user, nice, system, irq and softirq of proc_stat(5). Guests are in user.
+/// hypervisor: user, nice, system, irq and softirq of proc_stat(5). Guests are in user. Each is
+/// rounded to a hundredth of a second, so that a busy machine may seem to use a little more than
+/// it has.
 fn cpu_in(stat: &str, ticks_per_second: u64) -> Option<Duration> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let fields: Vec<u64> = line
