@@ -17,6 +17,7 @@ mod kubeconfig;
 mod list;
 mod logs;
 mod managed;
+mod metrics;
 mod nodeport;
 mod openapi;
 mod patch;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 pub use admit::create;
 pub use body::ApiBody;
 pub use logs::{LogError, LogQuery, LogSource};
+pub use metrics::{ContainerMetrics, Measured, MetricsSource};
 pub use selectors::{FieldSelector, LabelSelector};
 pub use server::{ApiOptions, ApiServer, ApiService};
 pub use status::{Cause, Failure};
@@ -81,6 +83,7 @@ pub enum ApiError {
 struct Context {
     store: Store,
     logs: Arc<dyn LogSource>,
+    metrics: Arc<dyn MetricsSource>,
     version: String,
     chunks: list::Chunks,
     /// Ends what would go on for ever: watches and followed logs.

@@ -55,6 +55,7 @@ use crate::pod::instance::Shared;
 use crate::pod::ip::IpPool;
 use crate::pod::kubelet::{Command, Kubelet};
 use crate::pod::logs::LogStore;
+use crate::pod::metrics::Metrics;
 use crate::pod::mixed::MixedRuntime;
 use crate::pod::pids::Pids;
 use crate::pod::probes::NetProber;
@@ -157,6 +158,7 @@ impl Cluster {
 
         let logs = LogStore::new(run_dir.join("logs"), store.clone())
             .map_err(ClusterError::io("make the folder for logs"))?;
+        let metrics = Metrics::default();
         let project = options.project.clone();
         let in_cluster = match &*ground {
             Ground::Sandbox(netd) => {
@@ -176,6 +178,7 @@ impl Cluster {
                 project: options.project,
                 namespace: options.namespace,
                 logs: Arc::new(logs.clone()),
+                metrics: Arc::new(metrics.clone()),
                 server_version: None,
             },
         )
@@ -308,6 +311,7 @@ impl Cluster {
             faults,
             logs,
             pids: pids.clone(),
+            metrics,
             ips: IpPool::default(),
             routed: routed.clone(),
             pods_dir,

@@ -253,7 +253,30 @@ pub static KNATIVE_SERVICE: Kind = Kind {
     ..PLAIN
 };
 
-/// Every served kind, in the order in which discovery lists them.
+/// `metrics.k8s.io/v1beta1` NodeMetrics.
+pub static NODE_METRICS: Kind = Kind {
+    group: "metrics.k8s.io",
+    version: "v1beta1",
+    kind: "NodeMetrics",
+    plural: "nodes",
+    namespaced: false,
+    ..PLAIN
+};
+
+/// `metrics.k8s.io/v1beta1` PodMetrics.
+pub static POD_METRICS: Kind = Kind {
+    group: "metrics.k8s.io",
+    version: "v1beta1",
+    kind: "PodMetrics",
+    plural: "pods",
+    ..PLAIN
+};
+
+/// Served kinds whose objects are measured when they are asked for, and never stored. They can be
+/// got and listed, and nothing else.
+pub static MEASURED: [KindRef; 2] = [&NODE_METRICS, &POD_METRICS];
+
+/// Every kind that is stored, in the order in which discovery lists them.
 pub static ALL: [KindRef; 14] = [
     &CONFIG_MAP,
     &ENDPOINTS,
@@ -274,6 +297,7 @@ pub static ALL: [KindRef; 14] = [
 /// The kind behind a URL's group, version and resource.
 pub fn by_path(group: &str, version: &str, plural: &str) -> Option<KindRef> {
     ALL.into_iter()
+        .chain(MEASURED)
         .find(|k| k.group == group && k.version == version && k.plural == plural)
 }
 
@@ -305,6 +329,11 @@ mod tests {
         assert_eq!(by_kind("apps/v1beta1", "Deployment"), None);
         assert_eq!(by_path("", "v1", "pods"), Some(&POD));
         assert_eq!(by_path("apps", "v1", "pods"), None);
+        assert_eq!(
+            by_path("metrics.k8s.io", "v1beta1", "pods"),
+            Some(&POD_METRICS)
+        );
+        assert_eq!(by_kind("metrics.k8s.io/v1beta1", "PodMetrics"), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod kubelet;
 mod limits;
 pub mod links;
 pub mod logs;
+pub mod metrics;
 pub mod mixed;
 pub mod pids;
 pub mod plain;
@@ -26,7 +27,7 @@ pub mod spec;
 pub mod status;
 pub mod volumes;
 
-pub use limits::milli_cpus;
+pub use limits::{bytes, milli_cpus, nano_cpus};
 
 #[cfg(test)]
 pub(crate) mod fake;

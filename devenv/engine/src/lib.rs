@@ -22,6 +22,7 @@ pub mod status;
 #[cfg(test)]
 mod testing;
 mod up;
+mod usage;
 mod venv;
 mod wait;
 pub mod warnings;

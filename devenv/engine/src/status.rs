@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::{
     reload::{Trouble, Written},
     state::{Holder, StateDir},
+    usage,
     warnings::{self, Warning},
 };
 
@@ -79,6 +80,11 @@ pub struct Workload {
     pub wanted: i32,
     /// Restarts of its containers, together.
     pub restarts: i32,
+    /// CPU usage of its pods together in thousandths of a CPU; none where the target does not
+    /// tell, or not of all of them.
+    pub cpu_milli: Option<u64>,
+    /// Their memory (working set) in bytes, likewise.
+    pub memory_bytes: Option<u64>,
     /// Its images.
     pub images: Vec<String>,
     /// What keeps it from being ready.
@@ -179,8 +185,13 @@ impl Status {
 async fn workloads(client: Client, namespace: &str) -> Result<Vec<Workload>, kube::Error> {
     let all = ListParams::default();
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let pods: Api<Pod> = Api::namespaced(client, namespace);
-    let pods = pods.list(&all).await?.items;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let (listed, used) = tokio::join!(
+        async { tokio::try_join!(pods.list(&all), deployments.list(&all)) },
+        usage::of_pods(&client, namespace),
+    );
+    let (pods, deployments) = listed?;
+    let pods = pods.items;
     let of = |d: Deployment| {
         let selector = d
             .spec
@@ -198,6 +209,8 @@ async fn workloads(client: Client, namespace: &str) -> Result<Vec<Workload>, kub
                     .flat_map(|s| s.container_statuses.iter().flatten())
             })
         };
+        let used = used.as_ref();
+        let used = used.and_then(|used| usage::together(mine.iter().copied(), used));
         let template = d.spec.as_ref().and_then(|s| s.template.spec.as_ref());
         Workload {
             kind: "Deployment".to_owned(),
@@ -209,6 +222,8 @@ async fn workloads(client: Client, namespace: &str) -> Result<Vec<Workload>, kub
                 .unwrap_or(0),
             wanted: d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
             restarts: containers().map(|c| c.restart_count).sum(),
+            cpu_milli: used.map(usage::Usage::milli),
+            memory_bytes: used.map(|used| used.memory),
             images: template
                 .iter()
                 .flat_map(|t| t.containers.iter().filter_map(|c| c.image.clone()))
@@ -219,11 +234,5 @@ async fn workloads(client: Client, namespace: &str) -> Result<Vec<Workload>, kub
                 .find_map(|p| pod_trouble(p)),
         }
     };
-    Ok(deployments
-        .list(&all)
-        .await?
-        .items
-        .into_iter()
-        .map(of)
-        .collect())
+    Ok(deployments.items.into_iter().map(of).collect())
 }

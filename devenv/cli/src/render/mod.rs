@@ -8,6 +8,7 @@ mod progress;
 mod reload;
 mod table;
 mod watch;
+mod workload;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -340,21 +341,8 @@ fn workloads(s: &Status) {
     if s.workloads.is_empty() {
         return;
     }
-    let rows: Vec<[String; 5]> = s
-        .workloads
-        .iter()
-        .map(|w| {
-            [
-                w.name.clone(),
-                format!("{}/{}", w.ready, w.wanted),
-                w.restarts.to_string(),
-                w.images.join(","),
-                w.reason.clone().unwrap_or_default(),
-            ]
-        })
-        .collect();
     outln!("");
-    for line in table(&["WORKLOAD", "READY", "RESTARTS", "IMAGE", "REASON"], &rows) {
+    for line in workload::lines(&s.workloads) {
         outln!("{line}");
     }
 }

@@ -1,4 +1,4 @@
-//! Control groups: the kernel's limits for the pods of a project.
+//! Control groups: the kernel's limits for the pods of a project, and what they use.
 //!
 //! ```text
 //! <the supervisor's own group>/devenv-<project>/   made by the supervisor
@@ -13,6 +13,7 @@
 
 mod find;
 mod limits;
+mod usage;
 
 use std::{
     fs::{self, OpenOptions},
@@ -38,16 +39,27 @@ pub(crate) enum Controller {
     Cpu,
     Memory,
     Pids,
+    /// Counts CPU time, and limits nothing. A controller of version 1 only: in
+    /// version 2 every group counts.
+    Accounting,
 }
 
 impl Controller {
-    const ALL: [Controller; 3] = [Controller::Cpu, Controller::Memory, Controller::Pids];
+    const ALL: [Controller; 4] = [
+        Controller::Cpu,
+        Controller::Memory,
+        Controller::Pids,
+        Controller::Accounting,
+    ];
+    /// Those that limits need.
+    const LIMITING: [Controller; 3] = [Controller::Cpu, Controller::Memory, Controller::Pids];
 
     fn name(self) -> &'static str {
         match self {
             Controller::Cpu => "cpu",
             Controller::Memory => "memory",
             Controller::Pids => "pids",
+            Controller::Accounting => "cpuacct",
         }
     }
 }

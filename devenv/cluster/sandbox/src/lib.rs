@@ -57,6 +57,7 @@ mod redirect;
 mod roles;
 mod rootfs;
 mod spec;
+mod usage;
 mod wire;
 
 pub use door::{Door, Joined, PAUSE};
@@ -70,3 +71,4 @@ pub use roles::run_role_if_asked;
 pub use spec::{
     Access, Bind, ContainerSpec, Exit, FileMount, HostProcess, Limits, PodEvent, PodSpec, Tmpfs,
 };
+pub use usage::{Meter, Usage};

@@ -28,6 +28,7 @@ mod messages;
 mod program;
 mod sweep;
 
+pub(crate) use family::descendants_of;
 pub(crate) use holder::run as run_holder;
 pub(crate) use keeper::run as run_keeper;
 pub(crate) use messages::PlainLaunch;

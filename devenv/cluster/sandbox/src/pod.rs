@@ -17,6 +17,7 @@ use crate::{
     check::{check_container, check_signal},
     error::SandboxError,
     spec::{ContainerSpec, PodEvent},
+    usage::Meter,
     wire::{Channel, PodReply, PodRequest},
 };
 
@@ -73,15 +74,17 @@ impl Pod {
             &PodRequest::Start(spec.clone()),
             &[stdout_write.as_fd(), stderr_write.as_fd()],
         )?;
-        let PodReply::Started { warnings } = reply else {
+        let PodReply::Started { warnings, group } = reply else {
             return Err(SandboxError::Wire(io::ErrorKind::InvalidData.into()));
         };
         let [pidfd] = these(fds)?;
+        let pid = pid_of(&pidfd)?;
         Ok(Container {
-            pid: pid_of(&pidfd)?,
+            pid,
             stdout,
             stderr,
             warnings,
+            meter: Meter::of_pod(group, self.pid, pid),
         })
     }
 
@@ -177,4 +180,6 @@ pub struct Container {
     pub stderr: OwnedFd,
     /// What it has to do without on this machine, each in a sentence for people.
     pub warnings: Vec<String>,
+    /// Tells what this run of it uses.
+    pub meter: Meter,
 }

@@ -191,7 +191,7 @@ impl PodInit {
         let result = match request {
             PodRequest::Start(spec) => self
                 .start_container(spec, fds)
-                .map(|(pidfd, warnings)| (PodReply::Started { warnings }, Some(pidfd))),
+                .map(|(pidfd, reply)| (reply, Some(pidfd))),
             PodRequest::Signal { container, signal } => self
                 .signal(container, signal)
                 .map(|()| (PodReply::Signalled, None)),
@@ -209,7 +209,7 @@ impl PodInit {
         &mut self,
         mut spec: ContainerSpec,
         fds: Vec<OwnedFd>,
-    ) -> Result<(OwnedFd, Vec<String>), Failure> {
+    ) -> Result<(OwnedFd, PodReply), Failure> {
         let [stdout, stderr] = exactly(fds)?;
         let name = spec.name.clone();
         if self.containers.iter().any(|running| running.name == name) {
@@ -249,12 +249,12 @@ impl PodInit {
             name,
             pid: launched.pid,
             mount_namespace: (!is_guest).then_some(launched.mount_namespace),
-            group,
+            group: group.clone(),
             memory,
             exit: None,
         });
         warnings.extend(launched.warnings);
-        Ok((launched.pidfd, warnings))
+        Ok((launched.pidfd, PodReply::Started { warnings, group }))
     }
 
     /// Makes what is to be shown of the pod's memory and is not there yet: only

@@ -133,6 +133,8 @@ pub(crate) enum PodReply {
     Started {
         /// [`crate::Container::warnings`].
         warnings: Vec<String>,
+        /// That of this run; empty where there is none.
+        group: Group,
     },
     Signalled,
     Filled,

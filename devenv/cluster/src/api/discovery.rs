@@ -19,11 +19,22 @@ const VERBS: [&str; 8] = [
     "update",
     "watch",
 ];
+/// Of what is measured.
+const READ_VERBS: [&str; 2] = ["get", "list"];
 const SUB_VERBS: [&str; 3] = ["get", "patch", "update"];
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 fn of_group(group: &str) -> impl Iterator<Item = KindRef> {
-    kinds::ALL.into_iter().filter(move |k| k.group == group)
+    let all = kinds::ALL.into_iter().chain(kinds::MEASURED);
+    all.filter(move |k| k.group == group)
+}
+
+fn verbs(kind: KindRef) -> &'static [&'static str] {
+    if kinds::MEASURED.contains(&kind) {
+        &READ_VERBS
+    } else {
+        &VERBS
+    }
 }
 
 /// Name, group and version of what a subresource speaks, and its verbs.
@@ -81,7 +92,7 @@ fn aggregated_resource(kind: KindRef) -> Value {
         "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
-        "verbs": VERBS,
+        "verbs": verbs(kind),
     });
     if !kind.short.is_empty() {
         resource["shortNames"] = json!(kind.short);
@@ -146,7 +157,7 @@ pub(super) fn resources(group: &str, version: &str) -> Response<ApiBody> {
             "singularName": kind.singular,
             "namespaced": kind.namespaced,
             "kind": kind.kind,
-            "verbs": VERBS,
+            "verbs": verbs(kind),
         });
         if !kind.short.is_empty() {
             resource["shortNames"] = json!(kind.short);

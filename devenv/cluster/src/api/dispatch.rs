@@ -9,7 +9,7 @@ use super::{
     Context,
     body::{self, ApiBody},
     call::Call,
-    delete, discovery, list, logs, openapi,
+    delete, discovery, list, logs, metrics, openapi,
     route::{self, Query, Route, Target},
     status::Failure,
     watch, write,
@@ -107,6 +107,9 @@ async fn objects(ctx: &Context, method: &Method, call: Call) -> Result<Response<
         subresource,
         ..
     } = &call.target;
+    if kinds::MEASURED.contains(kind) {
+        return metrics::answer(ctx, method.as_str(), &call).await;
+    }
     match (method.as_str(), name, subresource.as_deref()) {
         ("GET", None, _) if call.query.flag("watch") => watch::watch(ctx, &call),
         ("GET", None, _) => list::list(ctx, &call),

@@ -29,11 +29,16 @@ pub(super) struct Selection {
 
 impl Selection {
     pub fn of(call: &Call) -> Result<Selection, Failure> {
+        Selection::of_kind(call, call.kind())
+    }
+
+    /// The same of another kind of objects than the request names.
+    pub fn of_kind(call: &Call, kind: KindRef) -> Result<Selection, Failure> {
         Ok(Selection {
             namespace: Some(call.namespace().to_owned()).filter(|ns| !ns.is_empty()),
             labels: LabelSelector::parse(call.query.get("labelSelector").unwrap_or_default())?,
             fields: FieldSelector::parse(
-                call.kind(),
+                kind,
                 call.query.get("fieldSelector").unwrap_or_default(),
             )?,
         })

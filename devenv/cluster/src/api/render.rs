@@ -40,6 +40,7 @@ pub(super) fn object(
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListMeta {
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
     #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
     pub continue_token: Option<String>,
@@ -63,7 +64,16 @@ pub(super) fn list(
     objects: &[Arc<Object>],
     meta: &ListMeta,
 ) -> Response<ApiBody> {
-    let values = objects.iter().map(|o| o.value());
+    values(form, kind, objects.iter().map(|o| o.value()), meta)
+}
+
+/// The same of objects that are not stored.
+pub(super) fn values<'a>(
+    form: Form,
+    kind: KindRef,
+    values: impl Iterator<Item = &'a Value>,
+    meta: &ListMeta,
+) -> Response<ApiBody> {
     match form {
         Form::Json => body::json(
             StatusCode::OK,

@@ -49,7 +49,7 @@ pub(super) struct Target {
 /// The served versions, one per group: `(group, version)`.
 pub(super) fn group_versions() -> Vec<(&'static str, &'static str)> {
     let mut found: Vec<(&str, &str)> = Vec::new();
-    for kind in kinds::ALL {
+    for kind in kinds::ALL.into_iter().chain(kinds::MEASURED) {
         if !found.contains(&(kind.group, kind.version)) {
             found.push((kind.group, kind.version));
         }
@@ -286,7 +286,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::kinds::{DEPLOYMENT, NAMESPACE, POD};
+    use crate::kinds::{DEPLOYMENT, NAMESPACE, NODE_METRICS, POD, POD_METRICS};
 
     fn target(kind: KindRef, ns: &str, name: Option<&str>, sub: Option<&str>) -> Route {
         Route::Objects(Target {
@@ -305,6 +305,11 @@ mod tests {
     #[case("/api/v1/namespaces/x", target(&NAMESPACE, "", Some("x"), None))]
     #[case("/api/v1/namespaces/x/status", target(&NAMESPACE, "", Some("x"), Some("status")))]
     #[case("/apis/apps/v1/namespaces/x/deployments/d/scale", target(&DEPLOYMENT, "x", Some("d"), Some("scale")))]
+    #[case("/apis/metrics.k8s.io", Route::Group("metrics.k8s.io"))]
+    #[case("/apis/metrics.k8s.io/v1beta1/nodes", target(&NODE_METRICS, "", None, None))]
+    #[case("/apis/metrics.k8s.io/v1beta1/pods", target(&POD_METRICS, "", None, None))]
+    #[case("/apis/metrics.k8s.io/v1beta1/namespaces/x/pods/p", target(&POD_METRICS, "x", Some("p"), None))]
+    #[case("/apis/metrics.k8s.io/v1/pods", Route::NotFound)]
     #[case("/api/v1/pods/p", Route::NoSuchResource)]
     #[case("/api/v1/namespaces/x/nodes", Route::NoSuchResource)]
     #[case("/api/v1/namespaces/x/foos", Route::NoSuchResource)]

@@ -28,6 +28,7 @@ use super::{
     dispatch, kubeconfig,
     list::Chunks,
     logs::LogSource,
+    metrics::MetricsSource,
     status::Failure,
     tls::{self, Identity},
 };
@@ -62,6 +63,8 @@ pub struct ApiOptions {
     pub namespace: String,
     /// Who reads the logs of containers.
     pub logs: Arc<dyn LogSource>,
+    /// Who measures what pods and the machine use.
+    pub metrics: Arc<dyn MetricsSource>,
     /// `gitVersion` of `/version`; `None` for the default, `v1.34.0-devenv`.
     pub server_version: Option<String>,
 }
@@ -99,6 +102,7 @@ impl ApiServer {
         let context = Arc::new(Context {
             store,
             logs: options.logs,
+            metrics: options.metrics,
             version: options
                 .server_version
                 .unwrap_or_else(|| SERVER_VERSION.to_owned()),

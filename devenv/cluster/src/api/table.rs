@@ -35,6 +35,7 @@ fn layout(kind: KindRef) -> Layout {
         ("discovery.k8s.io", _) => (network::ENDPOINT_SLICE, network::endpoint_slice),
         ("networking.k8s.io", "Ingress") => (network::INGRESS, network::ingress),
         ("networking.k8s.io", _) => (network::INGRESS_CLASS, network::ingress_class),
+        ("metrics.k8s.io", _) => (other::METRICS, other::metrics),
         ("serving.knative.dev", _) => (workload::KNATIVE, workload::knative),
         _ => (&[NAME, AGE], other::plain),
     }

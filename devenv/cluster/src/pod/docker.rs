@@ -11,6 +11,7 @@
 
 mod body;
 mod janitor;
+mod meter;
 mod output;
 mod pause;
 mod sandbox;

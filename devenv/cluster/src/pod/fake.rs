@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::probes::{Action, Prober, Target};
 use super::runtime::{
-    Ended, PodRuntime, PodSandbox, RuntimeError, SandboxEvent, SandboxSpec, StartSpec, Started,
+    Ended, Meter, PodRuntime, PodSandbox, Reading, RuntimeError, SandboxEvent, SandboxSpec,
+    StartSpec, Started,
 };
 
 /// How one run of a container goes.
@@ -214,6 +215,17 @@ impl FakeSandbox {
     }
 }
 
+/// Of what does not exist: nothing is known of it.
+#[derive(Debug)]
+pub(crate) struct FakeMeter;
+
+#[async_trait]
+impl Meter for FakeMeter {
+    async fn read(&self) -> Result<Reading, RuntimeError> {
+        Err(RuntimeError::Other("nothing runs".into()))
+    }
+}
+
 static RUNS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
 #[async_trait]
@@ -251,6 +263,7 @@ impl PodSandbox for FakeSandbox {
             stdout: Box::new(tokio::io::empty()),
             stderr: Box::new(tokio::io::empty()),
             warnings: self.state.warnings.lock().expect("not poisoned").clone(),
+            meter: Arc::new(FakeMeter),
         })
     }
 

@@ -33,6 +33,7 @@ use super::env::Facts;
 use super::ip::{IpPool, PodIp};
 use super::links::service_variables;
 use super::logs::LogStore;
+use super::metrics::Metrics;
 use super::pids::Pids;
 use super::probes::{Prober, Report};
 use super::runtime::{Ended, PodRuntime, PodSandbox, SandboxEvent};
@@ -78,6 +79,8 @@ pub struct Shared {
     pub logs: LogStore,
     /// Which processes run.
     pub pids: Pids,
+    /// What running containers use.
+    pub metrics: Metrics,
     /// Free addresses.
     pub ips: IpPool,
     /// Who still sends traffic to whom.

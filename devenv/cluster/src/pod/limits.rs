@@ -57,14 +57,19 @@ fn get(list: Option<&BTreeMap<String, Quantity>>, name: &str, unit: Unit) -> Opt
         .and_then(|quantity| count(&quantity.0, unit))
 }
 
-/// A quantity of bytes.
-pub(crate) fn bytes(quantity: &Quantity) -> Option<u64> {
-    count(&quantity.0, Unit::One)
+/// A quantity of bytes, rounded up; `None` when the text is no quantity.
+pub fn bytes(quantity: &str) -> Option<u64> {
+    count(quantity, Unit::One)
 }
 
-/// A quantity of CPUs, in thousandths.
+/// A quantity of CPUs in thousandths, likewise.
 pub fn milli_cpus(quantity: &str) -> Option<u64> {
     count(quantity, Unit::Thousandth)
+}
+
+/// A quantity of CPUs in billionths, likewise.
+pub fn nano_cpus(quantity: &str) -> Option<u64> {
+    count(quantity, Unit::Billionth)
 }
 
 /// In what a quantity is counted.
@@ -72,6 +77,7 @@ pub fn milli_cpus(quantity: &str) -> Option<u64> {
 enum Unit {
     One,
     Thousandth,
+    Billionth,
 }
 
 /// A quantity such as `500m`, `1.5`, `128Mi` or `1e3`, rounded up. What is not
@@ -109,6 +115,7 @@ fn count(text: &str, unit: Unit) -> Option<u64> {
         + match unit {
             Unit::One => 0,
             Unit::Thousandth => 3,
+            Unit::Billionth => 9,
         };
     let value = digits.checked_mul(binary)?;
     let power = 10_u128.checked_pow(exponent.unsigned_abs());
@@ -150,6 +157,18 @@ mod tests {
             (count(text, Unit::Thousandth), count(text, Unit::One)),
             (thousandths, ones)
         );
+    }
+
+    #[rstest]
+    #[case("0", Some(0))]
+    #[case("1234567n", Some(1_234_567))]
+    #[case("15u", Some(15_000))]
+    #[case("250m", Some(250_000_000))]
+    #[case("1.5", Some(1_500_000_000))]
+    #[case("0.1n", Some(1))]
+    #[case("1n1", None)]
+    fn billionths(#[case] text: &str, #[case] expected: Option<u64>) {
+        assert_eq!(nano_cpus(text), expected);
     }
 
     #[rstest]

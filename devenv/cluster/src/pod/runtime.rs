@@ -3,9 +3,10 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use devenv_sandbox::{Bind, Limits, Tmpfs};
+use devenv_sandbox::{Bind, Limits, Tmpfs, Usage};
 use k8s_openapi::api::core::v1::Container;
 use tokio::io::AsyncRead;
 
@@ -100,6 +101,8 @@ pub struct Started {
     pub stderr: Output,
     /// What it has to do without on this machine, each in a sentence for people.
     pub warnings: Vec<String>,
+    /// What measures this run of it.
+    pub meter: Arc<dyn Meter>,
 }
 
 impl std::fmt::Debug for Started {
@@ -108,6 +111,25 @@ impl std::fmt::Debug for Started {
             .field("pid", &self.pid)
             .finish_non_exhaustive()
     }
+}
+
+/// What a container had used, at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// The moment, on a clock of the meter's own: two readings of one meter are so far apart.
+    pub at: Duration,
+    /// What it had used by then, and its memory.
+    pub usage: Usage,
+}
+
+/// Measures one run of a container.
+#[async_trait]
+pub trait Meter: Send + Sync + std::fmt::Debug {
+    /// What the run has used by now.
+    ///
+    /// # Errors
+    /// When it has ended, or that can't be known.
+    async fn read(&self) -> Result<Reading, RuntimeError>;
 }
 
 /// How a container ended.

@@ -13,6 +13,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tracing::warn;
 
+use super::metrics::processes::ProcessMeter;
 use super::runtime::{
     Ended, Output, PodRuntime, PodSandbox, RuntimeError, SandboxEvent, SandboxSpec, StartSpec,
     Started,
@@ -131,6 +132,7 @@ impl ProcessSandbox {
             stdout: output(started.stdout)?,
             stderr: output(started.stderr)?,
             warnings: started.warnings,
+            meter: ProcessMeter::new(started.meter),
         })
     }
 

@@ -272,7 +272,8 @@ pub fn memory_volumes(pod: &Pod, policy: &HostPolicy) -> Result<Vec<Tmpfs>, Volu
         .map(|(volume, source)| {
             let path = policy.volumes_dir.join(&volume.name);
             make_dir(&path, 0o777, policy.owner)?;
-            let size = source.size_limit.as_ref().and_then(limits::bytes);
+            let size = source.size_limit.as_ref();
+            let size = size.and_then(|limit| limits::bytes(&limit.0));
             Ok(Tmpfs { path, size })
         })
         .collect()

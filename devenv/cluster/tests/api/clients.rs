@@ -297,6 +297,7 @@ async fn the_identity_outlives_the_server() {
         project: "test".to_owned(),
         namespace: "default".to_owned(),
         logs: std::sync::Arc::new(crate::support::Logs),
+        metrics: std::sync::Arc::new(crate::support::Metrics),
         server_version: None,
     };
     let second = devenv_cluster::api::ApiServer::start(store.clone(), options)

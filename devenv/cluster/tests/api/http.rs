@@ -1,5 +1,6 @@
 //! Plain requests: the exact answers, above all the refusals.
 
+mod metrics;
 mod reads;
 mod refusals;
 mod watches;

@@ -10,6 +10,8 @@ use std::{
 use tokio::process::Command;
 
 use crate::support::Running;
+use devenv_cluster::{kinds, store::Store};
+use serde_json::json;
 
 const APP: &str = r#"
 apiVersion: v1
@@ -156,6 +158,7 @@ async fn everyday_commands_work_with_every_version() {
         };
         everyday(&kubectl).await;
         created(&kubectl).await;
+        top(&kubectl, &running.store).await;
         println!("{}: every command did what it should", program.display());
     }
 }
@@ -201,6 +204,72 @@ async fn created(kubectl: &Kubectl<'_>) {
             .await;
         assert_eq!(kubectl.ok(&format!("get {path} -n made")).await, wanted);
     }
+}
+
+/// What it makes of the numbers of [`crate::support::Metrics`].
+async fn top(kubectl: &Kubectl<'_>, store: &Store) {
+    kubectl.ok("create namespace t").await;
+    assert!(
+        kubectl
+            .ok("top pods -n t")
+            .await
+            .starts_with("No resources found")
+    );
+    for (name, label) in [("p1", "app=a"), ("p2", "app=b")] {
+        kubectl
+            .ok(&format!(
+                "run {name} --image=x -n t --labels={label} --restart=Never"
+            ))
+            .await;
+    }
+    let capacity = json!({"cpu": "2", "memory": "1024Mi"});
+    store
+        .create(
+            &kinds::NODE,
+            json!({"metadata": {"name": "devenv"},
+                "status": {"capacity": capacity, "allocatable": capacity}}),
+        )
+        .unwrap();
+    let rows = async |args: &str| -> Vec<String> {
+        let text = kubectl.ok(args).await;
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.lines().map(words).collect()
+    };
+    let [head, p1, p2] = [
+        "NAME CPU(cores) MEMORY(bytes)",
+        "p1 251m 53Mi",
+        "p2 251m 53Mi",
+    ];
+    assert_eq!(rows("top pods -n t").await, [head, p1, p2]);
+    assert_eq!(rows("top pod -n t --sort-by=memory").await, [head, p1, p2]);
+    assert_eq!(
+        rows("top pods -n t -l app=b --no-headers").await,
+        ["p2 251m 53Mi"]
+    );
+    assert_eq!(rows("top pod p1 -n t").await, [head, p1]);
+    assert_eq!(
+        rows("top pod p2 -n t --containers --sort-by=cpu").await,
+        [
+            "POD NAME CPU(cores) MEMORY(bytes)",
+            "p2 busy 251m 3Mi",
+            "p2 big 0m 50Mi"
+        ]
+    );
+    let summed = rows("top pods -n t --sum").await;
+    assert_eq!(summed.last().unwrap(), "501m 106Mi");
+    assert_eq!(
+        rows("top pods -A --no-headers").await,
+        ["t p1 251m 53Mi", "t p2 251m 53Mi"]
+    );
+    let node = rows("top nodes").await;
+    assert_eq!(node[1], "devenv 1500m 75% 512Mi 50%");
+    assert_eq!(rows("top node devenv --no-headers").await, node[1..]);
+    assert_eq!(rows("top node --show-capacity").await[1], node[1]);
+    let refused = kubectl.fails("top pod nobody -n t").await;
+    assert!(refused.contains("\"nobody\" not found"), "{refused}");
+    let table = kubectl.ok("get pods.metrics.k8s.io -n t").await;
+    assert!(table.contains("54272Ki"), "{table}");
+    assert!(kubectl.ok("api-resources").await.contains("PodMetrics"));
 }
 
 async fn everyday(kubectl: &Kubectl<'_>) {

@@ -1,10 +1,13 @@
-//! A running API server over an empty store, with logs made up on the spot.
+//! A running API server over an empty store, with logs and metrics made up on the spot.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use devenv_cluster::{
-    api::{ApiOptions, ApiServer, LogError, LogQuery, LogSource},
+    api::{
+        ApiOptions, ApiServer, ContainerMetrics, LogError, LogQuery, LogSource, Measured,
+        MetricsSource,
+    },
     store::Store,
 };
 use futures_util::{
@@ -43,6 +46,38 @@ impl LogSource for Logs {
     }
 }
 
+/// Every pod has a busy container and one that holds memory; every Node uses 1.5 CPUs.
+pub struct Metrics;
+
+fn used(nanocores: u64, mebibytes: u64) -> Measured {
+    Measured {
+        timestamp: "2026-01-01T00:00:10Z".parse().unwrap(),
+        window: Duration::from_millis(10_062),
+        nanocores,
+        memory: mebibytes << 20,
+    }
+}
+
+#[async_trait]
+impl MetricsSource for Metrics {
+    async fn pods(&self, uids: &[String]) -> HashMap<String, Vec<ContainerMetrics>> {
+        let container = |name: &str, measured| ContainerMetrics {
+            name: name.to_owned(),
+            measured,
+        };
+        let containers = [
+            container("busy", used(250_000_001, 3)),
+            container("big", used(0, 50)),
+        ];
+        let of = |uid: &String| (uid.clone(), containers.to_vec());
+        uids.iter().map(of).collect()
+    }
+
+    async fn node(&self, _: &str) -> Option<Measured> {
+        Some(used(1_500_000_000, 512))
+    }
+}
+
 /// The server and the folder with its files.
 pub struct Running {
     pub server: ApiServer,
@@ -64,6 +99,7 @@ impl Running {
                 project: "test".to_owned(),
                 namespace: "default".to_owned(),
                 logs: Arc::new(Logs),
+                metrics: Arc::new(Metrics),
                 server_version: None,
             },
         )

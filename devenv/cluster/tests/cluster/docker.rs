@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::http::get;
 use crate::load::Load;
+use crate::metrics;
 use crate::rig::{Folder, PATIENCE, Rig};
 
 /// A static busybox with its common names.
@@ -295,6 +296,15 @@ pub async fn told_truly() {
         p.is_some_and(|p| p["status"]["containerStatuses"][0]["ready"] == true)
     })
     .await;
+    rig.stop().await;
+}
+
+/// What containers use is told as the engine counts it.
+pub async fn usage() {
+    let Some(engine) = engine().await else { return };
+    let rig = start(&engine).await;
+    let hold = "(head -c 52428800 /dev/zero; echo held >&2; sleep 1000) | tail -c 52428800";
+    metrics::told_of(&rig, &["sh", "-c", hold]).await;
     rig.stop().await;
 }
 

@@ -4,6 +4,7 @@ mod docker;
 mod http;
 mod lifecycle;
 mod load;
+mod metrics;
 mod network;
 mod outside;
 mod plain;
@@ -148,6 +149,7 @@ fn main() {
             "a_full_disk_refuses_writes_until_it_is_lifted",
             pods::full_disk,
         ),
+        trial("usage_is_told_of_processes", metrics::processes),
         trial("a_cluster_goes_on_after_a_shutdown", lifecycle::goes_on),
         trial("the_database_ends_last", lifecycle::ends_in_order),
         trial("plain::pods_are_reached_by_name", plain::reached),
@@ -158,6 +160,7 @@ fn main() {
             "plain::sigkill_leaves_nothing",
             plain::killed_leaves_nothing,
         ),
+        trial("plain::usage_is_told", metrics::plain),
         trial("plain::it_is_fallen_back_to", plain::falls_back),
         trial("plain::forbidden", plain::forbidden),
         trial("docker::pods_are_reached_by_name", docker::reached),
@@ -166,6 +169,7 @@ fn main() {
             docker::rolling_update,
         ),
         trial("docker::ends_are_told_truly", docker::told_truly),
+        trial("docker::usage_is_told", docker::usage),
         trial("docker::what_is_killed_comes_back", docker::comes_back),
         trial(
             "docker::sigkill_leaves_nothing",
@@ -179,6 +183,7 @@ fn main() {
                 "programs_write_beside_their_code",
                 "containers_end_in_order",
                 "a_full_disk_refuses_writes_until_it_is_lifted",
+                "usage_is_told_of_processes",
             ]
             .map(as_user),
         );

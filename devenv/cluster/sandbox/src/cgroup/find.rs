@@ -29,7 +29,7 @@ pub(crate) fn make_project(run_dir: &Path) -> (Group, Option<String>) {
         group.dirs.extend(made);
         refusals.extend(refused);
     }
-    let missing: Vec<_> = Controller::ALL
+    let missing: Vec<_> = Controller::LIMITING
         .into_iter()
         .filter(|c| !group.dirs.iter().any(|dir| dir.controllers.contains(c)))
         .collect();
@@ -108,7 +108,7 @@ pub(super) fn places(mounts: &str, groups: &str) -> Vec<Place> {
                     Controller::ALL.into_iter().filter(ours).collect(),
                 )
             }
-            Some("cgroup2") => (Version::V2, Controller::ALL.to_vec()),
+            Some("cgroup2") => (Version::V2, Controller::LIMITING.to_vec()),
             _ => {
                 found.remove(&mount);
                 continue;
@@ -202,7 +202,7 @@ impl Place {
         let with_controllers = |dir: &Path| {
             let there = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
             let ours = |c: &Controller| there.split_whitespace().any(|name| name == c.name());
-            let controllers = Controller::ALL.into_iter().filter(ours).collect();
+            let controllers = Controller::LIMITING.into_iter().filter(ours).collect();
             (dir.to_owned(), controllers)
         };
         [Some(self.own.as_path()), beside]

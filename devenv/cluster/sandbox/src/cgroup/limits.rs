@@ -70,6 +70,7 @@ pub(super) fn settings(version: Version, controller: Controller, limits: &Limits
                 all.push(maybe("memory.oom.group", "1".to_owned()));
             }
         }
+        (Controller::Accounting, _) => {}
         (Controller::Pids, _) => {
             if let Some(count) = limits.pids {
                 all.push(set("pids.max", count.to_string()));

@@ -40,7 +40,7 @@ const V2: &str = "25 23 0:22 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsd
 
 #[rstest]
 #[case::version_1(V1, V1_GROUPS, &[
-    ("V1 cpu", "/sys/fs/cgroup/cpu,cpuacct"),
+    ("V1 cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct"),
     ("V1 memory", "/sys/fs/cgroup/memory/user.slice/u"),
     ("V2 cpu,memory,pids", "/sys/fs/cgroup/unified/a"),
 ])]

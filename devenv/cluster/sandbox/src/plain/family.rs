@@ -1,4 +1,4 @@
-//! This process's descendants, and their end.
+//! A process's descendants, and the end of this one's.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -65,10 +65,14 @@ fn reap_all() -> bool {
     }
 }
 
-/// Every descendant that a look finds, parents before their children.
+/// Every descendant of this process that a look finds, parents before their children.
 pub(super) fn descendants() -> Vec<Pid> {
-    let own = getpid();
-    walk(own).unwrap_or_else(|_| scan(own).unwrap_or_default())
+    descendants_of(getpid())
+}
+
+/// The same for any process.
+pub(crate) fn descendants_of(root: Pid) -> Vec<Pid> {
+    walk(root).unwrap_or_else(|_| scan(root).unwrap_or_default())
 }
 
 /// By the kernel's lists of children; fails where it was built without them

@@ -25,6 +25,7 @@ use crate::{
     pod::Container,
     roles::{self, Role},
     spec::HostProcess,
+    usage::Meter,
     wire::{Channel, Site, UpReply},
 };
 
@@ -207,11 +208,13 @@ impl Holder {
         let fds = [stdout_write.as_fd(), stderr_write.as_fd()];
         let (_, fds) = self.ask(&request, &fds)?;
         let [pidfd] = these(fds)?;
+        let pid = pid_of(&pidfd)?;
         Ok(Container {
-            pid: pid_of(&pidfd)?,
+            pid,
             stdout,
             stderr,
             warnings: Vec::new(),
+            meter: Meter::of_holder(self.pid, pid),
         })
     }
 

@@ -1,4 +1,4 @@
-//! ConfigMaps, Secrets, Namespaces, Nodes and Events.
+//! ConfigMaps, Secrets, Namespaces, Nodes, Events and what is measured.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -165,5 +165,35 @@ pub fn event(event: &Value, now: Timestamp) -> Vec<Value> {
         json!(first),
         json!(count),
         name(event),
+    ]
+}
+
+pub const METRICS: &[Column] = &[
+    NAME,
+    ("CPU", "string", "", 0),
+    ("Memory", "string", "", 0),
+    ("Window", "string", "", 0),
+];
+
+/// As metrics-server shows them; a pod's numbers are its containers' together.
+pub fn metrics(metrics: &Value, _: Timestamp) -> Vec<Value> {
+    let one = std::slice::from_ref(metrics);
+    let parts = match &metrics["containers"] {
+        Value::Array(containers) => containers,
+        _ => one,
+    };
+    // The units are those in which we answer ourselves.
+    let sum = |resource: &str, unit: &str| -> u64 {
+        let amounts = parts.iter().map(|part| {
+            let text = str_of(&part["usage"][resource]);
+            text.trim_end_matches(unit).parse().unwrap_or(0)
+        });
+        amounts.fold(0, u64::saturating_add)
+    };
+    vec![
+        name(metrics),
+        json!(format!("{}m", sum("cpu", "n").div_ceil(1_000_000))),
+        json!(format!("{}Ki", sum("memory", "Ki"))),
+        json!(str_of(&metrics["window"])),
     ]
 }

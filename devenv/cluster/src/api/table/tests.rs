@@ -34,7 +34,7 @@ fn durations(#[case] seconds: i64, #[case] wanted: &str) {
 
 #[test]
 fn every_row_has_as_many_cells_as_there_are_columns() {
-    for kind in kinds::ALL {
+    for kind in kinds::ALL.into_iter().chain(kinds::MEASURED) {
         let columns = definitions(kind).as_array().unwrap().len();
         assert_eq!(
             row(kind, json!({"metadata": {}})).len(),
@@ -205,5 +205,22 @@ fn workloads_nodes_events() {
             json!(2),
             json!("x")
         ]
+    );
+}
+
+#[test]
+fn metrics_are_summed_up() {
+    let usage = |cpu: &str, memory: &str| json!({"usage": {"cpu": cpu, "memory": memory}});
+    let pod = json!({"window": "250ms",
+        "containers": [usage("1500001n", "2048Ki"), usage("0", "12Ki")]});
+    assert_eq!(
+        row(&kinds::POD_METRICS, pod),
+        ["x", "2m", "2060Ki", "250ms"]
+    );
+    let mut node = usage("500000000n", "4096Ki");
+    node["window"] = json!("1s");
+    assert_eq!(
+        row(&kinds::NODE_METRICS, node),
+        ["x", "500m", "4096Ki", "1s"]
     );
 }

@@ -24,6 +24,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::meter::ContainerMeter;
 use super::{Shared, body, failed, is_gone, output, pause, sweep};
 use crate::pod::connections;
 use crate::pod::runtime::{
@@ -297,6 +298,7 @@ impl PodSandbox for DockerSandbox {
             stdout,
             stderr,
             warnings,
+            meter: Arc::new(ContainerMeter::new(docker.clone(), id)),
         })
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::stopping::Stop;
 use crate::pod::backoff::Backoff;
+use crate::pod::metrics;
 use crate::pod::pids::Entry;
 use crate::pod::probes::{Kind, Plan};
 use crate::pod::runtime::{Ended, StartSpec};
@@ -51,6 +52,8 @@ pub(super) struct Slot {
     pub(super) stop: Stop,
     /// Its process, while it runs.
     pub(super) process: Option<Entry>,
+    /// Where what it uses is asked for, while it runs.
+    pub(super) measured: Option<metrics::Entry>,
     backoff: Backoff,
     probes: Vec<(Kind, AbortHandle)>,
     ever_ran: bool,
@@ -84,6 +87,7 @@ impl Slot {
             last: None,
             plans: Vec::new(),
             process: None,
+            measured: None,
             spec: None,
             stop: Stop::No,
             backoff: Backoff::new(backoff),
@@ -170,6 +174,7 @@ impl Slot {
         };
         self.stop_probes();
         self.process = None;
+        self.measured = None;
         self.stop = Stop::No;
         self.ready = false;
         self.started = false;

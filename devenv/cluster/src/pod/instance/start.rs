@@ -180,6 +180,10 @@ impl Instance {
             .shared
             .pids
             .enter(&self.uid, &container.name, started.pid);
+        let measured = self
+            .shared
+            .metrics
+            .enter(&self.uid, &container.name, started.meter.clone());
         let run = self.slots[index].run;
         if let Err(error) = self
             .shared
@@ -199,6 +203,7 @@ impl Instance {
         let plans = plans(&container, &spec.env);
         self.slots[index].began(spec, plans);
         self.slots[index].process = process;
+        self.slots[index].measured = Some(measured);
         self.start_probes(index);
         for missing in absent(&self.pod, &container) {
             self.tell(EventType::Warning, "FailedMount", &missing);

@@ -52,6 +52,7 @@ fn rig() -> Rig {
         faults: faults.clone(),
         logs: LogStore::new(dir.path().join("logs"), store.clone()).expect("made"),
         pids: Pids::default(),
+        metrics: Metrics::default(),
         ips: IpPool::default(),
         routed: routed.clone(),
         pods_dir: dir.path().join("pods"),

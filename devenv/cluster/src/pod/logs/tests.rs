@@ -2,6 +2,7 @@ use futures_util::StreamExt;
 use serde_json::json;
 use tokio::io::{AsyncWriteExt, DuplexStream};
 
+use super::super::fake::FakeMeter;
 use super::super::runtime::Started;
 use super::*;
 
@@ -37,6 +38,7 @@ impl Rig {
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
             warnings: Vec::new(),
+            meter: std::sync::Arc::new(FakeMeter),
         };
         self.logs.begin(&self.uid, "c", n, started).expect("begun");
         (out, err)

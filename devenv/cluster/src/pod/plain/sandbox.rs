@@ -25,6 +25,7 @@ use super::rewrite;
 use super::room::Room;
 use crate::net::loopback::is_free;
 use crate::pod::connections::inbound_at;
+use crate::pod::metrics::processes::ProcessMeter;
 use crate::pod::runtime::{
     Ended, Output, PodSandbox, RuntimeError, SandboxEvent, SandboxSpec, StartSpec, Started,
 };
@@ -438,6 +439,7 @@ impl PodSandbox for PlainSandbox {
             stdout,
             stderr,
             warnings: Vec::new(),
+            meter: ProcessMeter::new(started.meter),
         })
     }
 

@@ -136,16 +136,12 @@ async fn discovery_in_both_forms_agrees() {
     }
     let mut plain = Vec::new();
     let (_, groups) = ask(&running, "GET", "/apis", JSON, "").await;
-    let groups = groups["groups"]
-        .cells()
-        .iter()
-        .map(|g| g["name"].as_str().unwrap().to_owned());
-    for group in std::iter::once(String::new()).chain(groups) {
-        let path = if group.is_empty() {
-            "/api/v1".to_owned()
-        } else {
-            format!("/apis/{group}/v1")
-        };
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let groups = groups["groups"].cells().iter().map(|g| {
+        let version = text(&g["preferredVersion"]["groupVersion"]);
+        (text(&g["name"]), format!("/apis/{version}"))
+    });
+    for (group, path) in std::iter::once((String::new(), "/api/v1".to_owned())).chain(groups) {
         let (_, list) = ask(&running, "GET", &path, JSON, "").await;
         for resource in list["resources"].cells() {
             let name = resource["name"].as_str().unwrap();
@@ -155,7 +151,7 @@ async fn discovery_in_both_forms_agrees() {
         }
     }
     assert_eq!(found, plain);
-    assert_eq!(found.len(), kinds::ALL.len());
+    assert_eq!(found.len(), kinds::ALL.len() + kinds::MEASURED.len());
     let (_, version) = ask(&running, "GET", "/version", JSON, "").await;
     assert_eq!(
         (version["major"].as_str(), version["minor"].as_str()),

@@ -1,5 +1,6 @@
 //! An API over an empty store, endpoints on loopback, and a client.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use devenv_cluster::api::{
-    ApiBody, ApiOptions, ApiServer, ApiService, LogError, LogQuery, LogSource,
+    ApiBody, ApiOptions, ApiServer, ApiService, ContainerMetrics, LogError, LogQuery, LogSource,
+    Measured, MetricsSource,
 };
 use devenv_cluster::kinds;
 use devenv_cluster::store::Store;
@@ -48,6 +50,19 @@ impl LogSource for NoLogs {
         _: LogQuery,
     ) -> Result<BoxStream<'static, Bytes>, LogError> {
         Err(LogError::BadRequest(format!("{pod} has no logs")))
+    }
+}
+
+struct NoMetrics;
+
+#[async_trait]
+impl MetricsSource for NoMetrics {
+    async fn pods(&self, _: &[String]) -> HashMap<String, Vec<ContainerMetrics>> {
+        HashMap::new()
+    }
+
+    async fn node(&self, _: &str) -> Option<Measured> {
+        None
     }
 }
 
@@ -95,6 +110,7 @@ impl Rig {
             project: "test".to_owned(),
             namespace: "default".to_owned(),
             logs: Arc::new(NoLogs),
+            metrics: Arc::new(NoMetrics),
             server_version: None,
         };
         let server = ApiServer::start(self.store.clone(), options).await.unwrap();
