@@ -98,6 +98,7 @@ impl UpError {
                 ),
                 1,
             ),
+            Self::Apply(e) => (e.help(), 1),
             _ => (None, 1),
         };
         Report::of(self, help, code)
@@ -332,6 +333,9 @@ impl Running {
             topology.objects().iter().partition(|o| is_workload(o));
         let (namespaces, others): (Vec<&Object>, Vec<&Object>) =
             others.into_iter().partition(|o| o.kind() == "Namespace");
+        // Until the target's own controller is there its webhook can't be asked about them.
+        let (ingresses, others): (Vec<&Object>, Vec<&Object>) =
+            others.into_iter().partition(|o| o.kind() == "Ingress");
         live.apply(&namespaces).await?;
         let applied = timed(bus, Step::Apply, async {
             live.apply(&others).await?;
@@ -346,7 +350,11 @@ impl Running {
             };
             Ok::<_, UpError>(((), detail))
         });
-        let settled = async { live.target.settled().await.map_err(UpError::from) };
+        let settled = async {
+            live.target.settled().await?;
+            live.apply(&ingresses).await?;
+            Ok::<_, UpError>(())
+        };
         let sources = used_sources(topology);
         let built = async {
             let digests = self.build(&sources).await?;
@@ -476,6 +484,7 @@ fn kind_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> K
         http_port: topology.ingress().http_port,
         cloud_run: topology.cloud_run().map(|o| o.name().to_owned()).collect(),
         ingress: options.ingress,
+        nginx: topology.nginx().cloned(),
         node_image: std::env::var(NODE_IMAGE)
             .ok()
             .filter(|image| !image.is_empty()),

@@ -98,6 +98,12 @@ pub enum KindError {
         /// Why.
         reason: String,
     },
+    /// The ingress controller can't be installed.
+    #[error("the ingress controller could not be installed: {reason}")]
+    Refused {
+        /// What was refused or failed, and why.
+        reason: String,
+    },
     /// The ingress controller does not get ready.
     #[error("the ingress controller is not ready after {seconds} s: {reason}")]
     Ingress {
@@ -154,8 +160,8 @@ impl KindError {
                     .to_owned(),
             ),
             Self::NoNginx { .. } => Some(
-                "where it can't be had, devenv's own controller serves the same Ingresses: devenv \
-                 up --target kind --ingress devenv"
+                "[kind.nginx] manifest in devenv.toml says where else it can be had; devenv's own \
+                 controller serves the same Ingresses: devenv up --target kind --ingress devenv"
                     .to_owned(),
             ),
             _ => None,
