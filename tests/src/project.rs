@@ -409,7 +409,10 @@ pub fn is_built_with_optimisation() -> bool {
 }
 
 /// The `devenv` under test: this build's, or the one that `DEVENV_BIN` names.
-fn binary() -> PathBuf {
+///
+/// # Panics
+/// When there is none.
+pub fn binary() -> PathBuf {
     let binary =
         std::env::var_os("DEVENV_BIN").map_or_else(|| build_folder().join("devenv"), PathBuf::from);
     assert!(

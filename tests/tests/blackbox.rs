@@ -15,6 +15,7 @@ mod blackbox {
     mod e2e;
     mod fresh;
     mod kind;
+    mod kind_nginx;
     mod kubectl;
     mod main_job;
     mod reload;
