@@ -24,6 +24,7 @@ use crate::{
     build::{BuildError, Builder},
     event::{Bus, Event, Report, Step},
     live::{Live, is_workload, used_sources},
+    nodes,
     observe::Observer,
     prints::Hint,
     reload::{self, Journal, Reloader},
@@ -133,6 +134,12 @@ pub struct UpOptions {
 /// kind/cluster.yaml is wanted.
 const NODE_IMAGE: &str = "DEVENV_KIND_NODE_IMAGE";
 
+/// The variable with the seconds that a kind cluster's API may take to answer and its nodes to
+/// get ready.
+const NODE_READY: &str = "DEVENV_KIND_READY_TIMEOUT";
+/// The same where nobody says it: the first start of a node on a slow machine.
+const NODE_READY_SECONDS: u64 = 180;
+
 /// What the machine must have for this topology, beside an engine for containers.
 pub fn needs(topology: &Topology, runtime: Runtime) -> Needs {
     let mut programs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -165,6 +172,7 @@ pub fn needs(topology: &Topology, runtime: Runtime) -> Needs {
 pub struct Running {
     live: Arc<Live>,
     reloader: Option<Reloader>,
+    nodes: nodes::Follower,
     state: StateDir,
     bus: Bus,
     /// The last to go: until then nobody else has the project.
@@ -207,8 +215,10 @@ pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Ru
         bus.emit(Event::Warning { message: note });
     }
     let live = live(options, &topology, &state, target, bus).await?;
+    let live = Arc::new(live);
     let mut running = Running {
-        live: Arc::new(live),
+        nodes: nodes::Follower::start(&live),
+        live,
         reloader: None,
         state,
         bus: bus.clone(),
@@ -317,6 +327,7 @@ impl Running {
         if let Some(reloader) = self.reloader {
             reloader.stop().await;
         }
+        self.nodes.stop().await;
         // Also where its files can't be removed: the pods end in order.
         match Arc::try_unwrap(self.live) {
             Ok(live) => live.into_target().shutdown(grace).await,
@@ -488,7 +499,19 @@ fn kind_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> K
         node_image: std::env::var(NODE_IMAGE)
             .ok()
             .filter(|image| !image.is_empty()),
+        ready: node_ready(),
     }
+}
+
+fn node_ready() -> Duration {
+    let said = std::env::var(NODE_READY).unwrap_or_default();
+    let seconds = said.parse().unwrap_or_else(|_| {
+        if !said.is_empty() {
+            tracing::warn!(said, "{NODE_READY} is no number of seconds; it is left out");
+        }
+        NODE_READY_SECONDS
+    });
+    Duration::from_secs(seconds)
 }
 
 /// The loopback address that is this system's alone.

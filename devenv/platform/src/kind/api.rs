@@ -21,8 +21,6 @@ use super::settled;
 use crate::kubernetes::Kinds;
 use crate::target::Serves;
 
-/// How long an API may take to answer, and a node to get ready.
-const READY: Duration = Duration::from_secs(180);
 /// How often an API that does not answer yet is asked.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -50,15 +48,18 @@ pub fn server(kubeconfig: &Path) -> String {
     server.unwrap_or_default()
 }
 
-/// Waits until the API answers, its nodes are ready, and, where it was there `before`, what it
-/// says of pods is of this start of the nodes.
+/// Waits, for `limit` at most, until the API answers, its nodes are ready, and, where it was
+/// there `before`, what it says of pods is of this start of the nodes.
+///
+/// # Errors
+/// [`KindError::Api`], [`KindError::NotReady`].
 pub async fn ready(
     client: &Client,
     cluster: &str,
-    containers: &[cluster::Node],
-    before: bool,
+    (containers, before): (&[cluster::Node], bool),
+    limit: Duration,
 ) -> Result<(), KindError> {
-    let deadline = Instant::now() + READY;
+    let deadline = Instant::now() + limit;
     answers(client, cluster, deadline).await?;
     let since: BTreeMap<&str, jiff::Timestamp> = containers
         .iter()
@@ -74,7 +75,7 @@ pub async fn ready(
         return Err(KindError::NotReady {
             node,
             reason,
-            seconds: READY.as_secs(),
+            seconds: limit.as_secs(),
         });
     }
     if let Some(first) = since.values().min().copied().filter(|_| before) {
@@ -130,8 +131,8 @@ async fn nodes_ready(
     }
 }
 
-/// Whether a node is ready, by a heartbeat of this start of its container.
-fn state(node: &Node, since: Option<jiff::Timestamp>) -> Result<(), String> {
+/// Whether a node is ready, by a heartbeat of after `since`, the start of its container.
+pub fn state(node: &Node, since: Option<jiff::Timestamp>) -> Result<(), String> {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     let ready = conditions.and_then(|all| all.iter().find(|c| c.type_ == "Ready"));
     let Some(ready) = ready else {

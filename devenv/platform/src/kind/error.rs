@@ -154,6 +154,10 @@ impl KindError {
                 "docker exec {node} journalctl -u kubelet -n 50 says why; devenv down -v && \
                  devenv up --target kind makes it anew"
             )),
+            Self::Api { name, .. } => Some(format!(
+                "docker exec {name}-control-plane journalctl -u kubelet -n 50 says why, where it \
+                 is its kubelet; devenv down -v && devenv up --target kind makes the cluster anew"
+            )),
             Self::Load { reason, .. } if devenv_compose::is_disk_full(reason) => Some(
                 "see what takes the room with `df -h` and `docker system df`, and free what \
                  nothing uses with `docker system prune`"

@@ -12,6 +12,7 @@ mod laptop;
 mod layered;
 mod load;
 mod nginx;
+mod nodes;
 mod objects;
 mod oci;
 mod preflight;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use devenv_model::{NginxSource, Topology};
+use futures_util::stream::BoxStream;
 use kube::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -42,8 +44,8 @@ use crate::cloudsql;
 use crate::containers::ContainerEngine;
 use crate::host::Host;
 use crate::target::{
-    Adapter, BuiltImage, Database, Endpoints, Images, Runtime, Serves, Target, TargetError,
-    TargetKind, owner_of,
+    Adapter, BuiltImage, Database, Endpoints, Images, NodeState, Runtime, Serves, Target,
+    TargetError, TargetKind, owner_of,
 };
 use cluster::{Kind, Node, Trace};
 use config::{HTTP, Mapping, Wanted};
@@ -95,6 +97,8 @@ pub struct KindOptions {
     pub nginx: Option<NginxSource>,
     /// The nodes' image, where kind's own is not wanted.
     pub node_image: Option<String>,
+    /// How long its API may take to answer, and its nodes to get ready.
+    pub ready: Duration,
 }
 
 /// The kind target, running.
@@ -149,7 +153,7 @@ impl KindTarget {
         let (nodes, before) = ensure(&options, &kind, &engine, &cluster, &mappings).await?;
         let kubeconfig = options.state_dir.join("kubeconfig");
         let client = api::client(&cluster, &kubeconfig, &options.namespace).await?;
-        api::ready(&client, &cluster, &nodes, before).await?;
+        api::ready(&client, &cluster, (&nodes, before), options.ready).await?;
         let serves = api::serves(&client, &cluster).await?;
         let controller = tokio::spawn(install(
             nginx,
@@ -449,6 +453,10 @@ impl Target for KindTarget {
             };
             return ended.into();
         }
+    }
+
+    fn nodes(&self) -> BoxStream<'static, NodeState> {
+        nodes::changes(&self.client)
     }
 
     async fn shutdown(self: Box<Self>, _: Duration) {
