@@ -16,6 +16,7 @@ mod blackbox {
     mod fresh;
     mod kind;
     mod kind_nginx;
+    mod kind_nodes;
     mod kubectl;
     mod main_job;
     mod reload;
