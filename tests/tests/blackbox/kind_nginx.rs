@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const IN_KIND: [&str; 5] = ["up", "-d", "--target", "kind", "--timeout=4m"];
+const NAME: &str = "bb-kind-nginx";
 const MANIFEST: &str = "kind/ingress-nginx.yaml";
 /// What the tests' other images build on: a smaller one is sooner in the registry.
 const BASE: &str = "devenv-test/debian:bookworm";
@@ -103,7 +104,7 @@ async fn a_snippet_is_refused(project: &Project) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_comes_from_where_devenv_toml_says() {
-    let Some(project) = containers::reference_for_kind("bb-kind-nginx") else {
+    let Some(project) = containers::reference_for_kind(NAME) else {
         return;
     };
     let Some(registry) = Registry::start() else {
@@ -181,6 +182,9 @@ async fn nginx_comes_from_where_devenv_toml_says() {
     for said in said {
         assert!(refused.stderr.contains(said), "{said}: {refused}");
     }
-    assert_eq!(new_since(&before), [""; 0]);
+    let names = [NAME.to_owned(), containers::compose_project(&project)];
+    let mut made = new_since(&before);
+    made.retain(|found| names.iter().any(|name| found.contains(name)));
+    assert_eq!(made, [""; 0]);
     println!("all of it: {:.1?}", begin.elapsed());
 }
