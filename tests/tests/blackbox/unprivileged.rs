@@ -10,8 +10,9 @@ use devenv_tests::project::Project;
 use devenv_tests::{database, skip, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// Another one than that of the sandbox's own tests, which may run at the same time.
@@ -83,6 +84,40 @@ fn is_root() -> bool {
     root
 }
 
+/// A mount in a folder of root's that is closed to all others, as each running container of a
+/// Docker Engine has one.
+struct Closed(tempfile::TempDir);
+
+impl Closed {
+    fn mount() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("bb-closed-")
+            .tempdir_in("/var/lib");
+        let closed = Self(folder.expect("root may make a folder"));
+        let below = closed.below();
+        fs::create_dir(&below).expect("a folder in it");
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "bb-closed"])
+            .arg(&below)
+            .status();
+        assert!(done.is_ok_and(|status| status.success()), "{below:?}");
+        let mode = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(closed.0.path(), mode).expect("it is root's");
+        closed
+    }
+
+    fn below(&self) -> PathBuf {
+        self.0.path().join("mount")
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        // What can't be unmounted keeps its folder.
+        let _ = Command::new("umount").arg(self.below()).status();
+    }
+}
+
 async fn up(project: &Project, isolation: &str) {
     let words = ["up", "-d", "--isolation", isolation];
     let up = project.run_within(SEEN, &words).await;
@@ -102,6 +137,7 @@ async fn up_reload_and_down_work_the_same() {
     if !is_root() {
         return;
     }
+    let _closed = Closed::mount();
     for isolation in ["auto", "ports"] {
         let mut project = Project::empty();
         write(&project);
