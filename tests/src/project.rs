@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -50,6 +50,8 @@ struct User {
     /// With a home, and a program that everybody can read: the checkout may lie in
     /// root's home.
     folder: tempfile::TempDir,
+    /// A group that the user is in besides.
+    group: Option<u32>,
 }
 
 /// What every user finds: version managers in root's home are closed to others.
@@ -121,8 +123,34 @@ impl Project {
             give(root, id);
         }
         self.binary = program;
-        self.user = Some(User { id, folder });
+        self.user = Some(User {
+            id,
+            folder,
+            group: None,
+        });
         self.is_users = true;
+    }
+
+    /// Puts the user whom it was given to into a group of this id.
+    ///
+    /// # Panics
+    /// When it was given to nobody.
+    pub fn put_into_group(&mut self, id: u32) {
+        let user = self.user.as_mut().expect("it was given to somebody");
+        user.group = Some(id);
+    }
+
+    /// Copies a program to where the user whom it was given to finds it.
+    ///
+    /// # Panics
+    /// When it was given to nobody.
+    pub fn give_program(&mut self, program: &Path) {
+        let user = self.user.as_ref().expect("it was given to somebody");
+        let name = program.file_name().expect("a program has a name");
+        let to = user.folder.path().join(name);
+        fs::copy(program, &to).expect("the program is copied");
+        let path = format!("{}:{PATH_OF_ALL}", user.folder.path().display());
+        self.set_variable("PATH", path);
     }
 
     /// Whether the user whom it was given to runs devenv from now on, or this process's
@@ -221,7 +249,23 @@ impl Project {
 
     /// `devenv ARGUMENTS`, not yet run, with a plain environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.user.as_ref().filter(|_| self.is_users) {
+            Some(user) => {
+                // Of root's groups none stays.
+                let groups = match user.group {
+                    Some(group) => format!("--groups={group}"),
+                    None => "--clear-groups".to_owned(),
+                };
+                let mut command = Command::new("setpriv");
+                command
+                    .arg(format!("--reuid={}", user.id))
+                    .arg(format!("--regid={}", user.id))
+                    .args([&groups, "--"])
+                    .arg(&self.binary);
+                command
+            }
+            None => Command::new(&self.binary),
+        };
         command
             .arg("-C")
             .arg(self.path())
@@ -240,10 +284,9 @@ impl Project {
         }
         if let Some(user) = self.user.as_ref().filter(|_| self.is_users) {
             let home = user.folder.path().join("home");
-            // This also leaves root's groups.
-            command.uid(user.id).gid(user.id).env_clear();
+            command.env_clear();
             command.env("HOME", home).env("PATH", PATH_OF_ALL);
-            command.env("NO_COLOR", "1");
+            command.env("NO_COLOR", "1").envs(&self.variables);
         }
         command
     }
@@ -409,7 +452,10 @@ pub fn is_built_with_optimisation() -> bool {
 }
 
 /// The `devenv` under test: this build's, or the one that `DEVENV_BIN` names.
-fn binary() -> PathBuf {
+///
+/// # Panics
+/// When there is none.
+pub fn binary() -> PathBuf {
     let binary =
         std::env::var_os("DEVENV_BIN").map_or_else(|| build_folder().join("devenv"), PathBuf::from);
     assert!(
@@ -450,6 +496,14 @@ fn tracked(checkout: &Path) -> Vec<PathBuf> {
 
 /// `chown -R`, of what is no link.
 fn give(path: &Path, id: u32) {
+    let found = fs::symlink_metadata(path).expect("a file of the copy");
+    if found.is_file() && found.nlink() > 1 {
+        // The file of the build stays the build's.
+        let own = path.with_extension("own");
+        fs::copy(path, &own)
+            .and_then(|_| fs::rename(&own, path))
+            .expect("a file is copied");
+    }
     std::os::unix::fs::lchown(path, Some(id), Some(id)).expect("root can give files away");
     if path.is_dir() && !path.is_symlink() {
         for entry in fs::read_dir(path).expect("a folder of the copy").flatten() {

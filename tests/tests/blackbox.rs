@@ -15,6 +15,8 @@ mod blackbox {
     mod e2e;
     mod fresh;
     mod kind;
+    mod kind_nginx;
+    mod kind_nodes;
     mod kubectl;
     mod main_job;
     mod reload;

@@ -1,7 +1,7 @@
 //! Brings objects to a Kubernetes API by server-side apply, and takes away those that
 //! devenv applied earlier and the manifests no longer have.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use devenv_model::Object;
 use devenv_platform::kubernetes::{Kinds, apply};
@@ -10,8 +10,15 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::stamp::ORIGIN;
+
+/// How long an admission webhook may be out of the API's reach. A pod that is ready is not
+/// in every proxy's table yet.
+const WEBHOOK: Duration = Duration::from_secs(30);
+/// How often it is tried meanwhile: nothing tells when the API can reach it.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// Why an object could not be applied.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +49,28 @@ pub enum ApplyError {
     /// The API did not answer.
     #[error("the Kubernetes API did not answer")]
     Api(#[source] Box<kube::Error>),
+}
+
+impl ApplyError {
+    /// What to do, where that can be told.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Refused { source, .. } if is_webhook_away(source) => Some(
+                "an admission webhook of the cluster does not answer; `kubectl --kubeconfig \
+                 .devenv/kubeconfig get validatingwebhookconfigurations,pods -A` shows which \
+                 there are and who serves them"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Whether the API refused because it could not ask a webhook, as it does until the webhook's
+/// own pod is there. What a webhook itself refuses is another error.
+fn is_webhook_away(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status)
+        if status.code >= 500 && status.message.contains("failed calling webhook"))
 }
 
 /// A client that knows which kinds the target serves.
@@ -91,14 +120,20 @@ impl Applier {
 
     async fn apply_one(&self, object: &Object, body: Value) -> Result<DynamicObject, ApplyError> {
         let api = self.api(object)?;
-        match apply(&api, object.name(), &body).await {
-            Ok(applied) => Ok(applied),
-            Err(source) => Err(ApplyError::Refused {
-                origin: object.origin().to_string(),
-                kind: object.kind().to_owned(),
-                name: object.name().to_owned(),
-                source: Box::new(source),
-            }),
+        let deadline = Instant::now() + WEBHOOK;
+        loop {
+            match apply(&api, object.name(), &body).await {
+                Ok(applied) => return Ok(applied),
+                Err(e) if is_webhook_away(&e) && Instant::now() < deadline => sleep(AGAIN).await,
+                Err(source) => {
+                    return Err(ApplyError::Refused {
+                        origin: object.origin().to_string(),
+                        kind: object.kind().to_owned(),
+                        name: object.name().to_owned(),
+                        source: Box::new(source),
+                    });
+                }
+            }
         }
     }
 
@@ -172,5 +207,29 @@ impl Applier {
             gone.push(format!("{} {namespace}/{name}", resource.kind));
         }
         Ok(gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_webhook_that_is_away_is_not_one_that_refuses() {
+        let refused = |code: u16, message: &str| ApplyError::Refused {
+            origin: "k8s/ingress.yaml:1:1".into(),
+            kind: "Ingress".into(),
+            name: "web".into(),
+            source: Box::new(kube::Error::Api(Box::new(kube::core::Status {
+                code,
+                message: message.into(),
+                ..kube::core::Status::default()
+            }))),
+        };
+        let away = "Internal error occurred: failed calling webhook \"validate.example\": dial tcp \
+                    10.96.0.9:443: connect: connection refused";
+        assert!(refused(500, away).help().is_some());
+        let denied = "admission webhook \"validate.example\" denied the request: no snippets";
+        assert!(refused(400, denied).help().is_none());
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     debug::{self, Session, Wish},
     event::{Event, Report},
     live::Live,
+    nodes,
     reload::{Outcome, Request},
     up::UpError,
     wait,
@@ -206,6 +207,12 @@ async fn answer(
     events: &mut Events,
     event_tx: &mpsc::UnboundedSender<Event>,
 ) -> Reply {
+    if matches!(ask, Ask::Reload { .. } | Ask::Apply { .. }) {
+        for event in live.not_ready.events() {
+            // Whoever asked may have gone.
+            let _ = event_tx.send(event);
+        }
+    }
     match ask {
         // Has no answer of this kind.
         Ask::Follow => Reply::Done,
@@ -242,19 +249,22 @@ async fn answer(
             if requests_tx.send(Request::Project(answer_tx)).await.is_err() {
                 return refused("this system does not reload (up --no-watch)", None);
             }
-            // Dropped only when the system goes down.
-            let _ = answer_rx.await;
-            let topology = live.topology();
             let timeout = Duration::from_secs(timeout_s);
-            let ready = wait::until_ready(
-                &live.client,
-                &live.observer,
-                &topology.project().namespace,
-                topology.objects(),
-                timeout,
-                &live.bus,
-            );
-            match ready.await {
+            let ready = async {
+                // Dropped only when the system goes down.
+                let _ = answer_rx.await;
+                let topology = live.topology();
+                wait::until_ready(
+                    &live.client,
+                    &live.observer,
+                    &topology.project().namespace,
+                    topology.objects(),
+                    timeout,
+                    &live.bus,
+                )
+                .await
+            };
+            match nodes::told_meanwhile(events, event_tx, ready).await {
                 Ok(()) => Reply::Done,
                 Err(late) => Reply::Refused {
                     report: UpError::NotReady {
@@ -281,6 +291,7 @@ async fn reloaded(
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return refused("the system is going down", None),
         };
+        nodes::pass_on(&event, event_tx);
         let Event::Reload { reload } = &*event else {
             continue;
         };

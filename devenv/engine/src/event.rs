@@ -72,6 +72,19 @@ pub enum Event {
         /// Why it isn't ready, where a pod tells.
         reason: Option<String>,
     },
+    /// A node of the cluster stopped to be ready, or is again.
+    Node {
+        /// Its name.
+        name: String,
+        /// Whether it is ready now.
+        ready: bool,
+        /// Why it is not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// What to do about it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        help: Option<String>,
+    },
     /// Everything is ready.
     Ready {
         /// Milliseconds since the start of `up`.

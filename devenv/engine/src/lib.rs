@@ -12,6 +12,7 @@ mod ledger;
 mod live;
 mod lockfiles;
 pub mod logs;
+mod nodes;
 mod observe;
 mod prints;
 pub mod reload;

@@ -16,6 +16,7 @@ use crate::{
     build::Builder,
     debug::{self, Debugs},
     event::Bus,
+    nodes::NotReady,
     observe::Observer,
     reload::Journal,
     run_spec::run_spec,
@@ -38,6 +39,7 @@ pub(crate) struct Live {
     pub observer: Observer,
     pub journal: Journal,
     pub debugs: Debugs,
+    pub not_ready: NotReady,
     applying: tokio::sync::Mutex<()>,
     /// Held while what is published of the images is brought up to date.
     pub(crate) telling: tokio::sync::Mutex<()>,
@@ -95,6 +97,7 @@ impl Live {
             observer,
             journal,
             debugs: Debugs::default(),
+            not_ready: NotReady::default(),
             applying: tokio::sync::Mutex::default(),
             telling: tokio::sync::Mutex::default(),
             state: Mutex::new(State {

@@ -24,6 +24,7 @@ use crate::{
     build::{BuildError, Builder},
     event::{Bus, Event, Report, Step},
     live::{Live, is_workload, used_sources},
+    nodes,
     observe::Observer,
     prints::Hint,
     reload::{self, Journal, Reloader},
@@ -98,6 +99,7 @@ impl UpError {
                 ),
                 1,
             ),
+            Self::Apply(e) => (e.help(), 1),
             _ => (None, 1),
         };
         Report::of(self, help, code)
@@ -132,6 +134,12 @@ pub struct UpOptions {
 /// kind/cluster.yaml is wanted.
 const NODE_IMAGE: &str = "DEVENV_KIND_NODE_IMAGE";
 
+/// The variable with the seconds that a kind cluster's API may take to answer and its nodes to
+/// get ready.
+const NODE_READY: &str = "DEVENV_KIND_READY_TIMEOUT";
+/// The same where nobody says it: the first start of a node on a slow machine.
+const NODE_READY_SECONDS: u64 = 180;
+
 /// What the machine must have for this topology, beside an engine for containers.
 pub fn needs(topology: &Topology, runtime: Runtime) -> Needs {
     let mut programs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -164,6 +172,7 @@ pub fn needs(topology: &Topology, runtime: Runtime) -> Needs {
 pub struct Running {
     live: Arc<Live>,
     reloader: Option<Reloader>,
+    nodes: nodes::Follower,
     state: StateDir,
     bus: Bus,
     /// The last to go: until then nobody else has the project.
@@ -206,8 +215,10 @@ pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Ru
         bus.emit(Event::Warning { message: note });
     }
     let live = live(options, &topology, &state, target, bus).await?;
+    let live = Arc::new(live);
     let mut running = Running {
-        live: Arc::new(live),
+        nodes: nodes::Follower::start(&live),
+        live,
         reloader: None,
         state,
         bus: bus.clone(),
@@ -316,6 +327,7 @@ impl Running {
         if let Some(reloader) = self.reloader {
             reloader.stop().await;
         }
+        self.nodes.stop().await;
         // Also where its files can't be removed: the pods end in order.
         match Arc::try_unwrap(self.live) {
             Ok(live) => live.into_target().shutdown(grace).await,
@@ -332,6 +344,9 @@ impl Running {
             topology.objects().iter().partition(|o| is_workload(o));
         let (namespaces, others): (Vec<&Object>, Vec<&Object>) =
             others.into_iter().partition(|o| o.kind() == "Namespace");
+        // Until the target's own controller is there its webhook can't be asked about them.
+        let (ingresses, others): (Vec<&Object>, Vec<&Object>) =
+            others.into_iter().partition(|o| o.kind() == "Ingress");
         live.apply(&namespaces).await?;
         let applied = timed(bus, Step::Apply, async {
             live.apply(&others).await?;
@@ -346,7 +361,11 @@ impl Running {
             };
             Ok::<_, UpError>(((), detail))
         });
-        let settled = async { live.target.settled().await.map_err(UpError::from) };
+        let settled = async {
+            live.target.settled().await?;
+            live.apply(&ingresses).await?;
+            Ok::<_, UpError>(())
+        };
         let sources = used_sources(topology);
         let built = async {
             let digests = self.build(&sources).await?;
@@ -476,10 +495,23 @@ fn kind_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> K
         http_port: topology.ingress().http_port,
         cloud_run: topology.cloud_run().map(|o| o.name().to_owned()).collect(),
         ingress: options.ingress,
+        nginx: topology.nginx().cloned(),
         node_image: std::env::var(NODE_IMAGE)
             .ok()
             .filter(|image| !image.is_empty()),
+        ready: node_ready(),
     }
+}
+
+fn node_ready() -> Duration {
+    let said = std::env::var(NODE_READY).unwrap_or_default();
+    let seconds = said.parse().unwrap_or_else(|_| {
+        if !said.is_empty() {
+            tracing::warn!(said, "{NODE_READY} is no number of seconds; it is left out");
+        }
+        NODE_READY_SECONDS
+    });
+    Duration::from_secs(seconds)
 }
 
 /// The loopback address that is this system's alone.

@@ -27,6 +27,7 @@ pub(crate) struct Config {
     pub image: BTreeMap<String, RawImage>,
     pub cloudrun: CloudRun,
     pub ingress: IngressConfig,
+    pub kind: RawKind,
     pub gate: GateConfig,
     #[serde(rename = "e2e")]
     _e2e: E2eConfig,
@@ -49,6 +50,8 @@ struct Overlay {
     _cloudrun: CloudRun,
     #[serde(rename = "ingress")]
     _ingress: IngressConfig,
+    #[serde(rename = "kind")]
+    _kind: RawKind,
     #[serde(rename = "gate")]
     _gate: GateConfig,
 }
@@ -131,6 +134,20 @@ impl Default for IngressConfig {
     fn default() -> Self {
         Self { http_port: 8080 }
     }
+}
+
+/// `[kind]`: what a cluster of `--target kind` has that no manifest of the project says.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RawKind {
+    pub nginx: Option<RawNginx>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RawNginx {
+    pub manifest: Option<String>,
+    pub sha256: Option<String>,
 }
 
 /// `[gate]`: what a verdict must be like to count.
@@ -249,6 +266,8 @@ fn misplaced(path: &Path) -> Option<String> {
         | "also_at" | "migrations" => "cloudsql",
         "services" => "cloudrun",
         "http_port" => "ingress",
+        "nginx" => "kind",
+        "sha256" => "kind.nginx",
         "trusted_keys" => "gate",
         "suite" | "suites" => {
             return Some("each suite is a section of its own: [[e2e.suite]]".into());

@@ -47,6 +47,6 @@ pub use made::MADE;
 pub use problem::{Place, Problem, Severity};
 pub use source::{Origin, SourceFile};
 pub use topology::{
-    CLOUD_SQL_SECRET_KEYS, CloudSql, ContainerBuild, ImageSource, Inferred, Object, Project,
-    PythonEnv, PythonKind, SyncPath, Topology,
+    CLOUD_SQL_SECRET_KEYS, CloudSql, ContainerBuild, ImageSource, Inferred, NginxManifest,
+    NginxSource, Object, Project, PythonEnv, PythonKind, SyncPath, Topology,
 };

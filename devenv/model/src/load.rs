@@ -1,6 +1,7 @@
 //! From a folder to a [`Topology`]: read all, default, validate all, freeze.
 
 mod images;
+mod nginx;
 
 pub(crate) use images::Exposed;
 
@@ -121,6 +122,7 @@ fn load(reading: &mut Reading, options: &LoadOptions) -> Option<Topology> {
     let cloud_run = read_cloud_run(reading, &located);
     let found = validate::identify(reading, &project, nodes, cloud_run);
     let cloud_sql = cloud_sql(reading, &located, &project.project, &found);
+    let nginx = nginx::load(reading, &located);
     let (images, exposed) = images::load(reading, &located, &found);
     validate::check(reading, &located, &project, &found, &exposed);
     let mut objects: Vec<Object> = found.into_iter().map(|f| freeze(reading, f)).collect();
@@ -132,6 +134,7 @@ fn load(reading: &mut Reading, options: &LoadOptions) -> Option<Topology> {
         images,
         cloud_sql,
         ingress: located.config.ingress.clone(),
+        nginx,
         gate: located.config.gate.clone(),
         config_path,
         profile: options.profile.clone(),

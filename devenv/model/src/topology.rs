@@ -24,6 +24,7 @@ pub struct Topology {
     pub(crate) images: BTreeMap<String, ImageSource>,
     pub(crate) cloud_sql: Option<CloudSql>,
     pub(crate) ingress: IngressConfig,
+    pub(crate) nginx: Option<NginxSource>,
     pub(crate) gate: GateConfig,
     pub(crate) config_path: PathBuf,
     pub(crate) profile: Option<String>,
@@ -40,6 +41,26 @@ pub struct Project {
     pub root: PathBuf,
     /// The namespace of objects that name none.
     pub namespace: String,
+}
+
+/// `[kind.nginx]`: the manifest that ingress-nginx is installed by in a kind cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NginxSource {
+    /// Where it is.
+    pub manifest: NginxManifest,
+    /// The SHA-256 of its text, in lower-case hexadecimal digits; always there with a URL.
+    pub sha256: Option<String>,
+    /// The section in `devenv.toml`.
+    pub origin: Origin,
+}
+
+/// Where a manifest of ingress-nginx is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NginxManifest {
+    /// A file of the project, by its absolute path.
+    File(PathBuf),
+    /// An https URL.
+    Url(String),
 }
 
 /// A Kubernetes object of the topology.
@@ -409,6 +430,11 @@ impl Topology {
     /// The host side of the Ingress.
     pub fn ingress(&self) -> &IngressConfig {
         &self.ingress
+    }
+
+    /// Where ingress-nginx comes from, unless it is the release that devenv knows.
+    pub fn nginx(&self) -> Option<&NginxSource> {
+        self.nginx.as_ref()
     }
 
     /// What a verdict must be like to count.

@@ -22,6 +22,6 @@ pub use kind::{IngressController, KindOptions, KindTarget};
 pub use kubernetes::FIELD_MANAGER;
 pub use local::{DatabaseOptions, LocalOptions, LocalTarget};
 pub use target::{
-    Adapter, BuiltImage, Database, DatabaseFacts, Endpoints, ImageFact, Images, Runtime, Serves,
-    Target, TargetError, TargetKind, Volumes, owner_of,
+    Adapter, BuiltImage, Database, DatabaseFacts, Endpoints, ImageFact, Images, NodeState,
+    NodeTrouble, Runtime, Serves, Target, TargetError, TargetKind, Volumes, owner_of,
 };

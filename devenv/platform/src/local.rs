@@ -13,6 +13,10 @@ use std::{
 use async_trait::async_trait;
 use devenv_cluster::{Cluster, ClusterOptions, Isolation, ServicePort};
 use devenv_model::Topology;
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use kube::Client;
 use tokio::{net::TcpStream, task::JoinHandle};
 
@@ -22,8 +26,8 @@ use crate::{
     containers::ContainerEngine,
     host::Host,
     target::{
-        Adapter, BuiltImage, Database, Endpoints, Images, Runtime, Serves, Target, TargetError,
-        TargetKind, Volumes, owner_of,
+        Adapter, BuiltImage, Database, Endpoints, Images, NodeState, Runtime, Serves, Target,
+        TargetError, TargetKind, Volumes, owner_of,
     },
 };
 
@@ -312,6 +316,10 @@ impl Target for LocalTarget {
 
     async fn failed(&self) -> TargetError {
         self.cluster.failed().await.into()
+    }
+
+    fn nodes(&self) -> BoxStream<'static, NodeState> {
+        stream::pending().boxed()
     }
 
     async fn shutdown(self: Box<Self>, grace: Duration) {

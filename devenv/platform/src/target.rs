@@ -12,6 +12,7 @@ use std::{
 use async_trait::async_trait;
 use devenv_cluster::RunSpec;
 use devenv_model::Topology;
+use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use sqlx::mysql::MySqlConnectOptions;
 use tokio::net::TcpStream;
@@ -197,6 +198,24 @@ pub struct Endpoints {
     pub images: Images,
 }
 
+/// That a node of the target's cluster stopped to be ready, or is again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeState {
+    /// Its name.
+    pub name: String,
+    /// Why it is not ready; `None`: it is.
+    pub trouble: Option<NodeTrouble>,
+}
+
+/// Why a node is not ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeTrouble {
+    /// What its Ready condition says.
+    pub reason: String,
+    /// What to do.
+    pub help: String,
+}
+
 /// Why a target could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
@@ -356,6 +375,10 @@ pub trait Target: fmt::Debug + Send + Sync {
 
     /// Resolves when a part of it ended although nobody stopped it.
     async fn failed(&self) -> TargetError;
+
+    /// Tells of each node that stops to be ready for more than a moment, and when it is again;
+    /// nothing where there is none but this machine. Never ends.
+    fn nodes(&self) -> BoxStream<'static, NodeState>;
 
     /// Ends everything in order, the workloads before the database, within `grace`.
     async fn shutdown(self: Box<Self>, grace: Duration);

@@ -13,10 +13,10 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-const UP: Duration = Duration::from_secs(480);
+pub(super) const UP: Duration = Duration::from_secs(480);
 const SUITES: Duration = Duration::from_secs(480);
-const SEEN: Duration = Duration::from_secs(120);
-const IN_KIND: [&str; 7] = [
+pub(super) const SEEN: Duration = Duration::from_secs(120);
+pub(super) const IN_KIND: [&str; 7] = [
     "up",
     "-d",
     "--target",
@@ -26,7 +26,7 @@ const IN_KIND: [&str; 7] = [
     "--timeout=4m",
 ];
 
-async fn up(project: &Project, more: &[&str]) -> Duration {
+pub(super) async fn up(project: &Project, more: &[&str]) -> Duration {
     let start = Instant::now();
     let up = project.run_within(UP, &[&IN_KIND[..], more].concat()).await;
     assert!(up.ok(), "{up}\n{}", project.supervisor_log());
@@ -34,7 +34,7 @@ async fn up(project: &Project, more: &[&str]) -> Duration {
 }
 
 /// Sends records through the Ingress: half to each, as rows of the database.
-async fn main_job(project: &Project, apis: [&str; 2], requests: u64) {
+pub(super) async fn main_job(project: &Project, apis: [&str; 2], requests: u64) {
     let url = project.url("database").await;
     let (known, _) = database::by_api(&url, 0).await.expect("rows");
     let words = ["traffic", "--concurrency", "16", "-o", "json", "--requests"];

@@ -1,18 +1,24 @@
 //! An ordinary user, without an entry in /etc/passwd: all works as for root, in
-//! namespaces and, where these are forbidden, in plain processes.
+//! namespaces, where these are forbidden in plain processes, and for one who may use the
+//! Docker Engine in containers and in kind.
 
+use devenv_tests::containers::{self, everything, new_since};
 use devenv_tests::editing::{Small, newest_reload, reload_after, save, set_version};
 use devenv_tests::inventory::{Inventory, processes_of};
 use devenv_tests::paced::{Body, Paced};
 use devenv_tests::project::Project;
-use devenv_tests::{skip, until};
-use std::collections::BTreeMap;
+use devenv_tests::{database, skip, until};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// Another one than that of the sandbox's own tests, which may run at the same time.
 const USER: u32 = 54_322;
 const SEEN: Duration = Duration::from_secs(120);
+const UP: Duration = Duration::from_secs(480);
 const RATE: u32 = 100;
 const EDITS: u32 = 3;
 
@@ -78,6 +84,40 @@ fn is_root() -> bool {
     root
 }
 
+/// A mount in a folder of root's that is closed to all others, as each running container of a
+/// Docker Engine has one.
+struct Closed(tempfile::TempDir);
+
+impl Closed {
+    fn mount() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("bb-closed-")
+            .tempdir_in("/var/lib");
+        let closed = Self(folder.expect("root may make a folder"));
+        let below = closed.below();
+        fs::create_dir(&below).expect("a folder in it");
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "bb-closed"])
+            .arg(&below)
+            .status();
+        assert!(done.is_ok_and(|status| status.success()), "{below:?}");
+        let mode = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(closed.0.path(), mode).expect("it is root's");
+        closed
+    }
+
+    fn below(&self) -> PathBuf {
+        self.0.path().join("mount")
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        // What can't be unmounted keeps its folder.
+        let _ = Command::new("umount").arg(self.below()).status();
+    }
+}
+
 async fn up(project: &Project, isolation: &str) {
     let words = ["up", "-d", "--isolation", isolation];
     let up = project.run_within(SEEN, &words).await;
@@ -97,6 +137,7 @@ async fn up_reload_and_down_work_the_same() {
     if !is_root() {
         return;
     }
+    let _closed = Closed::mount();
     for isolation in ["auto", "ports"] {
         let mut project = Project::empty();
         write(&project);
@@ -173,4 +214,101 @@ async fn after_root_was_here_the_owner_can_go_on() {
     assert_eq!(answer.expect("an answer").status(), 200);
     project.down(&["-v"]).await;
     assert!(!project.path().join(".devenv").exists());
+}
+
+/// The engine's socket, whose group may use it.
+const SOCKET: &str = "/var/run/docker.sock";
+const RECORDS: u64 = 1_000;
+
+/// What is below a folder and not the user's, but for links.
+fn not_the_users(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        if metadata.uid() != USER {
+            found.push(path);
+        } else if metadata.is_dir() {
+            found.extend(not_the_users(&path));
+        }
+    }
+    found
+}
+
+/// Brings the project up as its owner, sends records, builds an image again, and takes all of
+/// it down.
+async fn all_of_it(project: &Project, before: &BTreeSet<String>, words: &[&str]) {
+    let up = project.run_within(UP, words).await;
+    assert!(up.ok(), "{up}\n{}", project.supervisor_log());
+    println!("{words:?}: {:.1?}", up.took);
+    let count = RECORDS.to_string();
+    let traffic = ["traffic", "-o", "json", "--requests", &count];
+    let run = project.run_within(SEEN, &traffic).await;
+    assert!(run.ok(), "{run}");
+    assert_eq!(run.json()["by_status"]["201"], RECORDS, "{run}");
+    let url = project.url("database").await;
+    assert_eq!(database::count(&url).await.expect("rows"), RECORDS);
+    let reload = project.run_within(SEEN, &["reload", "api3"]).await;
+    assert!(reload.ok(), "{reload}");
+    let theirs = not_the_users(project.path());
+    assert!(theirs.is_empty(), "{theirs:#?}");
+    // The data stays, and is the user's to go on with.
+    project.down(&[]).await;
+    let theirs = not_the_users(project.path());
+    assert!(theirs.is_empty(), "{theirs:#?}");
+    let up = project.run_within(UP, words).await;
+    assert!(up.ok(), "{up}\n{}", project.supervisor_log());
+    let url = project.url("database").await;
+    assert_eq!(database::count(&url).await.expect("rows"), RECORDS);
+    project.down(&["-v"]).await;
+    assert!(!project.path().join(".devenv").exists());
+    assert_eq!(new_since(before), [""; 0], "after down -v");
+    let gone = until(SEEN, Duration::from_millis(50), || async {
+        processes_of(USER).is_empty().then_some(())
+    });
+    assert!(gone.await.is_some(), "{:?}", processes_of(USER));
+}
+
+/// Puts the project's user into the group of the engine's socket.
+fn join_the_engines_group(project: &mut Project) {
+    let group = fs::metadata(SOCKET).expect("the engine's socket").gid();
+    project.put_into_group(group);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_engines_group_pods_are_containers() {
+    if !is_root() {
+        return;
+    }
+    let Some(mut project) = containers::reference() else {
+        return;
+    };
+    project.give_to(USER);
+    let words = ["up", "-d", "--runtime", "docker"];
+    let refused = project.run(&words).await;
+    assert_eq!(refused.code, Some(3), "{refused}");
+    assert!(refused.stderr.contains("usermod -aG docker"), "{refused}");
+    join_the_engines_group(&mut project);
+    let before = everything();
+    all_of_it(&project, &before, &words).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "over a minute for what the test before shows but for kind: cargo xtask soak kind"]
+async fn in_the_engines_group_there_is_a_kind_cluster() {
+    if !is_root() {
+        return;
+    }
+    let Some(mut project) = containers::reference_for_kind("bb-kind-user") else {
+        return;
+    };
+    project.give_to(USER);
+    join_the_engines_group(&mut project);
+    let kind = std::env::var_os("DEVENV_TEST_KIND").expect("the test has it");
+    project.give_program(Path::new(&kind));
+    let before = everything();
+    let words = ["up", "-d", "--target", "kind", "--ingress", "devenv"];
+    all_of_it(&project, &before, &[&words[..], &["--timeout=4m"]].concat()).await;
 }

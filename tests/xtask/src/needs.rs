@@ -73,6 +73,11 @@ const NEEDS: &[Need] = &[
         why: "reading `-o json` in scripts",
     },
     Need {
+        tool: "docker-registry",
+        package: "docker-registry",
+        why: "the test of ingress-nginx in kind",
+    },
+    Need {
         tool: "gdbserver",
         package: "gdbserver",
         why: "the debugger test",

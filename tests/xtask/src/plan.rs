@@ -246,16 +246,15 @@ fn soaks(root: &Path, names: &[&str], rounds: u32) -> Vec<Outcome> {
             "run-kill" => libtest(root, name, "blackbox", "blackbox::e2e::a_killed", rounds),
             "suites" => libtest(root, name, "blackbox", "blackbox::e2e::the_default", rounds),
             // With all suites, and with as many edits of each API as rounds.
-            "kind" => {
-                let main = libtest(root, name, "blackbox", "blackbox::kind::the_main", rounds);
-                main.and(libtest(
-                    root,
-                    name,
-                    "blackbox",
-                    "blackbox::kind::edits",
-                    rounds,
-                ))
-            }
+            "kind" => [
+                "blackbox::kind::the_main",
+                "blackbox::kind::edits",
+                "blackbox::unprivileged::in_the_engines_group_there",
+            ]
+            .map(|filter| libtest(root, name, "blackbox", filter, rounds))
+            .into_iter()
+            .reduce(Outcome::and)
+            .unwrap_or_else(|| Outcome::without_command(name, true, None)),
             "kind-kill" => libtest(root, name, "blackbox", "blackbox::kind::a_killed", rounds),
             // The sandbox's own kill test: it needs no services and no database.
             _ => part::tests(

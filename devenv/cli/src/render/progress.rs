@@ -87,6 +87,22 @@ impl Progress {
                 }
             }
             Event::Warning { message } => self.line(&format!("{YELLOW}!{RESET} {message}")),
+            Event::Node {
+                name, ready: true, ..
+            } => {
+                self.line(&format!("{GREEN}✓{RESET} the node {name} is ready again"));
+            }
+            Event::Node {
+                name, reason, help, ..
+            } => {
+                let reason = reason.as_deref().unwrap_or("it does not say why");
+                self.line(&format!(
+                    "{YELLOW}!{RESET} the node {name} is not ready: {reason}"
+                ));
+                if let Some(help) = help {
+                    self.line(&format!("  {BOLD}help{RESET}: {help}"));
+                }
+            }
             Event::Workload {
                 name,
                 reason: Some(reason),

@@ -17,6 +17,9 @@ pub(crate) fn make_read_only(tops: &[PathBuf]) -> io::Result<()> {
             // Hidden under another mount, so no one can reach it.
             Err(nix::Error::ENOENT | nix::Error::EINVAL | nix::Error::ENOTDIR)
                 if !tops.contains(&path) => {}
+            // In a folder that is closed to this user, as Docker's own is in which each running
+            // container has a mount. What is in the container may do no more than this process.
+            Err(nix::Error::EACCES) if !tops.contains(&path) => {}
             other => other?,
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use devenv_model::{ImageSource, Loaded, Object, Problem, Topology};
-use devenv_platform::cloudsql::migrate;
+use devenv_platform::{IngressController, cloudsql::migrate};
 
 use super::{
     lane::{Dirty, Saves},
@@ -53,7 +53,8 @@ pub(crate) async fn apply(
         }
     };
     let old = live.topology();
-    if let Some(what) = needs_restart(&old, &topology) {
+    let has_nginx = live.target.endpoints().ingress_controller == Some(IngressController::Nginx);
+    if let Some(what) = needs_restart(&old, &topology, has_nginx) {
         let report = Report {
             message: format!("{what} has changed, which a running system can't take over"),
             causes: Vec::new(),
@@ -226,8 +227,9 @@ fn begin(live: &Live, what: &str, saved: &Saved) -> Reload {
 }
 
 /// What of a change can't be taken over by what runs: it decides addresses, the
-/// database's account, or what everything is called.
-fn needs_restart(old: &Topology, new: &Topology) -> Option<&'static str> {
+/// database's account, or what everything is called. `has_nginx`: the system has
+/// ingress-nginx.
+fn needs_restart(old: &Topology, new: &Topology, has_nginx: bool) -> Option<&'static str> {
     let database = |t: &Topology| {
         t.cloud_sql().map(|c| {
             let mut c = c.clone();
@@ -242,6 +244,8 @@ fn needs_restart(old: &Topology, new: &Topology) -> Option<&'static str> {
         })
     };
     let port = |t: &Topology| t.cloud_sql().map(|c| c.port);
+    // Where the section stands is no part of what it says.
+    let nginx = |t: &Topology| t.nginx().map(|n| (n.manifest.clone(), n.sha256.clone()));
     let names =
         |t: &Topology| -> Vec<String> { t.cloud_run().map(|o| o.name().to_owned()).collect() };
     if old.project() != new.project() {
@@ -252,6 +256,8 @@ fn needs_restart(old: &Topology, new: &Topology) -> Option<&'static str> {
         Some("the port of the Service of [cloudsql]")
     } else if old.ingress() != new.ingress() {
         Some("[ingress]")
+    } else if has_nginx && nginx(old) != nginx(new) {
+        Some("[kind.nginx]")
     } else if names(old) != names(new) {
         Some("the list of Cloud Run services")
     } else {
@@ -318,6 +324,33 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let old = load(root.path(), "{port: 3306}");
         let new = load(root.path(), now);
-        assert_eq!(needs_restart(&old, &new), want);
+        assert_eq!(needs_restart(&old, &new, true), want);
+    }
+
+    #[rstest]
+    #[case("a.yaml", true, None)]
+    #[case("b.yaml", true, Some("[kind.nginx]"))]
+    #[case("b.yaml", false, None)]
+    fn another_ingress_nginx_needs_a_restart_where_it_is_used(
+        #[case] now: &str,
+        #[case] has_nginx: bool,
+        #[case] want: Option<&str>,
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let load = |above: &str, manifest: &str| {
+            let config = format!(
+                "{above}[project]\nname = \"p\"\nmanifests = [\"a.yaml\"]\n\
+                 [kind.nginx]\nmanifest = \"{manifest}\"\n"
+            );
+            std::fs::write(root.path().join("devenv.toml"), config).unwrap();
+            for file in ["a.yaml", "b.yaml"] {
+                let object = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\n";
+                std::fs::write(root.path().join(file), object).unwrap();
+            }
+            let loaded = Topology::load(root.path(), &LoadOptions::default());
+            loaded.into_result().unwrap().0
+        };
+        let (old, new) = (load("", "a.yaml"), load("# moved\n", now));
+        assert_eq!(needs_restart(&old, &new, has_nginx), want);
     }
 }

@@ -1,4 +1,4 @@
-//! The cluster's Kubernetes API, while it comes up and for what is installed in it.
+//! The cluster's Kubernetes API: while it comes up, and as a way to its pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -7,30 +7,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Config, ResourceExt};
-use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
 use super::cluster;
 use super::error::KindError;
 use super::settled;
-use crate::kubernetes::{Kinds, apply};
+use crate::kubernetes::Kinds;
 use crate::target::Serves;
-use crate::trouble::pod_trouble;
 
-/// How long an API may take to answer, and a node to get ready.
-const READY: Duration = Duration::from_secs(180);
 /// How often an API that does not answer yet is asked.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How long the controller may take to get ready.
-const CONTROLLER: Duration = Duration::from_secs(180);
 
 /// A client from the cluster's kubeconfig.
 pub async fn client(
@@ -56,15 +48,18 @@ pub fn server(kubeconfig: &Path) -> String {
     server.unwrap_or_default()
 }
 
-/// Waits until the API answers, its nodes are ready, and, where it was there `before`, what it
-/// says of pods is of this start of the nodes.
+/// Waits, for `limit` at most, until the API answers, its nodes are ready, and, where it was
+/// there `before`, what it says of pods is of this start of the nodes.
+///
+/// # Errors
+/// [`KindError::Api`], [`KindError::NotReady`].
 pub async fn ready(
     client: &Client,
     cluster: &str,
-    containers: &[cluster::Node],
-    before: bool,
+    (containers, before): (&[cluster::Node], bool),
+    limit: Duration,
 ) -> Result<(), KindError> {
-    let deadline = Instant::now() + READY;
+    let deadline = Instant::now() + limit;
     answers(client, cluster, deadline).await?;
     let since: BTreeMap<&str, jiff::Timestamp> = containers
         .iter()
@@ -80,7 +75,7 @@ pub async fn ready(
         return Err(KindError::NotReady {
             node,
             reason,
-            seconds: READY.as_secs(),
+            seconds: limit.as_secs(),
         });
     }
     if let Some(first) = since.values().min().copied().filter(|_| before) {
@@ -136,8 +131,8 @@ async fn nodes_ready(
     }
 }
 
-/// Whether a node is ready, by a heartbeat of this start of its container.
-fn state(node: &Node, since: Option<jiff::Timestamp>) -> Result<(), String> {
+/// Whether a node is ready, by a heartbeat of after `since`, the start of its container.
+pub fn state(node: &Node, since: Option<jiff::Timestamp>) -> Result<(), String> {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     let ready = conditions.and_then(|all| all.iter().find(|c| c.type_ == "Ready"));
     let Some(ready) = ready else {
@@ -168,85 +163,6 @@ pub async fn serves(client: &Client, cluster: &str) -> Result<Serves, KindError>
         knative: kinds.has("serving.knative.dev/v1", "Service"),
         endpoint_slices: kinds.has("discovery.k8s.io/v1", "EndpointSlice"),
     })
-}
-
-/// Applies the objects of a controller and waits until its Deployments are available.
-pub async fn install(client: &Client, objects: &[Value]) -> Result<(), KindError> {
-    let refused = |reason: String| KindError::Ingress { reason, seconds: 0 };
-    let kinds = Kinds::ask(client).await;
-    let kinds = kinds.map_err(|e| refused(format!("asking for the API's kinds: {e}")))?;
-    let mut deployments = Vec::new();
-    for object in objects {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
-        let metadata = &object["metadata"];
-        let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
-        let api = kinds.api(client, (&version, &kind), &namespace);
-        let api = api.ok_or_else(|| {
-            refused(format!(
-                "{kind} {name}: the cluster does not serve {version} {kind}"
-            ))
-        })?;
-        let applied = apply(&api, &name, object).await;
-        let applied = applied.map_err(|e| refused(format!("{kind} {name}: {e}")))?;
-        if kind == "Deployment" {
-            deployments.push((namespace, name, applied.metadata.generation.unwrap_or(0)));
-        }
-    }
-    for (namespace, name, generation) in deployments {
-        let api: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
-        let is_ready = move |found: Option<&Deployment>| {
-            found.is_some_and(|deployment| is_available(deployment, generation))
-        };
-        let ready = tokio::time::timeout(CONTROLLER, await_condition(api, &name, is_ready));
-        match ready.await {
-            Ok(Ok(_)) => {}
-            Ok(Err(e)) => return Err(refused(format!("waiting for Deployment {name}: {e}"))),
-            Err(_) => {
-                return Err(KindError::Ingress {
-                    reason: pods_say(client, &namespace).await,
-                    seconds: CONTROLLER.as_secs(),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-fn is_available(deployment: &Deployment, generation: i64) -> bool {
-    let wanted = deployment
-        .spec
-        .as_ref()
-        .and_then(|s| s.replicas)
-        .unwrap_or(1);
-    let Some(status) = &deployment.status else {
-        return false;
-    };
-    status.observed_generation.unwrap_or(-1) >= generation
-        && status.updated_replicas.unwrap_or(0) >= wanted
-        && status.available_replicas.unwrap_or(0) >= wanted
-        && status.replicas.unwrap_or(0) <= wanted
-}
-
-/// What keeps the pods of a namespace from being ready.
-async fn pods_say(client: &Client, namespace: &str) -> String {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let list = pods.list(&ListParams::default()).await;
-    let say = |pod: Pod| {
-        let why = pod_trouble(&pod).or_else(|| {
-            let status = pod.status.as_ref()?;
-            // Such as that no node has room for it.
-            let conditions = status.conditions.iter().flatten();
-            let message = conditions.filter_map(|c| c.message.clone()).next();
-            message.or_else(|| status.phase.clone())
-        });
-        format!("pod {}: {}", pod.name_any(), why.unwrap_or_default())
-    };
-    let said: Vec<String> = list.into_iter().flatten().map(say).collect();
-    match said.is_empty() {
-        true => format!("there are no pods in {namespace}"),
-        false => said.join("\n"),
-    }
 }
 
 /// A connection to a port of a pod, by way of the API (`kubectl port-forward`).

@@ -98,6 +98,12 @@ pub enum KindError {
         /// Why.
         reason: String,
     },
+    /// The ingress controller can't be installed.
+    #[error("the ingress controller could not be installed: {reason}")]
+    Refused {
+        /// What was refused or failed, and why.
+        reason: String,
+    },
     /// The ingress controller does not get ready.
     #[error("the ingress controller is not ready after {seconds} s: {reason}")]
     Ingress {
@@ -148,14 +154,18 @@ impl KindError {
                 "docker exec {node} journalctl -u kubelet -n 50 says why; devenv down -v && \
                  devenv up --target kind makes it anew"
             )),
+            Self::Api { name, .. } => Some(format!(
+                "docker exec {name}-control-plane journalctl -u kubelet -n 50 says why, where it \
+                 is its kubelet; devenv down -v && devenv up --target kind makes the cluster anew"
+            )),
             Self::Load { reason, .. } if devenv_compose::is_disk_full(reason) => Some(
                 "see what takes the room with `df -h` and `docker system df`, and free what \
                  nothing uses with `docker system prune`"
                     .to_owned(),
             ),
             Self::NoNginx { .. } => Some(
-                "where it can't be had, devenv's own controller serves the same Ingresses: devenv \
-                 up --target kind --ingress devenv"
+                "[kind.nginx] manifest in devenv.toml says where else it can be had; devenv's own \
+                 controller serves the same Ingresses: devenv up --target kind --ingress devenv"
                     .to_owned(),
             ),
             _ => None,

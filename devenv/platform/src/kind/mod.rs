@@ -7,10 +7,12 @@ mod config;
 mod controller;
 mod database;
 mod error;
+mod install;
 mod laptop;
 mod layered;
 mod load;
 mod nginx;
+mod nodes;
 mod objects;
 mod oci;
 mod preflight;
@@ -27,7 +29,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use devenv_model::Topology;
+use devenv_model::{NginxSource, Topology};
+use futures_util::stream::BoxStream;
 use kube::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,12 +44,13 @@ use crate::cloudsql;
 use crate::containers::ContainerEngine;
 use crate::host::Host;
 use crate::target::{
-    Adapter, BuiltImage, Database, Endpoints, Images, Runtime, Serves, Target, TargetError,
-    TargetKind, owner_of,
+    Adapter, BuiltImage, Database, Endpoints, Images, NodeState, Runtime, Serves, Target,
+    TargetError, TargetKind, owner_of,
 };
 use cluster::{Kind, Node, Trace};
 use config::{HTTP, Mapping, Wanted};
 use layered::Laid;
+use nginx::Nginx;
 
 /// The controller that serves the Ingresses of a kind cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,8 +93,12 @@ pub struct KindOptions {
     pub cloud_run: Vec<String>,
     /// Who serves the Ingresses.
     pub ingress: IngressController,
+    /// Where ingress-nginx comes from, unless it is the release that devenv knows.
+    pub nginx: Option<NginxSource>,
     /// The nodes' image, where kind's own is not wanted.
     pub node_image: Option<String>,
+    /// How long its API may take to answer, and its nodes to get ready.
+    pub ready: Duration,
 }
 
 /// The kind target, running.
@@ -133,18 +141,22 @@ impl KindTarget {
         let kind = Kind::find()?;
         let engine = ContainerEngine::connect().await.map_err(KindError::from)?;
         let engine = engine.for_nodes();
-        if options.ingress == IngressController::Nginx {
-            nginx::look(engine.engine().docker()).await?;
-        }
+        let nginx = match options.ingress {
+            IngressController::Nginx => {
+                let nginx = Nginx::of(&options.root, options.nginx.as_ref());
+                Some(nginx.look(engine.engine().docker()).await?)
+            }
+            IngressController::Devenv => None,
+        };
         let cluster = config::cluster_name(&options.project, options.run.as_deref());
         let mappings = wanted(&options, &cluster).mappings();
         let (nodes, before) = ensure(&options, &kind, &engine, &cluster, &mappings).await?;
         let kubeconfig = options.state_dir.join("kubeconfig");
         let client = api::client(&cluster, &kubeconfig, &options.namespace).await?;
-        api::ready(&client, &cluster, &nodes, before).await?;
+        api::ready(&client, &cluster, (&nodes, before), options.ready).await?;
         let serves = api::serves(&client, &cluster).await?;
         let controller = tokio::spawn(install(
-            options.ingress,
+            nginx,
             engine.engine().docker().clone(),
             nodes.clone(),
             client.clone(),
@@ -169,21 +181,19 @@ impl KindTarget {
     }
 }
 
-/// Brings the controller in, and waits until it is ready.
+/// Brings the controller in, ingress-nginx or devenv's own, and waits until it is ready.
 async fn install(
-    ingress: IngressController,
+    nginx: Option<nginx::Manifest>,
     docker: bollard::Docker,
     nodes: Vec<Node>,
     client: Client,
     address: Ipv4Addr,
 ) -> Result<(), KindError> {
-    let objects = match ingress {
-        IngressController::Devenv => {
-            controller::deliver(&docker, &nodes, vec![IpAddr::V4(address)]).await?
-        }
-        IngressController::Nginx => nginx::deliver(&docker, &nodes).await?,
+    let objects = match nginx {
+        Some(manifest) => manifest.deliver(&docker, &nodes).await?,
+        None => controller::deliver(&docker, &nodes, vec![IpAddr::V4(address)]).await?,
     };
-    api::install(&client, &objects).await
+    install::install(&client, objects).await
 }
 
 /// The addresses of this machine that lead into the cluster: those that it has, or free ones.
@@ -443,6 +453,10 @@ impl Target for KindTarget {
             };
             return ended.into();
         }
+    }
+
+    fn nodes(&self) -> BoxStream<'static, NodeState> {
+        nodes::changes(&self.client)
     }
 
     async fn shutdown(self: Box<Self>, _: Duration) {
