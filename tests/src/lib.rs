@@ -19,6 +19,7 @@ pub mod loader;
 pub mod paced;
 pub mod project;
 pub mod record;
+pub mod engine_registry;
 pub mod registry;
 mod run;
 

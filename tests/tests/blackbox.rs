@@ -21,6 +21,7 @@ mod blackbox {
     mod main_job;
     mod reload;
     mod sabotage;
+    mod shared;
     mod socketio;
     mod unprivileged;
     mod watch;

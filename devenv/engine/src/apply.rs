@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use devenv_model::Object;
+use devenv_platform::Scope;
 use devenv_platform::kubernetes::{Kinds, apply};
 use kube::{
     Api, Client,
@@ -77,17 +78,19 @@ fn is_webhook_away(error: &kube::Error) -> bool {
 pub struct Applier {
     client: Client,
     namespace: String,
+    scope: Scope,
     kinds: Kinds,
 }
 
 impl Applier {
     /// Asks the target for its kinds.
-    pub async fn new(client: Client, namespace: &str) -> Result<Self, ApplyError> {
+    pub async fn new(client: Client, namespace: &str, scope: Scope) -> Result<Self, ApplyError> {
         let kinds = Kinds::ask(&client).await;
         let kinds = kinds.map_err(|e| ApplyError::Api(Box::new(e)))?;
         Ok(Self {
             client,
             namespace: namespace.to_owned(),
+            scope,
             kinds,
         })
     }
@@ -175,7 +178,7 @@ impl Applier {
         wanted: &BTreeSet<(&str, &str, &str)>,
     ) -> Result<Vec<String>, ApplyError> {
         let mut gone = Vec::new();
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
+        let api: Api<DynamicObject> = self.scope.api_of(&self.client, resource);
         let Ok(list) = api.list(&ListParams::default()).await else {
             return Ok(gone);
         };

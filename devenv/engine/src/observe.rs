@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use devenv_platform::Serves;
+use devenv_platform::{Scope, Serves};
 use futures_util::{
     Stream, StreamExt,
     stream::{BoxStream, select_all},
@@ -20,8 +20,9 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::{ApiResource, DynamicObject, GroupVersionKind},
+    Client, Resource, ResourceExt,
+    api::{ApiResource, GroupVersionKind},
+    core::NamespaceResourceScope,
     runtime::{WatchStreamExt, watcher},
 };
 use serde::de::DeserializeOwned;
@@ -108,10 +109,10 @@ impl Drop for Observer {
 
 impl Observer {
     /// Of everything that the target serves.
-    pub fn start(client: &Client, serves: Serves) -> Self {
+    pub fn start(client: &Client, serves: Serves, scope: &Scope) -> Self {
         let observed = Arc::<Mutex<Observed>>::default();
         let (changed_tx, changed_rx) = watch::channel(0);
-        let mut changes = changes(client, serves);
+        let mut changes = changes(client, serves, scope);
         let shared = observed.clone();
         let task = tokio::spawn(async move {
             while let Some(change) = changes.next().await {
@@ -143,10 +144,14 @@ fn lock(observed: &Mutex<Observed>) -> MutexGuard<'_, Observed> {
     observed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn changes(client: &Client, serves: Serves) -> impl Stream<Item = Change> + Unpin + use<> {
+fn changes(
+    client: &Client,
+    serves: Serves,
+    scope: &Scope,
+) -> impl Stream<Item = Change> + Unpin + use<> {
     let config = watcher::Config::default;
     let namespace = |m: Option<String>| m.unwrap_or_default();
-    let deployments = watcher(Api::<Deployment>::all(client.clone()), config())
+    let deployments = watcher(scope.api::<Deployment>(client), config())
         .default_backoff()
         .filter_map(move |e| async move {
             use watcher::Event::{Apply, Delete, InitApply};
@@ -159,7 +164,7 @@ fn changes(client: &Client, serves: Serves) -> impl Stream<Item = Change> + Unpi
                 _ => None,
             }
         });
-    let pods = watcher(Api::<Pod>::all(client.clone()), config())
+    let pods = watcher(scope.api::<Pod>(client), config())
         .default_backoff()
         .filter_map(|e| async {
             use watcher::Event::{Apply, Delete, InitApply};
@@ -173,20 +178,20 @@ fn changes(client: &Client, serves: Serves) -> impl Stream<Item = Change> + Unpi
             }
         });
     let slices = match serves.endpoint_slices {
-        true => served(client, serving),
-        false => served(client, addresses),
+        true => served(client, scope, serving),
+        false => served(client, scope, addresses),
     };
     let mut all = vec![deployments.boxed(), pods.boxed(), slices];
     if serves.knative {
         let gvk = GroupVersionKind::gvk("serving.knative.dev", "v1", "Service");
         let resource = ApiResource::from_gvk_with_plural(&gvk, "services");
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let api = scope.api_of(client, &resource);
         let services = watcher(api, config())
             .default_backoff()
             .filter_map(move |e| async move {
                 use watcher::Event::{Apply, Delete, InitApply};
                 let key =
-                    |s: &DynamicObject| key("Service", &namespace(s.namespace()), &s.name_any());
+                    |s: &kube::api::DynamicObject| key("Service", &namespace(s.namespace()), &s.name_any());
                 match e.ok()? {
                     Apply(s) | InitApply(s) => {
                         Some(Change::Workload(key(&s), Some(Facts::of_knative(&s))))
@@ -202,11 +207,15 @@ fn changes(client: &Client, serves: Serves) -> impl Stream<Item = Change> + Unpi
 
 /// Which addresses take requests, by the objects that tell: EndpointSlices, or where there are
 /// none yet the Endpoints of the same name.
-fn served<K>(client: &Client, addresses: fn(&K) -> BTreeSet<Ipv4Addr>) -> BoxStream<'static, Change>
+fn served<K>(
+    client: &Client,
+    scope: &Scope,
+    addresses: fn(&K) -> BTreeSet<Ipv4Addr>,
+) -> BoxStream<'static, Change>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default());
+    let events = watcher(scope.api::<K>(client), watcher::Config::default());
     let changes = events.default_backoff().filter_map(move |e| async move {
         use watcher::Event::{Apply, Delete, InitApply};
         let name = |o: &K| format!("{}/{}", o.namespace().unwrap_or_default(), o.name_any());

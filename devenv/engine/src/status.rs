@@ -127,12 +127,13 @@ impl Status {
     ) -> Result<Self, kube::Error> {
         let supervisor = state.holder();
         let endpoints = supervisor.as_ref().and_then(|_| state.endpoints());
+        let scope = endpoints.as_ref().map(Endpoints::scope).unwrap_or_default();
         let (workloads, warnings) = match client {
             Some(client) => {
                 let since = supervisor.as_ref().map_or(0, |h| h.since);
                 tokio::try_join!(
                     workloads(client.clone(), namespace),
-                    warnings::since(client, since)
+                    warnings::since(&client, &scope, since)
                 )?
             }
             None => (Vec::new(), Vec::new()),

@@ -11,7 +11,7 @@ use std::{
 use devenv_model::{CloudSqlEngine, ImageSource, LoadOptions, Object, Topology};
 use devenv_platform::{
     ContainerEngine, Database, DatabaseOptions, Endpoints, IngressController, Isolation,
-    KindOptions, KindTarget, LocalOptions, LocalTarget, Runtime, Target, TargetError, TargetKind,
+    KindOptions, KindTarget, KubeOptions, KubeTarget, LocalOptions, LocalTarget, Runtime, Target, TargetError, TargetKind,
     Volumes, address,
     cloudsql::{MigrateError, migrate},
     containers::sweep_leftovers,
@@ -124,6 +124,8 @@ pub struct UpOptions {
     pub isolation: Isolation,
     /// Where it runs.
     pub target: TargetKind,
+    /// The context of the user's kubeconfig, with [`TargetKind::Kube`].
+    pub context: Option<String>,
     /// What pods of the local target are; those of others are containers.
     pub runtime: Runtime,
     /// Who serves the Ingresses of a kind cluster.
@@ -262,10 +264,18 @@ async fn start(
     topology: &Topology,
     state: &StateDir,
 ) -> Result<Box<dyn Target>, UpError> {
-    if options.target == TargetKind::Kind {
-        sweep_leftovers(state.path()).await?;
-        let target = KindTarget::start(kind_options(options, topology, state)).await?;
-        return Ok(Box::new(target));
+    match options.target {
+        TargetKind::Kind => {
+            sweep_leftovers(state.path()).await?;
+            let target = KindTarget::start(kind_options(options, topology, state)).await?;
+            return Ok(Box::new(target));
+        }
+        TargetKind::Kube => {
+            sweep_leftovers(state.path()).await?;
+            let target = KubeTarget::start(kube_options(options, state), topology).await?;
+            return Ok(Box::new(target));
+        }
+        TargetKind::Local => {}
     }
     let containers = match options.runtime {
         Runtime::Process => {
@@ -291,10 +301,10 @@ async fn live(
 ) -> Result<Live, UpError> {
     let owner = owner_of(&options.root)?;
     let client = target.client();
-    let applier = Applier::new(client.clone(), &topology.project().namespace).await?;
+    let applier = Applier::new(client.clone(), &topology.project().namespace, target.scope()).await?;
     let builder = Builder::new(&options.root, state.base(), target.host(), owner, bus)
         .with_containers(target.containers(), &topology.project().name);
-    let observer = Observer::start(&client, target.serves());
+    let observer = Observer::start(&client, target.serves(), &target.scope());
     let journal = Journal::new(state.path(), bus);
     let parts = (applier, builder, observer, journal);
     let folders = (options.root.as_path(), state);
@@ -372,35 +382,36 @@ impl Running {
             live.prepare(&sources).await?;
             Ok::<_, UpError>(digests)
         };
-        // The database starts and images are built meanwhile: none needs another.
-        let ((), digests, (), ()) = tokio::try_join!(
-            applied,
-            built,
-            self.database(&options.root, topology),
-            settled
-        )?;
-        let ready = timed(bus, Step::Workloads, async {
-            // Workloads of an earlier run are in the store from the start: what makes
-            // them wait for the schema is that their images come only now.
-            live.deliver(&sources, &digests).await?;
-            live.apply(&workloads).await?;
-            let ready = wait::until_ready(
-                &live.client,
-                &live.observer,
-                &topology.project().namespace,
-                topology.objects(),
-                options.timeout,
-                bus,
-            );
-            match ready.await {
-                Ok(()) => Ok(((), format!("{} ready", workloads.len()))),
-                Err(late) => Err(UpError::NotReady {
-                    waited: options.timeout,
-                    late,
-                }),
-            }
-        })
-        .await;
+        let database = self.database(&options.root, topology);
+        let started = async {
+            // The database starts and images are built meanwhile: none needs another.
+            let ((), digests, ()) = tokio::try_join!(applied, built, database)?;
+            let ready = timed(bus, Step::Workloads, async {
+                // Workloads of an earlier run are in the store from the start: what makes
+                // them wait for the schema is that their images come only now.
+                live.deliver(&sources, &digests).await?;
+                live.apply(&workloads).await?;
+                let ready = wait::until_ready(
+                    &live.client,
+                    &live.observer,
+                    &topology.project().namespace,
+                    topology.objects(),
+                    options.timeout,
+                    bus,
+                );
+                match ready.await {
+                    Ok(()) => Ok(((), format!("{} ready", workloads.len()))),
+                    Err(late) => Err(UpError::NotReady {
+                        waited: options.timeout,
+                        late,
+                    }),
+                }
+            });
+            // What the cluster warns of is told also where they did not get ready.
+            Ok::<_, UpError>(ready.await)
+        };
+        // No workload needs who serves the Ingresses.
+        let (ready, ()) = tokio::try_join!(started, settled)?;
         self.warn(topology).await;
         ready
     }
@@ -408,7 +419,7 @@ impl Running {
     /// Tells what the cluster warns of, such as an annotation that the ingress does
     /// not know.
     async fn warn(&self, topology: &Topology) {
-        match warnings::since(self.client(), self.lock.since()).await {
+        match warnings::since(&self.client(), &self.live.target.scope(), self.lock.since()).await {
             Ok(all) => {
                 for warning in all {
                     self.bus.emit(Event::Warning {
@@ -512,6 +523,16 @@ fn node_ready() -> Duration {
         NODE_READY_SECONDS
     });
     Duration::from_secs(seconds)
+}
+
+fn kube_options(options: &UpOptions, state: &StateDir) -> KubeOptions {
+    KubeOptions {
+        root: options.root.clone(),
+        state_dir: state.path().to_owned(),
+        address: own_address(options, state),
+        run: state.run_id().map(str::to_owned),
+        context: options.context.clone().unwrap_or_default(),
+    }
 }
 
 /// The loopback address that is this system's alone.

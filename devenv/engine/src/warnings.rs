@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use devenv_model::Topology;
+use devenv_platform::Scope;
 use k8s_openapi::api::core::v1::Event;
 use kube::{Api, Client, api::ListParams};
 use serde::Serialize;
@@ -47,8 +48,12 @@ const OF_THE_CLUSTER: [&str; 3] = ["kube-system", "kube-public", "kube-node-leas
 ///
 /// # Errors
 /// When the API does not answer.
-pub async fn since(client: Client, since: i64) -> Result<Vec<Warning>, kube::Error> {
-    let events: Api<Event> = Api::all(client);
+pub async fn since(
+    client: &Client,
+    scope: &Scope,
+    since: i64,
+) -> Result<Vec<Warning>, kube::Error> {
+    let events: Api<Event> = scope.api(client);
     let list = events.list(&ListParams::default()).await?;
     Ok(distinct(list.items, since))
 }

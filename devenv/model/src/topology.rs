@@ -395,6 +395,24 @@ impl Topology {
         self
     }
 
+    /// The same in another namespace than the project's own: what is in that one is in
+    /// `namespace` then, and the object that makes that one makes `namespace`.
+    #[must_use]
+    pub fn in_namespace(mut self, namespace: &str) -> Self {
+        let before = std::mem::replace(&mut self.project.namespace, namespace.to_owned());
+        for object in &mut self.objects {
+            if object.kind.kind == "Namespace" && object.name == before {
+                namespace.clone_into(&mut object.name);
+                object.value["metadata"]["name"] = namespace.into();
+            }
+            if object.namespace.as_ref() == Some(&before) {
+                object.namespace = Some(namespace.to_owned());
+                object.value["metadata"]["namespace"] = namespace.into();
+            }
+        }
+        self
+    }
+
     /// Images and their sources, by the key in `devenv.toml`.
     pub fn images(&self) -> &BTreeMap<String, ImageSource> {
         &self.images

@@ -22,7 +22,7 @@ pub use context::Stamps;
 pub use sync::{Files, Layer};
 
 use crate::{
-    cloudsql, kind,
+    cloudsql, kind, shared,
     target::{ImageFact, TargetError},
 };
 
@@ -275,18 +275,21 @@ pub async fn sweep_leftovers(state_dir: &Path) -> Result<usize, TargetError> {
 pub fn has_leftovers(state_dir: &Path) -> bool {
     state_dir.join(RUNTIME_FOLDER).exists()
         || kind::has_cluster(state_dir)
+        || shared::has_namespace(state_dir)
         || cloudsql::has_container(state_dir)
 }
 
 /// Removes everything that a killed system, whose state is in `state_dir`, left on an
 /// engine: pods, and its database's container; with `volumes` the data, too. A kind cluster is
-/// stopped, or removed with `volumes`.
+/// stopped, or removed with `volumes`; so are the workloads of a namespace on a cluster that others
+/// use, and the namespace.
 ///
 /// # Errors
 /// When the engine does not answer or refuses.
 pub async fn remove_all(state_dir: &Path, volumes: bool) -> Result<usize, TargetError> {
     let swept = sweep_leftovers(state_dir).await?;
     kind::take_down(state_dir, volumes).await?;
+    shared::take_down(state_dir, volumes).await?;
     cloudsql::remove_container(state_dir, volumes).await?;
     Ok(swept)
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
-use kube::discovery::{Discovery, Scope};
+use kube::discovery::{self, Discovery};
+use kube::core::NamespaceResourceScope;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -14,6 +15,37 @@ use crate::target::TargetError;
 
 /// The field manager of everything that devenv applies.
 pub const FIELD_MANAGER: &str = "devenv";
+
+/// How much of a cluster is a system's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// All of it: nobody else uses it.
+    #[default]
+    Cluster,
+    /// This namespace: what is in others is other people's, and may not even be looked at.
+    Namespace(String),
+}
+
+impl Scope {
+    /// The system's objects of a kind.
+    pub fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match self {
+            Self::Cluster => Api::all(client.clone()),
+            Self::Namespace(name) => Api::namespaced(client.clone(), name),
+        }
+    }
+
+    /// The same for a namespaced kind that is known by its name.
+    pub fn api_of(&self, client: &Client, resource: &ApiResource) -> Api<DynamicObject> {
+        match self {
+            Self::Cluster => Api::all_with(client.clone(), resource),
+            Self::Namespace(name) => Api::namespaced_with(client.clone(), name, resource),
+        }
+    }
+}
 
 /// The kinds that an API serves.
 #[derive(Debug, Clone)]
@@ -38,7 +70,7 @@ impl Kinds {
         for group in discovery.groups() {
             let resources = group.versions().flat_map(|v| group.versioned_resources(v));
             for (resource, capabilities) in resources {
-                let namespaced = capabilities.scope == Scope::Namespaced;
+                let namespaced = capabilities.scope == discovery::Scope::Namespaced;
                 let key = (resource.api_version.clone(), resource.kind.clone());
                 all.insert(key, (resource, namespaced));
             }

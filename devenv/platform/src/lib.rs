@@ -9,6 +9,7 @@ pub mod containers;
 pub mod doctor;
 pub mod host;
 pub mod kind;
+pub mod shared;
 pub mod kubernetes;
 mod local;
 pub mod process;
@@ -19,7 +20,8 @@ pub mod trouble;
 pub use containers::ContainerEngine;
 pub use devenv_cluster::Isolation;
 pub use kind::{IngressController, KindOptions, KindTarget};
-pub use kubernetes::FIELD_MANAGER;
+pub use shared::{KubeOptions, KubeTarget};
+pub use kubernetes::{FIELD_MANAGER, Scope};
 pub use local::{DatabaseOptions, LocalOptions, LocalTarget};
 pub use target::{
     Adapter, BuiltImage, Database, DatabaseFacts, Endpoints, ImageFact, Images, NodeState,

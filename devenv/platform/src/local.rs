@@ -215,6 +215,7 @@ impl LocalTarget {
             profile: None,
             watching: false,
             target: TargetKind::Local,
+            context: None,
             ingress_controller: None,
             runtime: match options.containers {
                 Some(_) => Runtime::Docker,

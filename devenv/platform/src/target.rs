@@ -23,6 +23,8 @@ use crate::{
     containers::{ContainerEngine, Layer},
     host::Host,
     kind::{IngressController, KindError},
+    shared::KubeError,
+    kubernetes::Scope,
 };
 
 /// What pods of the local target are.
@@ -54,6 +56,8 @@ pub enum TargetKind {
     Local,
     /// Kubernetes in Docker.
     Kind,
+    /// A cluster that others use as well, in a namespace of one's own.
+    Kube,
 }
 
 impl fmt::Display for TargetKind {
@@ -61,6 +65,7 @@ impl fmt::Display for TargetKind {
         f.write_str(match self {
             Self::Local => "local",
             Self::Kind => "kind",
+            Self::Kube => "kube",
         })
     }
 }
@@ -169,6 +174,9 @@ pub struct Endpoints {
     /// Where it runs.
     #[serde(default)]
     pub target: TargetKind,
+    /// The context of the user's kubeconfig, on a cluster that others use as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
     /// What pods are.
     #[serde(default)]
     pub runtime: Runtime,
@@ -216,6 +224,16 @@ pub struct NodeTrouble {
     pub help: String,
 }
 
+impl Endpoints {
+    /// How much of the cluster is the system's.
+    pub fn scope(&self) -> Scope {
+        match self.target {
+            TargetKind::Local | TargetKind::Kind => Scope::Cluster,
+            TargetKind::Kube => Scope::Namespace(self.namespace.clone()),
+        }
+    }
+}
+
 /// Why a target could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
@@ -237,6 +255,9 @@ pub enum TargetError {
     /// The kind cluster.
     #[error(transparent)]
     Kind(Box<KindError>),
+    /// A cluster that others use as well.
+    #[error(transparent)]
+    Kube(Box<KubeError>),
     /// The embedded cluster.
     #[error("the local cluster failed")]
     Cluster(#[from] devenv_cluster::ClusterError),
@@ -280,6 +301,12 @@ impl From<ContainerServerError> for TargetError {
     }
 }
 
+impl From<KubeError> for TargetError {
+    fn from(error: KubeError) -> Self {
+        Self::Kube(Box::new(error))
+    }
+}
+
 impl From<KindError> for TargetError {
     fn from(error: KindError) -> Self {
         Self::Kind(Box::new(error))
@@ -293,6 +320,7 @@ impl TargetError {
             Self::Docker(e) => e.help(),
             Self::Container(e) => e.help(),
             Self::Kind(e) => e.help(),
+            Self::Kube(e) => e.help(),
             _ => None,
         }
     }
@@ -304,6 +332,7 @@ impl TargetError {
             Self::Docker(e) => e.is_missing(),
             Self::Container(e) => e.is_missing(),
             Self::Kind(e) => e.is_missing(),
+            Self::Kube(e) => e.is_missing(),
             Self::Cluster(e) => e.is_missing(),
             _ => false,
         }
@@ -330,6 +359,11 @@ pub trait Target: fmt::Debug + Send + Sync {
 
     /// What its API serves.
     fn serves(&self) -> Serves;
+
+    /// How much of the cluster is this system's.
+    fn scope(&self) -> Scope {
+        self.endpoints().scope()
+    }
 
     /// What people should know about how it came up.
     fn notes(&self) -> Vec<String>;

@@ -129,10 +129,10 @@ pub use up::Asked;
 /// take it.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct PodArgs {
-    /// Where it runs: local, in devenv's own cluster (the default), or kind, in a real one in
-    /// Docker
-    #[arg(long, value_name = "TARGET", value_parser = target)]
-    target: Option<TargetKind>,
+    /// Where it runs: local, in devenv's own cluster (the default), kind, in a real one in
+    /// Docker, or kube:CONTEXT, in a namespace of your own on a cluster that others use
+    #[arg(long, value_name = "TARGET", value_parser = place)]
+    target: Option<Place>,
     /// Who serves the Ingresses of a kind cluster [default: nginx]
     #[arg(long, value_name = "CONTROLLER")]
     ingress: Option<Ingress>,
@@ -172,21 +172,54 @@ enum Ingress {
     Devenv,
 }
 
+/// A target, with the context of a cluster that others use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    kind: TargetKind,
+    context: Option<&'static str>,
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    let (kind, context) = match text.split_once(':') {
+        None => (target(text)?, None),
+        // Arguments are read once and live as long as the process.
+        Some(("kube", context)) if !context.is_empty() => {
+            let context: &'static str = Box::leak(context.to_owned().into_boxed_str());
+            (TargetKind::Kube, Some(context))
+        }
+        Some(_) => return Err(TARGETS.to_owned()),
+    };
+    if kind == TargetKind::Kube && context.is_none() {
+        return Err(
+            "kube needs a context of your kubeconfig, kube:CONTEXT; kubectl config get-contexts \
+             lists them"
+                .to_owned(),
+        );
+    }
+    Ok(Place { kind, context })
+}
+
+const TARGETS: &str = "expected local, kind or kube:CONTEXT";
+
+/// A target, whichever its context.
 fn target(text: &str) -> Result<TargetKind, String> {
     match text {
         "local" => Ok(TargetKind::Local),
         "kind" => Ok(TargetKind::Kind),
-        _ if text.starts_with("kube:") => {
-            Err("this version has no clusters of others: expected local or kind".to_owned())
-        }
-        _ => Err("expected local or kind".to_owned()),
+        "kube" => Ok(TargetKind::Kube),
+        _ => Err(TARGETS.to_owned()),
     }
 }
 
 impl PodArgs {
     /// Where it runs.
     pub fn target(self) -> TargetKind {
-        self.target.unwrap_or_default()
+        self.target.map_or_else(TargetKind::default, |t| t.kind)
+    }
+
+    /// The context of a cluster that others use.
+    pub fn context(self) -> Option<String> {
+        Some(self.target?.context?.to_owned())
     }
 
     /// Who serves the Ingresses of a kind cluster.
@@ -204,7 +237,7 @@ impl PodArgs {
     /// What they are.
     pub fn runtime(self) -> Runtime {
         match self.target() {
-            TargetKind::Kind => Runtime::Docker,
+            TargetKind::Kind | TargetKind::Kube => Runtime::Docker,
             TargetKind::Local => self.asked_runtime().unwrap_or_default(),
         }
     }
@@ -212,8 +245,15 @@ impl PodArgs {
     /// What of a system that is up is not as somebody asked for it, in words; nothing where
     /// nobody said.
     pub fn not_as(self, up: &Endpoints) -> Option<String> {
-        if self.target.is_some_and(|asked| asked != up.target) {
-            return Some(format!("runs on the {} target", up.target));
+        if let Some(asked) = self.target {
+            if asked.kind != up.target {
+                return Some(format!("runs on the {} target", up.target));
+            }
+            let context = up.context.as_deref();
+            if asked.context != context {
+                let context = context.unwrap_or_default();
+                return Some(format!("runs on the cluster of the context {context:?}"));
+            }
         }
         let controller = up.ingress_controller;
         if self
@@ -261,7 +301,10 @@ impl PodArgs {
             "--runtime".to_owned(),
             self.runtime().to_string(),
             "--target".to_owned(),
-            self.target().to_string(),
+            match self.target.and_then(|t| t.context) {
+                Some(context) => format!("kube:{context}"),
+                None => self.target().to_string(),
+            },
             "--ingress".to_owned(),
             self.ingress().to_string(),
         ]

@@ -63,6 +63,7 @@ pub async fn supervise(args: SuperviseArgs, context: &Context) -> Result<ExitCod
         watch: !args.no_watch,
         isolation: args.pods.isolation(),
         target: args.pods.target(),
+        context: args.pods.context(),
         runtime: args.pods.runtime(),
         ingress: args.pods.ingress(),
     };

@@ -250,10 +250,10 @@ async fn foreground(
         watch: !args.no_watch,
         isolation: args.pods.isolation(),
         target: args.pods.target(),
+        context: args.pods.context(),
         runtime: args.pods.runtime(),
         ingress: args.pods.ingress(),
     };
-    let namespace = topology.project().namespace.clone();
     let running = {
         let mut work = std::pin::pin!(devenv_engine::up(&options, topology, &bus));
         loop {
@@ -283,6 +283,7 @@ async fn foreground(
         tail: Some(0),
         ..LogQuery::default()
     };
+    let namespace = running.endpoints().namespace;
     let mut lines = logs::lines(running.client(), &namespace, query).await?;
     let failure = loop {
         tokio::select! {

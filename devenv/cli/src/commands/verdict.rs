@@ -87,7 +87,7 @@ pub async fn verdict(args: VerdictArgs, context: &Context) -> Result<ExitCode, C
         &project,
         &load,
         target,
-        images || target == TargetKind::Kind,
+        images || target != TargetKind::Local,
     )
     .await?;
     if images {

@@ -352,6 +352,23 @@ impl ComposeDatabase {
     }
 }
 
+/// The database's service as the Compose file describes it for this account.
+///
+/// # Errors
+/// When there is no file, when it can't be read, or when it has no such service.
+pub(crate) fn described(
+    config: &CloudSql,
+    account: &Credentials,
+    root: &Path,
+) -> Result<Service, ContainerServerError> {
+    let file = file_of(config)?;
+    let mut options = options(root, account);
+    let port = options.environment.entry("DB_PORT".to_owned());
+    port.or_insert_with(|| PORT.to_string());
+    let project = load(file, &options)?.project;
+    service_of(&project, config, file).cloned()
+}
+
 fn file_of(config: &CloudSql) -> Result<&PathBuf, ContainerServerError> {
     let file = config.compose.as_ref();
     file.ok_or_else(|| ContainerServerError::NoFile(config.origin.clone()))

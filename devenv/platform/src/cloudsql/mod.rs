@@ -14,6 +14,7 @@ mod server;
 mod slice;
 
 pub(crate) use account::{Account, database, service_of};
+pub(crate) use container::described;
 
 pub use container::{
     ComposeDatabase, ContainerServer, ContainerServerError, has_container, remove_container,

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::cluster;
 use super::error::KindError;
 use super::settled;
-use crate::kubernetes::Kinds;
+use crate::kubernetes::{Kinds, Scope};
 use crate::target::Serves;
 
 /// How often an API that does not answer yet is asked.
@@ -48,19 +48,17 @@ pub fn server(kubeconfig: &Path) -> String {
     server.unwrap_or_default()
 }
 
-/// Waits, for `limit` at most, until the API answers, its nodes are ready, and, where it was
-/// there `before`, what it says of pods is of this start of the nodes.
+/// Waits, until `deadline` at most, until its nodes are ready, and, where it was there `before`,
+/// what the API says of pods is of this start of the nodes.
 ///
 /// # Errors
-/// [`KindError::Api`], [`KindError::NotReady`].
+/// [`KindError::NotReady`].
 pub async fn ready(
     client: &Client,
-    cluster: &str,
     (containers, before): (&[cluster::Node], bool),
     limit: Duration,
+    deadline: Instant,
 ) -> Result<(), KindError> {
-    let deadline = Instant::now() + limit;
-    answers(client, cluster, deadline).await?;
     let since: BTreeMap<&str, jiff::Timestamp> = containers
         .iter()
         .filter_map(|c| Some((c.name.as_str(), c.started_at.parse().ok()?)))
@@ -88,7 +86,11 @@ pub async fn ready(
 }
 
 /// Until the API answers. Nothing tells when a server will listen.
-async fn answers(client: &Client, cluster: &str, deadline: Instant) -> Result<(), KindError> {
+pub async fn answers(
+    client: &Client,
+    cluster: &str,
+    deadline: Instant,
+) -> Result<(), KindError> {
     while let Err(error) = client.apiserver_version().await {
         if Instant::now() >= deadline {
             return Err(KindError::Api {
@@ -166,10 +168,14 @@ pub async fn serves(client: &Client, cluster: &str) -> Result<Serves, KindError>
 }
 
 /// A connection to a port of a pod, by way of the API (`kubectl port-forward`).
-pub async fn connect(client: &Client, address: SocketAddrV4) -> io::Result<TcpStream> {
+pub async fn connect(
+    client: &Client,
+    scope: &Scope,
+    address: SocketAddrV4,
+) -> io::Result<TcpStream> {
     let ip = address.ip().to_string();
     let params = ListParams::default().fields(&format!("status.podIP={ip}"));
-    let pods = Api::<Pod>::all(client.clone()).list(&params).await;
+    let pods = scope.api::<Pod>(client).list(&params).await;
     let pods = pods.map_err(io::Error::other)?;
     let lives = |pod: &&Pod| {
         let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());

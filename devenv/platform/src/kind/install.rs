@@ -172,7 +172,7 @@ fn has_ended(job: Option<&Job>) -> bool {
     job.is_none_or(|job| has(job, "Complete") || has_failed(job))
 }
 
-fn is_available(deployment: &Deployment, generation: i64) -> bool {
+pub(crate) fn is_available(deployment: &Deployment, generation: i64) -> bool {
     let wanted = deployment
         .spec
         .as_ref()
@@ -188,7 +188,7 @@ fn is_available(deployment: &Deployment, generation: i64) -> bool {
 }
 
 /// What keeps the pods of a namespace from being ready.
-async fn pods_say(client: &Client, namespace: &str) -> String {
+pub(crate) async fn pods_say(client: &Client, namespace: &str) -> String {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let list = pods.list(&ListParams::default()).await;
     let say = |pod: Pod| {

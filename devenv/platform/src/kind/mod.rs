@@ -1,13 +1,13 @@
 //! The kind target: Kubernetes in Docker, with the manifests' own Ingress controller or with
 //! devenv's, and the database's container beside it on kind's network.
 
-mod api;
+pub(crate) mod api;
 mod cluster;
 mod config;
 mod controller;
 mod database;
 mod error;
-mod install;
+pub(crate) mod install;
 mod laptop;
 mod layered;
 mod load;
@@ -153,15 +153,31 @@ impl KindTarget {
         let (nodes, before) = ensure(&options, &kind, &engine, &cluster, &mappings).await?;
         let kubeconfig = options.state_dir.join("kubeconfig");
         let client = api::client(&cluster, &kubeconfig, &options.namespace).await?;
-        api::ready(&client, &cluster, (&nodes, before), options.ready).await?;
+        let deadline = tokio::time::Instant::now() + options.ready;
+        api::answers(&client, &cluster, deadline).await?;
+        if before {
+            // What it says of pods may be of the time before.
+            api::ready(&client, (&nodes, before), options.ready, deadline).await?;
+        }
         let serves = api::serves(&client, &cluster).await?;
-        let controller = tokio::spawn(install(
+        let install = install(
             nginx,
             engine.engine().docker().clone(),
             nodes.clone(),
             client.clone(),
             options.address,
-        ));
+        );
+        // Images and objects come in while a new node sets up its network.
+        let ready = {
+            let (client, nodes, limit) = (client.clone(), nodes.clone(), options.ready);
+            async move {
+                match before {
+                    true => Ok(()),
+                    false => api::ready(&client, (&nodes, before), limit, deadline).await,
+                }
+            }
+        };
+        let controller = tokio::spawn(async { tokio::try_join!(ready, install).map(|_| ()) });
         Ok(Self {
             endpoints: Mutex::new(endpoints(&options, &mappings, &kubeconfig)),
             controller: tokio::sync::Mutex::new(Some(controller)),
@@ -332,6 +348,7 @@ fn endpoints(
         profile: None,
         watching: false,
         target: TargetKind::Kind,
+        context: None,
         runtime: Runtime::Docker,
         ingress_controller: Some(options.ingress),
         sandboxed: false,
@@ -395,7 +412,7 @@ impl Target for KindTarget {
     }
 
     async fn connect(&self, address: SocketAddrV4) -> io::Result<TcpStream> {
-        api::connect(&self.client, address).await
+        api::connect(&self.client, &self.scope(), address).await
     }
 
     async fn unrouted(&self, _: Ipv4Addr) {
