@@ -272,8 +272,7 @@ impl Project {
             .args(arguments)
             .current_dir("/")
             .stdin(Stdio::null())
-            .env("NO_COLOR", "1")
-            .envs(&self.variables);
+            .env("NO_COLOR", "1");
         for name in [
             "RUST_LOG",
             "CARGO_TARGET_DIR",
@@ -282,6 +281,7 @@ impl Project {
         ] {
             command.env_remove(name);
         }
+        command.envs(&self.variables);
         if let Some(user) = self.user.as_ref().filter(|_| self.is_users) {
             let home = user.folder.path().join("home");
             command.env_clear();

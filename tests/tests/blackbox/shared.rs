@@ -25,6 +25,23 @@ const SHARED: [&str; 5] = [
     "kube:kind-devenv-bb-kube-host",
 ];
 
+/// A volume of the node, for who asks for one.
+const STORAGE: &str = r#"
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: kept}
+spec:
+  storageClassName: kept
+  capacity: {storage: 5Gi}
+  accessModes: [ReadWriteOnce]
+  hostPath: {path: /kept, type: DirectoryOrCreate}
+---
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: kept, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}
+provisioner: kubernetes.io/no-provisioner
+"#;
+
 fn kubectl(kubeconfig: &Path, words: &[&str]) -> String {
     let output = Command::new("kubectl")
         .arg("--kubeconfig")
@@ -86,11 +103,16 @@ async fn a_namespace_of_ones_own() {
         .await;
     assert!(up.ok(), "{up}\n{}", host.supervisor_log());
     registry.join("kind");
+    let admin = host.kubeconfig();
+    // The class of this Kubernetes makes its volumes inside of a pod of the control plane.
+    kubectl(&admin, &["delete", "storageclass", "--all"]);
+    host.write("storage.yaml", STORAGE);
+    let storage = host.path().join("storage.yaml");
+    kubectl(&admin, &["apply", "-f", &storage.display().to_string()]);
     let mysql = registry.push(MYSQL, "mysql:9");
     let name = containers::compose_project(&mine);
     let env = format!("MYSQL_IMAGE={mysql}\nCOMPOSE_PROJECT_NAME={name}\n");
     mine.write("compose/.env", &env);
-    let admin = host.kubeconfig();
     mine.set_variable("KUBECONFIG", admin.clone());
     let server = kubectl(
         &admin,
@@ -169,6 +191,11 @@ async fn a_namespace_of_ones_own() {
     assert!(down.ok(), "{down}");
     let left = kubectl(&admin, &["-n", "so1-fase2-bob", "get", "pods", "-o", "name"]);
     assert_eq!(left, "");
+    let warm = mine.run_within(UP, &SHARED).await;
+    assert!(warm.ok(), "{warm}\n{}", mine.supervisor_log());
+    println!("warm: {:.1?}", warm.took);
+    let url = mine.url("database").await;
+    assert_eq!(database::count(&url).await.expect("answers"), 40);
     let gone = mine.run_within(UP, &["down", "-v"]).await;
     assert!(gone.ok(), "{gone}");
     let namespaces = kubectl(&admin, &["get", "namespaces", "-o", "name"]);

@@ -13,7 +13,7 @@ mod layered;
 mod load;
 mod nginx;
 mod nodes;
-mod objects;
+pub(crate) mod objects;
 mod oci;
 mod preflight;
 mod settled;

@@ -46,7 +46,7 @@ fn made(object: &Object, number: usize, around: &[(String, String)]) -> Option<V
 
 /// On Cloud Run a limit is what an instance is given. Kubernetes would keep as much free for
 /// each pod, which a laptop has not.
-fn ask_for_little(container: &mut Value) {
+pub(crate) fn ask_for_little(container: &mut Value) {
     let Some(resources) = container.get_mut("resources") else {
         return;
     };

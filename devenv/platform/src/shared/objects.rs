@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::database::OF_DATABASE;
 use super::error::KubeError;
+use crate::kind::objects::ask_for_little;
 use crate::target::Adapter;
 
 const MYSQL: u16 = 3306;
@@ -86,6 +87,10 @@ fn cloud_run(object: &Object, place: &Place) -> Option<Vec<Value>> {
     let (mut deployment, mut service) = (made.deployment, made.service);
     deployment["apiVersion"] = json!("apps/v1");
     deployment["kind"] = json!("Deployment");
+    let containers = deployment["spec"]["template"]["spec"]["containers"].as_array_mut();
+    for container in containers.into_iter().flatten() {
+        ask_for_little(container);
+    }
     service["apiVersion"] = json!("v1");
     service["kind"] = json!("Service");
     Some(vec![service, deployment])

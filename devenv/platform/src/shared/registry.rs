@@ -1,6 +1,7 @@
 //! How images come to a cluster that others use: by its registry.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use bollard::Docker;
@@ -123,6 +124,10 @@ impl Registry {
 /// The account for a registry, as `docker login` and credential helpers keep it; `None`: it
 /// asks for none.
 async fn credentials(registry: &str) -> Result<Option<DockerCredentials>, String> {
+    // The library takes one that is not there for one that can't be read.
+    if !docker_config().is_some_and(|file| file.exists()) {
+        return Ok(None);
+    }
     let host = registry.split('/').next().unwrap_or_default().to_owned();
     let asked = host.clone();
     // A helper is a program, which may ask for a token.
@@ -149,4 +154,12 @@ async fn credentials(registry: &str) -> Result<Option<DockerCredentials>, String
         )),
         Err(e) => Err(format!("the account for {host}: {e}")),
     }
+}
+
+/// Where the engine's clients keep accounts.
+fn docker_config() -> Option<PathBuf> {
+    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let folder = folder
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
+    Some(folder?.join("config.json"))
 }
