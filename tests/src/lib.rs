@@ -13,13 +13,13 @@ pub mod contract;
 pub mod database;
 pub mod debuggers;
 pub mod editing;
+pub mod engine_registry;
 pub mod environments;
 pub mod inventory;
 pub mod loader;
 pub mod paced;
 pub mod project;
 pub mod record;
-pub mod engine_registry;
 pub mod registry;
 mod run;
 

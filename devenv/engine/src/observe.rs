@@ -190,8 +190,9 @@ fn changes(
             .default_backoff()
             .filter_map(move |e| async move {
                 use watcher::Event::{Apply, Delete, InitApply};
-                let key =
-                    |s: &kube::api::DynamicObject| key("Service", &namespace(s.namespace()), &s.name_any());
+                let key = |s: &kube::api::DynamicObject| {
+                    key("Service", &namespace(s.namespace()), &s.name_any())
+                };
                 match e.ok()? {
                     Apply(s) | InitApply(s) => {
                         Some(Change::Workload(key(&s), Some(Facts::of_knative(&s))))
@@ -213,7 +214,12 @@ fn served<K>(
     addresses: fn(&K) -> BTreeSet<Ipv4Addr>,
 ) -> BoxStream<'static, Change>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + 'static,
 {
     let events = watcher(scope.api::<K>(client), watcher::Config::default());
     let changes = events.default_backoff().filter_map(move |e| async move {

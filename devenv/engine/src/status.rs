@@ -92,7 +92,19 @@ pub struct Workload {
 }
 
 /// How the database is.
-async fn database(facts: DatabaseFacts, state: &StateDir) -> DatabaseStatus {
+async fn database(
+    facts: DatabaseFacts,
+    state: &StateDir,
+    workloads: &[Workload],
+) -> DatabaseStatus {
+    if let Some(name) = &facts.workload {
+        let ready = |w: &Workload| w.name == *name && w.ready > 0;
+        return DatabaseStatus {
+            running: workloads.iter().any(ready),
+            pid: None,
+            facts,
+        };
+    }
     if facts.compose_project.is_some() {
         // An engine that does not answer runs nothing.
         let server = cloudsql::ContainerServer::of(state.path()).await;
@@ -139,7 +151,7 @@ impl Status {
             None => (Vec::new(), Vec::new()),
         };
         let database = match endpoints.as_ref().and_then(|e| e.database.clone()) {
-            Some(facts) => Some(database(facts, state).await),
+            Some(facts) => Some(database(facts, state, &workloads).await),
             None => None,
         };
         Ok(Self {

@@ -11,8 +11,8 @@ use std::{
 use devenv_model::{CloudSqlEngine, ImageSource, LoadOptions, Object, Topology};
 use devenv_platform::{
     ContainerEngine, Database, DatabaseOptions, Endpoints, IngressController, Isolation,
-    KindOptions, KindTarget, KubeOptions, KubeTarget, LocalOptions, LocalTarget, Runtime, Target, TargetError, TargetKind,
-    Volumes, address,
+    KindOptions, KindTarget, KubeOptions, KubeTarget, LocalOptions, LocalTarget, Runtime, Target,
+    TargetError, TargetKind, Volumes, address,
     cloudsql::{MigrateError, migrate},
     containers::sweep_leftovers,
     doctor::Needs,
@@ -301,7 +301,12 @@ async fn live(
 ) -> Result<Live, UpError> {
     let owner = owner_of(&options.root)?;
     let client = target.client();
-    let applier = Applier::new(client.clone(), &topology.project().namespace, target.scope()).await?;
+    let applier = Applier::new(
+        client.clone(),
+        &topology.project().namespace,
+        target.scope(),
+    )
+    .await?;
     let builder = Builder::new(&options.root, state.base(), target.host(), owner, bus)
         .with_containers(target.containers(), &topology.project().name);
     let observer = Observer::start(&client, target.serves(), &target.scope());

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
-use kube::discovery::{self, Discovery};
 use kube::core::NamespaceResourceScope;
+use kube::discovery::{self, Discovery};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -9,10 +9,10 @@ pub mod containers;
 pub mod doctor;
 pub mod host;
 pub mod kind;
-pub mod shared;
 pub mod kubernetes;
 mod local;
 pub mod process;
+pub mod shared;
 mod target;
 mod trace;
 pub mod trouble;
@@ -20,9 +20,9 @@ pub mod trouble;
 pub use containers::ContainerEngine;
 pub use devenv_cluster::Isolation;
 pub use kind::{IngressController, KindOptions, KindTarget};
-pub use shared::{KubeOptions, KubeTarget};
 pub use kubernetes::{FIELD_MANAGER, Scope};
 pub use local::{DatabaseOptions, LocalOptions, LocalTarget};
+pub use shared::{KubeOptions, KubeTarget};
 pub use target::{
     Adapter, BuiltImage, Database, DatabaseFacts, Endpoints, ImageFact, Images, NodeState,
     NodeTrouble, Runtime, Serves, Target, TargetError, TargetKind, Volumes, owner_of,

@@ -23,8 +23,8 @@ use crate::{
     containers::{ContainerEngine, Layer},
     host::Host,
     kind::{IngressController, KindError},
-    shared::KubeError,
     kubernetes::Scope,
+    shared::KubeError,
 };
 
 /// What pods of the local target are.
@@ -141,6 +141,9 @@ pub struct DatabaseFacts {
     /// The Compose project whose container it is; `None`: an engine of this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compose_project: Option<String>,
+    /// The Deployment of the namespace that runs it; `None`: it is beside the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
 }
 
 /// What is known of an image that containers run.

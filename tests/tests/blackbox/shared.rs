@@ -4,8 +4,8 @@
 
 use devenv_tests::containers::{self, MYSQL, docker, everything, new_since};
 use devenv_tests::editing::{newest_reload, reload_after, set_version};
-use devenv_tests::project::{Project, kill};
 use devenv_tests::engine_registry::EngineRegistry;
+use devenv_tests::project::{Project, kill};
 use devenv_tests::{database, record::record};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -116,7 +116,12 @@ async fn a_namespace_of_ones_own() {
     mine.set_variable("KUBECONFIG", admin.clone());
     let server = kubectl(
         &admin,
-        &["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"],
+        &[
+            "config",
+            "view",
+            "-o",
+            "jsonpath={.clusters[0].cluster.server}",
+        ],
     );
 
     // Nobody's cluster is used because a project says so.
@@ -135,7 +140,10 @@ async fn a_namespace_of_ones_own() {
             registry.host()
         )
     };
-    allow(&mut mine, &listed("https://elsewhere:6443", "{namespace}-bob"));
+    allow(
+        &mut mine,
+        &listed("https://elsewhere:6443", "{namespace}-bob"),
+    );
     let moved = mine.run(&SHARED).await;
     assert_eq!(moved.code, Some(1), "{moved}");
     assert!(moved.stderr.contains("https://elsewhere:6443"), "{moved}");
@@ -155,10 +163,21 @@ async fn a_namespace_of_ones_own() {
     assert_eq!(status["endpoints"]["namespace"], "so1-fase2-bob");
     let images = kubectl(
         &admin,
-        &["-n", "so1-fase2-bob", "get", "deployment", "api1", "-o", "jsonpath={..image}"],
+        &[
+            "-n",
+            "so1-fase2-bob",
+            "get",
+            "deployment",
+            "api1",
+            "-o",
+            "jsonpath={..image}",
+        ],
     );
     let pinned = format!("{}/dev/", registry.host());
-    assert!(images.starts_with(&pinned) && images.contains("@sha256:"), "{images}");
+    assert!(
+        images.starts_with(&pinned) && images.contains("@sha256:"),
+        "{images}"
+    );
     // Each host leads to its own system, on one ingress controller.
     let apis = post(&ingress, "so1-fase2-bob.localhost", 40).await;
     assert_eq!(apis.values().sum::<usize>(), 40, "{apis:?}");
@@ -167,7 +186,9 @@ async fn a_namespace_of_ones_own() {
     assert_eq!(database::count(&url).await.expect("answers"), 40);
     let others = host.url("database").await;
     assert_eq!(database::count(&others).await.expect("answers"), 0);
-    let page = reqwest::get(mine.url("frontend").await).await.expect("the page");
+    let page = reqwest::get(mine.url("frontend").await)
+        .await
+        .expect("the page");
     assert_eq!(page.status(), 200);
 
     // A save goes by the registry.
@@ -178,7 +199,15 @@ async fn a_namespace_of_ones_own() {
     println!("a save on a shared cluster: {}", save["ms"]);
     let saved = kubectl(
         &admin,
-        &["-n", "so1-fase2-bob", "get", "deployment", "api1", "-o", "jsonpath={..image}"],
+        &[
+            "-n",
+            "so1-fase2-bob",
+            "get",
+            "deployment",
+            "api1",
+            "-o",
+            "jsonpath={..image}",
+        ],
     );
     assert_ne!(saved, images);
 
@@ -189,7 +218,10 @@ async fn a_namespace_of_ones_own() {
     assert!(again.ok(), "{again}\n{}", mine.supervisor_log());
     let down = mine.run_within(UP, &["down"]).await;
     assert!(down.ok(), "{down}");
-    let left = kubectl(&admin, &["-n", "so1-fase2-bob", "get", "pods", "-o", "name"]);
+    let left = kubectl(
+        &admin,
+        &["-n", "so1-fase2-bob", "get", "pods", "-o", "name"],
+    );
     assert_eq!(left, "");
     let warm = mine.run_within(UP, &SHARED).await;
     assert!(warm.ok(), "{warm}\n{}", mine.supervisor_log());

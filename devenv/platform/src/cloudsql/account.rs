@@ -100,6 +100,7 @@ pub(crate) async fn database(
         database: account.database,
         secret: config.secret.clone(),
         compose_project,
+        workload: None,
     };
     Ok(Database {
         facts,

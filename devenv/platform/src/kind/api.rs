@@ -86,11 +86,7 @@ pub async fn ready(
 }
 
 /// Until the API answers. Nothing tells when a server will listen.
-pub async fn answers(
-    client: &Client,
-    cluster: &str,
-    deadline: Instant,
-) -> Result<(), KindError> {
+pub async fn answers(client: &Client, cluster: &str, deadline: Instant) -> Result<(), KindError> {
     while let Err(error) = client.apiserver_version().await {
         if Instant::now() >= deadline {
             return Err(KindError::Api {

@@ -58,6 +58,8 @@ pub fn changes(client: &Client) -> BoxStream<'static, NodeState> {
 /// What is known of nodes that are not ready.
 #[derive(Debug, Default)]
 struct Seen {
+    /// Those that were ready at some time: of others `up` tells.
+    been: BTreeSet<String>,
     /// By name: since when, and why.
     late: BTreeMap<String, (Instant, String)>,
     told: BTreeSet<String>,
@@ -68,11 +70,13 @@ impl Seen {
         match state {
             Ok(()) => {
                 self.late.remove(&name);
+                self.been.insert(name.clone());
                 self.told.remove(&name).then_some(NodeState {
                     name,
                     trouble: None,
                 })
             }
+            Err(_) if !self.been.contains(&name) => None,
             Err(reason) => {
                 let known = self.late.entry(name).or_insert((now, String::new()));
                 known.1 = reason;
@@ -124,6 +128,9 @@ mod tests {
         let begin = Instant::now();
         let node = || "n".to_owned();
         let away = || Err("Kubelet stopped posting node status.".to_owned());
+        // It sets itself up.
+        assert_eq!(seen.take(node(), away(), begin), None);
+        assert_eq!(seen.next(), None);
         assert_eq!(seen.take(node(), Ok(()), begin), None);
         assert_eq!(seen.next(), None);
         assert_eq!(seen.take(node(), away(), begin), None);

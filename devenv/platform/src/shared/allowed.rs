@@ -88,7 +88,10 @@ fn choose(
         .iter()
         .map(|a| a.name.clone())
         .collect();
-    let found = config.allow_contexts.into_iter().find(|a| a.name == context);
+    let found = config
+        .allow_contexts
+        .into_iter()
+        .find(|a| a.name == context);
     let Some(allowed) = found else {
         return Err(KubeError::NotAllowed {
             context: context.to_owned(),
@@ -244,7 +247,10 @@ users:
         let other = refused("prod", DEV);
         assert!(other.contains("https://prod:6443"), "{other}");
         assert!(other.contains("lists dev"), "{other}");
-        assert!(other.contains("[[allow_contexts]]\nname = \"prod\""), "{other}");
+        assert!(
+            other.contains("[[allow_contexts]]\nname = \"prod\""),
+            "{other}"
+        );
         let none = refused("dev", "");
         assert!(none.contains("lists none"), "{none}");
         let moved = refused("dev", &DEV.replace("dev:6443", "dev:6444"));

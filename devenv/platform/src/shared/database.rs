@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 use super::error::KubeError;
 use super::forward::Pods;
 use super::{KubeTarget, forward};
+use crate::address;
 use crate::cloudsql::{self, Account, described, service_of};
 use crate::kind::install::{is_available, pods_say};
 use crate::kubernetes::{apply, apply_own};
 use crate::target::{Database, ImageFact, TargetError};
-use crate::address;
 
 /// The label of the database's pod.
 pub const OF_DATABASE: (&str, &str) = ("devenv.dev/role", "database");
@@ -76,8 +76,10 @@ impl KubeTarget {
             port: Some(MYSQL),
         };
         self.keep(forward::listen(bound.listener, bound.address, pods)?);
-        let database = cloudsql::database(config, account, bound.address, None, None).await?;
-        let lost = "this cluster has no default StorageClass: the database's data goes with its pod";
+        let mut database = cloudsql::database(config, account, bound.address, None, None).await?;
+        database.facts.workload = Some(NAME.to_owned());
+        let lost =
+            "this cluster has no default StorageClass: the database's data goes with its pod";
         let notes = [bound.note, (!keeps).then(|| lost.to_owned())];
         let notes: Vec<String> = notes.into_iter().flatten().collect();
         let database = Database {

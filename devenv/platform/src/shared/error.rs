@@ -157,9 +157,9 @@ impl KubeError {
                      {host}), and see that the repository is there"
                 ))
             }
-            Self::Database { .. } | Self::Stays { .. } => Some(
-                "kubectl --kubeconfig .devenv/kubeconfig get pods,events says more".to_owned(),
-            ),
+            Self::Database { .. } | Self::Stays { .. } => {
+                Some("kubectl --kubeconfig .devenv/kubeconfig get pods,events says more".to_owned())
+            }
             _ => None,
         }
     }

@@ -83,7 +83,10 @@ async fn carry(pods: &Pods, mut stream: TcpStream) -> Result<(), String> {
 }
 
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
     let mut ready = conditions.filter(|c| c.type_ == "Ready" && c.status == "True");
     pod.metadata.deletion_timestamp.is_none() && ready.next().is_some()
 }

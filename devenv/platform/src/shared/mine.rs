@@ -171,6 +171,11 @@ pub fn has_namespace(state_dir: &Path) -> bool {
 /// # Errors
 /// When the API does not answer or refuses.
 pub async fn take_down(state_dir: &Path, volumes: bool) -> Result<(), KubeError> {
+    end(state_dir, volumes, GONE).await
+}
+
+/// The same; how long it may take is `within`, and what the API was asked for goes on.
+pub async fn end(state_dir: &Path, volumes: bool, within: Duration) -> Result<(), KubeError> {
     let Some(trace) = Trace::read(state_dir) else {
         return Ok(());
     };
@@ -196,7 +201,12 @@ pub async fn take_down(state_dir: &Path, volumes: bool) -> Result<(), KubeError>
         }
         let uid = own.uid().unwrap_or_default();
         let gone = kube::runtime::conditions::is_deleted(&uid);
-        wait(&trace, await_condition(namespaces, &trace.namespace, gone)).await?;
+        wait(
+            &trace,
+            within,
+            await_condition(namespaces, &trace.namespace, gone),
+        )
+        .await?;
         return Trace::forget(state_dir);
     }
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &trace.namespace);
@@ -207,20 +217,22 @@ pub async fn take_down(state_dir: &Path, volumes: bool) -> Result<(), KubeError>
     // In the foreground a Deployment goes after its pods.
     let left = deployments.list(&ListParams::default()).await;
     let left = left.map_err(|e| trace.failed("looking for its Deployments", &e))?;
-    for deployment in left {
+    let waits = left.into_iter().map(async |deployment| {
         let uid = deployment.uid().unwrap_or_default();
         let gone = kube::runtime::conditions::is_deleted(&uid);
         let name = deployment.name_any();
-        wait(&trace, await_condition(deployments.clone(), &name, gone)).await?;
-    }
-    Ok(())
+        let gone = await_condition(deployments.clone(), &name, gone);
+        wait(&trace, within, gone).await
+    });
+    futures_util::future::try_join_all(waits).await.map(drop)
 }
 
 async fn wait<K>(
     trace: &Trace,
+    within: Duration,
     gone: impl Future<Output = Result<Option<K>, kube::runtime::wait::Error>>,
 ) -> Result<(), KubeError> {
-    match tokio::time::timeout(GONE, gone).await {
+    match tokio::time::timeout(within, gone).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(e)) => Err(KubeError::Api {
             context: trace.context.clone(),
@@ -229,7 +241,7 @@ async fn wait<K>(
         }),
         Err(_) => Err(KubeError::Stays {
             namespace: trace.namespace.clone(),
-            seconds: GONE.as_secs(),
+            seconds: within.as_secs(),
         }),
     }
 }

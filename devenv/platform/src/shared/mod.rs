@@ -36,8 +36,8 @@ use crate::containers::ContainerEngine;
 use crate::host::Host;
 use crate::kind::api;
 use crate::target::{
-    Adapter, BuiltImage, Database, Endpoints, Images, NodeState, Runtime, Serves, Target, TargetError,
-    TargetKind, owner_of,
+    Adapter, BuiltImage, Database, Endpoints, Images, NodeState, Runtime, Serves, Target,
+    TargetError, TargetKind, owner_of,
 };
 use forward::{Forward, Pods};
 use mine::Trace;
@@ -314,10 +314,10 @@ impl Target for KubeTarget {
         std::future::pending().await
     }
 
-    async fn shutdown(self: Box<Self>, _: Duration) {
+    async fn shutdown(self: Box<Self>, grace: Duration) {
         // Of a run nothing stays.
         let all = self.options.run.is_some();
-        if let Err(error) = take_down(&self.options.state_dir, all).await {
+        if let Err(error) = mine::end(&self.options.state_dir, all, grace).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "something is left on the cluster"

@@ -136,7 +136,10 @@ pub fn look(topology: &Topology, place: &Place) -> Result<Vec<String>, KubeError
             )),
             "Ingress" => {
                 let rules = object.value()["spec"]["rules"].as_array();
-                let named = rules.into_iter().flatten().filter_map(|r| r["host"].as_str());
+                let named = rules
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|r| r["host"].as_str());
                 hosts.extend(named.map(str::to_owned));
             }
             _ => {}
@@ -211,9 +214,13 @@ mod tests {
 
     #[test]
     fn the_databases_service_leads_to_its_pod() {
-        let value = json!({"spec": {"ports": [{"name": "mysql", "port": 3306, "targetPort": 13306}]}});
+        let value =
+            json!({"spec": {"ports": [{"name": "mysql", "port": 3306, "targetPort": 13306}]}});
         let made = leads_to_database(&value);
-        assert_eq!(made["spec"]["selector"], json!({"devenv.dev/role": "database"}));
+        assert_eq!(
+            made["spec"]["selector"],
+            json!({"devenv.dev/role": "database"})
+        );
         assert_eq!(made["spec"]["ports"][0]["targetPort"], 3306);
     }
 }

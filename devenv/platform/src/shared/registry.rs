@@ -114,7 +114,11 @@ impl Registry {
             let name = format!("{repository}:{}", before.tag);
             let none = None::<RemoveImageOptions>;
             if let Err(error) = docker.remove_image(&name, none, None).await {
-                tracing::debug!(error = &error as &dyn std::error::Error, name, "a tag is left");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    name,
+                    "a tag is left"
+                );
             }
         }
         Ok(())
@@ -159,7 +163,7 @@ async fn credentials(registry: &str) -> Result<Option<DockerCredentials>, String
 /// Where the engine's clients keep accounts.
 fn docker_config() -> Option<PathBuf> {
     let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let folder = folder
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
+    let folder =
+        folder.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
     Some(folder?.join("config.json"))
 }
