@@ -40,6 +40,7 @@ async fn told(project: &Project, says: bool) -> Option<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "a cluster of its own, for two and a half minutes: cargo xtask soak kind"]
 async fn a_node_that_is_not_ready_is_named() {
     let Some(mut project) = containers::reference_for_kind("bb-kind-node") else {
         return;

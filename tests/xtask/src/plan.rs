@@ -249,6 +249,7 @@ fn soaks(root: &Path, names: &[&str], rounds: u32) -> Vec<Outcome> {
             "kind" => [
                 "blackbox::kind::the_main",
                 "blackbox::kind::edits",
+                "blackbox::kind_nodes",
                 "blackbox::unprivileged::in_the_engines_group_there",
             ]
             .map(|filter| libtest(root, name, "blackbox", filter, rounds))

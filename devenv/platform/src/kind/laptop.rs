@@ -13,22 +13,36 @@ const SHARE: u64 = 10;
 
 /// A workload as it is made here; `None` where it is no other than it was.
 pub fn made(object: &Object) -> Option<Value> {
+    changed(object, |container| {
+        ask_at_once(container);
+        if let Some(resources) = container.get_mut("resources") {
+            ask_for_a_share(resources);
+        }
+    })
+}
+
+/// The same where processors are others' business: a save waits no longer than it must.
+pub(crate) fn asked_at_once(object: &Object) -> Option<Value> {
+    changed(object, ask_at_once)
+}
+
+fn changed(object: &Object, change: impl Fn(&mut Value)) -> Option<Value> {
     let (_, path) = object.pod_template()?;
     let mut value = object.value().clone();
     let spec = path.iter().try_fold(&mut value, |v, key| v.get_mut(*key))?;
     for list in ["initContainers", "containers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
-            for probe in ["readinessProbe", "startupProbe"] {
-                if let Some(probe) = container.get_mut(probe) {
-                    each_second(probe);
-                }
-            }
-            if let Some(resources) = container.get_mut("resources") {
-                ask_for_a_share(resources);
-            }
-        }
+        let containers = spec[list].as_array_mut().into_iter().flatten();
+        containers.for_each(&change);
     }
     (value != *object.value()).then_some(value)
+}
+
+fn ask_at_once(container: &mut Value) {
+    for probe in ["readinessProbe", "startupProbe"] {
+        if let Some(probe) = container.get_mut(probe) {
+            each_second(probe);
+        }
+    }
 }
 
 /// Asks each second, and concludes what it would after as many seconds as it would. A

@@ -8,7 +8,7 @@ mod controller;
 mod database;
 mod error;
 pub(crate) mod install;
-mod laptop;
+pub(crate) mod laptop;
 mod layered;
 mod load;
 mod nginx;

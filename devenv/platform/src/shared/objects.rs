@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::database::OF_DATABASE;
 use super::error::KubeError;
+use crate::kind::laptop::asked_at_once;
 use crate::kind::objects::ask_for_little;
 use crate::target::Adapter;
 
@@ -45,7 +46,7 @@ fn made(object: &Object, place: &Place) -> Option<Vec<Value>> {
         "Service" if Some(object.name()) == place.database.as_deref() => {
             Some(vec![leads_to_database(object.value())])
         }
-        _ => None,
+        _ => asked_at_once(object).map(|value| vec![value]),
     }
 }
 
