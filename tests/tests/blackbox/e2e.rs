@@ -325,7 +325,8 @@ async fn the_schema_needs_no_system_and_the_rest_says_what_it_needs() {
     assert_eq!(schema.json()["title"], "devenv end-to-end suite");
     for (words, code, said) in [
         (&["--runtime", "podman"][..], 2, "process, docker"),
-        (&["--target", "kube:prod"], 2, "local or kind"),
+        (&["--target", "cloud"], 2, "local, kind or kube:CONTEXT"),
+        (&["--target", "kube"], 2, "kubectl config get-contexts"),
         (&["--attach"], 3, "devenv up"),
     ] {
         let run = project.run(&[&["test", "e2e"], words].concat()).await;

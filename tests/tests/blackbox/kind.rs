@@ -269,6 +269,10 @@ async fn what_is_missing_for_kind_is_said_first() {
     let said = format!("127.0.0.1:{port} is taken by");
     assert!(refused.stderr.contains(&said), "{refused}");
     assert_eq!(new_since(&before), [""; 0]);
+    // Nor is a cluster that nobody has.
+    let nobodys = project.path().join("kubeconfig-of-nobody");
+    project.set_variable("KUBECONFIG", nobodys);
     let kube = project.run(&["up", "--target", "kube:prod"]).await;
-    assert_eq!(kube.code, Some(2), "{kube}");
+    assert_eq!(kube.code, Some(3), "{kube}");
+    assert!(kube.stderr.contains("kubeconfig-of-nobody"), "{kube}");
 }
