@@ -360,8 +360,10 @@ impl Running {
         let (namespaces, others): (Vec<&Object>, Vec<&Object>) =
             others.into_iter().partition(|o| o.kind() == "Namespace");
         // Until the target's own controller is there its webhook can't be asked about them.
-        let (ingresses, others): (Vec<&Object>, Vec<&Object>) =
-            others.into_iter().partition(|o| o.kind() == "Ingress");
+        let asked = live.target.asks_about_ingresses();
+        let (ingresses, others): (Vec<&Object>, Vec<&Object>) = others
+            .into_iter()
+            .partition(|o| asked && o.kind() == "Ingress");
         live.apply(&namespaces).await?;
         let applied = timed(bus, Step::Apply, async {
             live.apply(&others).await?;
@@ -388,10 +390,8 @@ impl Running {
             Ok::<_, UpError>(digests)
         };
         let database = self.database(&options.root, topology);
-        let started = async {
-            // The database starts and images are built meanwhile: none needs another.
-            let ((), digests, ()) = tokio::try_join!(applied, built, database)?;
-            let ready = timed(bus, Step::Workloads, async {
+        let roll = async |digests: BTreeMap<String, String>| {
+            timed(bus, Step::Workloads, async {
                 // Workloads of an earlier run are in the store from the start: what makes
                 // them wait for the schema is that their images come only now.
                 live.deliver(&sources, &digests).await?;
@@ -411,12 +411,23 @@ impl Running {
                         late,
                     }),
                 }
-            });
-            // What the cluster warns of is told also where they did not get ready.
-            Ok::<_, UpError>(ready.await)
+            })
+            .await
         };
-        // No workload needs who serves the Ingresses.
-        let (ready, ()) = tokio::try_join!(started, settled)?;
+        // The database starts and images are built meanwhile: none needs another.
+        let ready = if asked {
+            // Who serves the Ingresses takes them up while workloads get ready.
+            let ((), digests, (), ()) = tokio::try_join!(applied, built, database, settled)?;
+            roll(digests).await
+        } else {
+            // Who serves them knows them when it is ready.
+            let started = async {
+                let ((), digests, ()) = tokio::try_join!(applied, built, database)?;
+                Ok::<_, UpError>(roll(digests).await)
+            };
+            let (ready, ()) = tokio::try_join!(started, settled)?;
+            ready
+        };
         self.warn(topology).await;
         ready
     }

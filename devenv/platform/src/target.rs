@@ -377,6 +377,12 @@ pub trait Target: fmt::Debug + Send + Sync {
     /// What makes a project's topology one for this target.
     fn adapter(&self) -> Adapter;
 
+    /// Whether a webhook of the target's own is asked about Ingresses, so that they can be
+    /// applied only when it is there.
+    fn asks_about_ingresses(&self) -> bool {
+        false
+    }
+
     /// Waits until everything of the target's own is there, such as an ingress controller
     /// that comes up beside the project.
     async fn settled(&self) -> Result<(), TargetError>;

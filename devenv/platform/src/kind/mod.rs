@@ -393,6 +393,10 @@ impl Target for KindTarget {
         self.cloud_sql(topology, config).await.map(Some)
     }
 
+    fn asks_about_ingresses(&self) -> bool {
+        self.options.ingress == IngressController::Nginx
+    }
+
     async fn settled(&self) -> Result<(), TargetError> {
         let Some(installing) = self.controller.lock().await.take() else {
             return Ok(());
