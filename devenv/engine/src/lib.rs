@@ -18,6 +18,7 @@ mod prints;
 pub mod reload;
 mod run_spec;
 mod stamp;
+mod start;
 pub mod state;
 pub mod status;
 #[cfg(test)]

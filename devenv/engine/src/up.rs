@@ -10,11 +10,8 @@ use std::{
 
 use devenv_model::{CloudSqlEngine, ImageSource, LoadOptions, Object, Topology};
 use devenv_platform::{
-    ContainerEngine, Database, DatabaseOptions, Endpoints, IngressController, Isolation,
-    KindOptions, KindTarget, KubeOptions, KubeTarget, LocalOptions, LocalTarget, Runtime, Target,
-    TargetError, TargetKind, Volumes, address,
+    Database, Endpoints, IngressController, Isolation, Runtime, Target, TargetError, TargetKind,
     cloudsql::{MigrateError, migrate},
-    containers::sweep_leftovers,
     doctor::Needs,
     owner_of,
 };
@@ -28,6 +25,7 @@ use crate::{
     observe::Observer,
     prints::Hint,
     reload::{self, Journal, Reloader},
+    start,
     state::{ProjectLock, StateDir, StateError},
     wait, warnings,
     workload::NotReady,
@@ -132,16 +130,6 @@ pub struct UpOptions {
     pub ingress: IngressController,
 }
 
-/// The variable with the image of a kind cluster's nodes, where neither kind's own nor one of
-/// kind/cluster.yaml is wanted.
-const NODE_IMAGE: &str = "DEVENV_KIND_NODE_IMAGE";
-
-/// The variable with the seconds that a kind cluster's API may take to answer and its nodes to
-/// get ready.
-const NODE_READY: &str = "DEVENV_KIND_READY_TIMEOUT";
-/// The same where nobody says it: the first start of a node on a slow machine.
-const NODE_READY_SECONDS: u64 = 180;
-
 /// What the machine must have for this topology, beside an engine for containers.
 pub fn needs(topology: &Topology, runtime: Runtime) -> Needs {
     let mut programs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -206,7 +194,7 @@ pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Ru
         }
     };
     let target = timed(bus, Step::Cluster, async {
-        let target = start(options, &topology, &state).await?;
+        let target = start::target(options, &topology, &state).await?;
         let detail = target.endpoints().kubernetes;
         Ok::<_, UpError>((target, detail))
     })
@@ -256,40 +244,6 @@ pub async fn up(options: &UpOptions, topology: Topology, bus: &Bus) -> Result<Ru
             Err(e)
         }
     }
-}
-
-/// The target, with its API.
-async fn start(
-    options: &UpOptions,
-    topology: &Topology,
-    state: &StateDir,
-) -> Result<Box<dyn Target>, UpError> {
-    match options.target {
-        TargetKind::Kind => {
-            sweep_leftovers(state.path()).await?;
-            let target = KindTarget::start(kind_options(options, topology, state)).await?;
-            return Ok(Box::new(target));
-        }
-        TargetKind::Kube => {
-            sweep_leftovers(state.path()).await?;
-            let target = KubeTarget::start(kube_options(options, state), topology).await?;
-            return Ok(Box::new(target));
-        }
-        TargetKind::Local => {}
-    }
-    let containers = match options.runtime {
-        Runtime::Process => {
-            sweep_leftovers(state.path()).await?;
-            None
-        }
-        Runtime::Docker => Some(
-            ContainerEngine::connect()
-                .await
-                .map_err(TargetError::from)?,
-        ),
-    };
-    let local = local_options(options, topology, state, containers);
-    Ok(Box::new(LocalTarget::start(local).await?))
 }
 
 async fn live(
@@ -355,10 +309,9 @@ impl Running {
     async fn bring_up(&self, options: &UpOptions, topology: &Arc<Topology>) -> Result<(), UpError> {
         let live = &self.live;
         let bus = &self.bus;
-        let (workloads, others): (Vec<&Object>, Vec<&Object>) =
-            topology.objects().iter().partition(|o| is_workload(o));
+        let others = topology.objects().iter().filter(|o| !is_workload(o));
         let (namespaces, others): (Vec<&Object>, Vec<&Object>) =
-            others.into_iter().partition(|o| o.kind() == "Namespace");
+            others.partition(|o| o.kind() == "Namespace");
         // Until the target's own controller is there its webhook can't be asked about them.
         let asked = live.target.asks_about_ingresses();
         let (ingresses, others): (Vec<&Object>, Vec<&Object>) = others
@@ -390,30 +343,7 @@ impl Running {
             Ok::<_, UpError>(digests)
         };
         let database = self.database(&options.root, topology);
-        let roll = async |digests: BTreeMap<String, String>| {
-            timed(bus, Step::Workloads, async {
-                // Workloads of an earlier run are in the store from the start: what makes
-                // them wait for the schema is that their images come only now.
-                live.deliver(&sources, &digests).await?;
-                live.apply(&workloads).await?;
-                let ready = wait::until_ready(
-                    &live.client,
-                    &live.observer,
-                    &topology.project().namespace,
-                    topology.objects(),
-                    options.timeout,
-                    bus,
-                );
-                match ready.await {
-                    Ok(()) => Ok(((), format!("{} ready", workloads.len()))),
-                    Err(late) => Err(UpError::NotReady {
-                        waited: options.timeout,
-                        late,
-                    }),
-                }
-            })
-            .await
-        };
+        let roll = async |digests| self.roll(options, topology, &sources, digests).await;
         // The database starts and images are built meanwhile: none needs another.
         let ready = if asked {
             // Who serves the Ingresses takes them up while workloads get ready.
@@ -430,6 +360,41 @@ impl Running {
         };
         self.warn(topology).await;
         ready
+    }
+
+    /// Brings the workloads up, and waits until they are ready.
+    async fn roll(
+        &self,
+        options: &UpOptions,
+        topology: &Topology,
+        sources: &[&ImageSource],
+        digests: BTreeMap<String, String>,
+    ) -> Result<(), UpError> {
+        let live = &self.live;
+        let workloads = topology.objects().iter().filter(|o| is_workload(o));
+        let workloads: Vec<&Object> = workloads.collect();
+        timed(&self.bus, Step::Workloads, async {
+            // Workloads of an earlier run are in the store from the start: what makes
+            // them wait for the schema is that their images come only now.
+            live.deliver(sources, &digests).await?;
+            live.apply(&workloads).await?;
+            let ready = wait::until_ready(
+                &live.client,
+                &live.observer,
+                &topology.project().namespace,
+                topology.objects(),
+                options.timeout,
+                &self.bus,
+            );
+            match ready.await {
+                Ok(()) => Ok(((), format!("{} ready", workloads.len()))),
+                Err(late) => Err(UpError::NotReady {
+                    waited: options.timeout,
+                    late,
+                }),
+            }
+        })
+        .await
     }
 
     /// Tells what the cluster warns of, such as an annotation that the ingress does
@@ -509,84 +474,6 @@ fn describe(d: &Database) -> String {
         "{} {}{stands_in} at {}:{}",
         f.engine, f.version, f.host, f.port
     )
-}
-
-fn kind_options(options: &UpOptions, topology: &Topology, state: &StateDir) -> KindOptions {
-    KindOptions {
-        root: options.root.clone(),
-        state_dir: state.path().to_owned(),
-        address: own_address(options, state),
-        run: state.run_id().map(str::to_owned),
-        project: topology.project().name.clone(),
-        namespace: topology.project().namespace.clone(),
-        http_port: topology.ingress().http_port,
-        cloud_run: topology.cloud_run().map(|o| o.name().to_owned()).collect(),
-        ingress: options.ingress,
-        nginx: topology.nginx().cloned(),
-        node_image: std::env::var(NODE_IMAGE)
-            .ok()
-            .filter(|image| !image.is_empty()),
-        ready: node_ready(),
-    }
-}
-
-fn node_ready() -> Duration {
-    let said = std::env::var(NODE_READY).unwrap_or_default();
-    let seconds = said.parse().unwrap_or_else(|_| {
-        if !said.is_empty() {
-            tracing::warn!(said, "{NODE_READY} is no number of seconds; it is left out");
-        }
-        NODE_READY_SECONDS
-    });
-    Duration::from_secs(seconds)
-}
-
-fn kube_options(options: &UpOptions, state: &StateDir) -> KubeOptions {
-    KubeOptions {
-        root: options.root.clone(),
-        state_dir: state.path().to_owned(),
-        address: own_address(options, state),
-        run: state.run_id().map(str::to_owned),
-        context: options.context.clone().unwrap_or_default(),
-    }
-}
-
-/// The loopback address that is this system's alone.
-fn own_address(options: &UpOptions, state: &StateDir) -> std::net::Ipv4Addr {
-    match state.run_id() {
-        Some(_) => address::project_address(state.path()),
-        None => address::project_address(&options.root),
-    }
-}
-
-fn local_options(
-    options: &UpOptions,
-    topology: &Topology,
-    state: &StateDir,
-    containers: Option<ContainerEngine>,
-) -> LocalOptions {
-    LocalOptions {
-        root: options.root.clone(),
-        state_dir: state.path().to_owned(),
-        hidden: state.base().to_owned(),
-        address: own_address(options, state),
-        by_hand: state.run_id().is_none(),
-        project: topology.project().name.clone(),
-        namespace: topology.project().namespace.clone(),
-        http_port: topology.ingress().http_port,
-        cloud_run: topology.cloud_run().map(|o| o.name().to_owned()).collect(),
-        database: topology.cloud_sql().map(|sql| DatabaseOptions {
-            service: sql.service.clone(),
-            port: sql.port,
-            also_at: sql.also_at.clone(),
-        }),
-        isolation: options.isolation,
-        volumes: match state.run_id() {
-            Some(_) => Volumes::Delete,
-            None => Volumes::Keep,
-        },
-        containers,
-    }
 }
 
 async fn timed<T, E>(

@@ -1,6 +1,6 @@
 //! `devenv up`.
 
-use std::{fs, io, path::Path, process::ExitCode, time::Duration};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
 use devenv_engine::{
@@ -14,7 +14,6 @@ use devenv_model::Topology;
 use devenv_platform::{
     Runtime, containers,
     doctor::{self, Fix},
-    process::Process,
 };
 use futures_util::StreamExt;
 use nix::{
@@ -62,18 +61,14 @@ pub struct UpArgs {
 
 /// How long pods get to end when the system is stopped.
 pub const GRACE: Duration = Duration::from_secs(20);
-/// How long a process that nobody can ask any more may take to be gone.
-const ENDING: Duration = Duration::from_secs(2);
 
 pub async fn up(args: UpArgs, context: &Context) -> Result<ExitCode, CliError> {
     let project = context.project()?;
     let topology = project.load(&context.load_options(args.profile.as_deref()))?;
     if let Some(holder) = project.state.holder() {
         match already_up(&args, context, &project, holder.pid).await {
-            // It has been killed just now: its sockets go before its lock.
-            Err(CliError::Io { source, .. })
-                if source.kind() == io::ErrorKind::ConnectionRefused
-                    && has_ended(holder.pid).await => {}
+            // It has ended meanwhile.
+            Err(CliError::NotUp) => {}
             done => return done,
         }
     }
@@ -96,14 +91,6 @@ pub async fn up(args: UpArgs, context: &Context) -> Result<ExitCode, CliError> {
         }
         done => done,
     }
-}
-
-/// Whether a process ends within a moment.
-async fn has_ended(pid: u32) -> bool {
-    let Some(process) = Process::of(pid) else {
-        return true;
-    };
-    tokio::time::timeout(ENDING, process.ended()).await.is_ok()
 }
 
 /// Another `up` of a running system applies what the files say, and what somebody has
@@ -178,7 +165,7 @@ async fn detached(
         profile: args.profile.clone(),
         timeout: args.timeout,
         watch: !args.no_watch,
-        pods: args.pods,
+        pods: args.pods.clone(),
     };
     let mut supervisor = launch.start(&project.state)?;
     let mut asked: Option<Asked> = None;
