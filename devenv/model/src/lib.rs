@@ -44,6 +44,7 @@ pub use config::{CloudSqlEngine, Command, GateConfig, IngressConfig, Reload};
 pub use dockerfile::clean as clean_path;
 pub use load::{Invalid, LoadOptions, Loaded};
 pub use made::MADE;
+pub use names::is_label;
 pub use problem::{Place, Problem, Severity};
 pub use source::{Origin, SourceFile};
 pub use topology::{

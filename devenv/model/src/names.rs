@@ -82,7 +82,9 @@ fn unaccented(c: char) -> char {
     }
 }
 
-fn is_label(name: &str) -> bool {
+/// Whether Kubernetes accepts this as the name of a Namespace and of whatever else must be a
+/// label of DNS (RFC 1123).
+pub fn is_label(name: &str) -> bool {
     name.len() <= 63 && is_subdomain_part(name)
 }
 

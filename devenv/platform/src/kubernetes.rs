@@ -3,15 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::Path;
+use std::time::Duration;
 
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::NamespaceResourceScope;
 use kube::discovery::{self, Discovery};
-use kube::{Api, Client};
+use kube::{Api, Client, Config};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::target::TargetError;
+use crate::target::{Serves, TargetError};
 
 /// The field manager of everything that devenv applies.
 pub const FIELD_MANAGER: &str = "devenv";
@@ -134,4 +137,43 @@ where
         what: format!("{} {name}", object["kind"].as_str().unwrap_or("object")),
         source: Box::new(source),
     })
+}
+
+/// A client from a kubeconfig's current context, for `namespace` where nobody names one. With
+/// `connect` a server that does not take a connection for so long is given up.
+///
+/// # Errors
+/// What is wrong with the file.
+pub(crate) async fn client(
+    kubeconfig: &Path,
+    namespace: &str,
+    connect: Option<Duration>,
+) -> Result<Client, String> {
+    let file = Kubeconfig::read_from(kubeconfig).map_err(|e| e.to_string())?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    let mut config = config.map_err(|e| e.to_string())?;
+    namespace.clone_into(&mut config.default_namespace);
+    if connect.is_some() {
+        config.connect_timeout = connect;
+    }
+    Client::try_from(config).map_err(|e| e.to_string())
+}
+
+/// What an API serves of what targets differ in.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) async fn serves(client: &Client) -> kube::Result<Serves> {
+    let kinds = Kinds::ask(client).await?;
+    Ok(Serves {
+        knative: kinds.has("serving.knative.dev/v1", "Service"),
+        endpoint_slices: kinds.has("discovery.k8s.io/v1", "EndpointSlice"),
+    })
+}
+
+/// The API's address, as the kubeconfig says it.
+pub(crate) fn server(kubeconfig: &Path) -> String {
+    let file = Kubeconfig::read_from(kubeconfig).ok();
+    let server = file.and_then(|f| f.clusters.into_iter().next()?.cluster?.server);
+    server.unwrap_or_default()
 }

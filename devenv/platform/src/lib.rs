@@ -3,14 +3,16 @@
 #![warn(missing_docs)]
 
 pub mod address;
-mod cache;
 pub mod cloudsql;
 pub mod containers;
 pub mod doctor;
+mod home;
 pub mod host;
 pub mod kind;
 pub mod kubernetes;
 mod local;
+mod objects;
+mod pods;
 pub mod process;
 pub mod shared;
 mod target;

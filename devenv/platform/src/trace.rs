@@ -1,7 +1,9 @@
 //! What a system remembers of what it has outside itself, as files of its state folder.
 
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::{fs, io};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -10,10 +12,20 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
 }
 
-/// Writes one whole or not at all: without it nobody finds what it is about.
+/// Writes one whole or not at all: without it nobody finds what it is about. It is its owner's
+/// alone, for it may hold a token.
 pub(crate) fn write(path: &Path, trace: &impl Serialize) -> io::Result<()> {
     let beside = path.with_extension("new");
     let text = serde_json::to_string(trace).map_err(io::Error::other)?;
-    fs::write(&beside, text)?;
+    match fs::remove_file(&beside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(text.as_bytes())?;
     fs::rename(&beside, path)
 }

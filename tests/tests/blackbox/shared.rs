@@ -55,8 +55,8 @@ fn kubectl(kubeconfig: &Path, words: &[&str]) -> String {
 
 fn allow(project: &mut Project, text: &str) {
     let home = project.path().join("config-home");
-    fs::create_dir_all(home.join("devenv")).expect("a folder");
-    fs::write(home.join("devenv/config.toml"), text).expect("a file");
+    fs::create_dir_all(home.join("devenv-gke")).expect("a folder");
+    fs::write(home.join("devenv-gke/config.toml"), text).expect("a file");
     project.set_variable("XDG_CONFIG_HOME", home);
 }
 

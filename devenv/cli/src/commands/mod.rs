@@ -20,7 +20,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand, ValueEnum};
 use devenv_engine::{IngressController, Isolation, Runtime, TargetKind};
-use devenv_model::LoadOptions;
+use devenv_model::{LoadOptions, is_label};
 use devenv_platform::Endpoints;
 
 use crate::{error::CliError, project::Project, render::Format};
@@ -127,7 +127,7 @@ pub use up::Asked;
 
 /// Where a system runs, what pods are and how they are kept apart, as commands that start them
 /// take it.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct PodArgs {
     /// Where it runs: local, in devenv's own cluster (the default), kind, in a real one in
     /// Docker, or kube:CONTEXT, in a namespace of your own on a cluster that others use
@@ -173,30 +173,31 @@ enum Ingress {
 }
 
 /// A target, with the context of a cluster that others use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     kind: TargetKind,
-    context: Option<&'static str>,
+    context: Option<String>,
 }
 
 fn place(text: &str) -> Result<Place, String> {
-    let (kind, context) = match text.split_once(':') {
-        None => (target(text)?, None),
-        // Arguments are read once and live as long as the process.
-        Some(("kube", context)) if !context.is_empty() => {
-            let context: &'static str = Box::leak(context.to_owned().into_boxed_str());
-            (TargetKind::Kube, Some(context))
-        }
-        Some(_) => return Err(TARGETS.to_owned()),
-    };
-    if kind == TargetKind::Kube && context.is_none() {
-        return Err(
+    let context = text.strip_prefix("kube:");
+    if let Some(context) = context.filter(|context| !context.is_empty()) {
+        return Ok(Place {
+            kind: TargetKind::Kube,
+            context: Some(context.to_owned()),
+        });
+    }
+    match target(context.map_or(text, |_| "kube"))? {
+        TargetKind::Kube => Err(
             "kube needs a context of your kubeconfig, kube:CONTEXT; kubectl config get-contexts \
              lists them"
                 .to_owned(),
-        );
+        ),
+        kind => Ok(Place {
+            kind,
+            context: None,
+        }),
     }
-    Ok(Place { kind, context })
 }
 
 const TARGETS: &str = "expected local, kind or kube:CONTEXT";
@@ -213,21 +214,21 @@ fn target(text: &str) -> Result<TargetKind, String> {
 
 impl PodArgs {
     /// Where it runs.
-    pub fn target(self) -> TargetKind {
-        self.target.map_or_else(TargetKind::default, |t| t.kind)
+    pub fn target(&self) -> TargetKind {
+        self.target.as_ref().map(|t| t.kind).unwrap_or_default()
     }
 
     /// The context of a cluster that others use.
-    pub fn context(self) -> Option<String> {
-        Some(self.target?.context?.to_owned())
+    pub fn context(&self) -> Option<String> {
+        self.target.as_ref()?.context.clone()
     }
 
     /// Who serves the Ingresses of a kind cluster.
-    pub fn ingress(self) -> IngressController {
+    pub fn ingress(&self) -> IngressController {
         self.asked_ingress().unwrap_or_default()
     }
 
-    fn asked_ingress(self) -> Option<IngressController> {
+    fn asked_ingress(&self) -> Option<IngressController> {
         self.ingress.map(|ingress| match ingress {
             Ingress::Nginx => IngressController::Nginx,
             Ingress::Devenv => IngressController::Devenv,
@@ -235,7 +236,7 @@ impl PodArgs {
     }
 
     /// What they are.
-    pub fn runtime(self) -> Runtime {
+    pub fn runtime(&self) -> Runtime {
         match self.target() {
             TargetKind::Kind | TargetKind::Kube => Runtime::Docker,
             TargetKind::Local => self.asked_runtime().unwrap_or_default(),
@@ -244,14 +245,13 @@ impl PodArgs {
 
     /// What of a system that is up is not as somebody asked for it, in words; nothing where
     /// nobody said.
-    pub fn not_as(self, up: &Endpoints) -> Option<String> {
-        if let Some(asked) = self.target {
+    pub fn not_as(&self, up: &Endpoints) -> Option<String> {
+        if let Some(asked) = &self.target {
             if asked.kind != up.target {
                 return Some(format!("runs on the {} target", up.target));
             }
-            let context = up.context.as_deref();
-            if asked.context != context {
-                let context = context.unwrap_or_default();
+            if asked.context != up.context {
+                let context = up.context.as_deref().unwrap_or_default();
                 return Some(format!("runs on the cluster of the context {context:?}"));
             }
         }
@@ -272,7 +272,7 @@ impl PodArgs {
     }
 
     /// What they are, where somebody said so.
-    fn asked_runtime(self) -> Option<Runtime> {
+    fn asked_runtime(&self) -> Option<Runtime> {
         self.runtime.map(|runtime| match runtime {
             Runs::Process => Runtime::Process,
             Runs::Docker => Runtime::Docker,
@@ -280,7 +280,7 @@ impl PodArgs {
     }
 
     /// How they are kept apart.
-    pub fn isolation(self) -> Isolation {
+    pub fn isolation(&self) -> Isolation {
         match self.isolation {
             How::Auto => Isolation::Auto,
             How::Sandbox => Isolation::Sandbox,
@@ -289,7 +289,7 @@ impl PodArgs {
     }
 
     /// The same as arguments of another process of this program.
-    pub fn arguments(self) -> [String; 8] {
+    pub fn arguments(&self) -> [String; 8] {
         let isolation = match self.isolation {
             How::Auto => "auto",
             How::Sandbox => "sandbox",
@@ -301,7 +301,7 @@ impl PodArgs {
             "--runtime".to_owned(),
             self.runtime().to_string(),
             "--target".to_owned(),
-            match self.target.and_then(|t| t.context) {
+            match self.context() {
                 Some(context) => format!("kube:{context}"),
                 None => self.target().to_string(),
             },
@@ -322,13 +322,7 @@ pub fn run_id(text: &str) -> Result<String, String> {
 
 /// A namespace as Kubernetes takes it: an RFC 1123 label.
 pub fn namespace(text: &str) -> Result<String, String> {
-    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let edge = |c: Option<char>| c.is_some_and(|c| inside(c) && c != '-');
-    let legal = text.len() <= 63
-        && text.chars().all(inside)
-        && edge(text.chars().next())
-        && edge(text.chars().last());
-    if legal {
+    if is_label(text) {
         return Ok(text.to_owned());
     }
     Err(

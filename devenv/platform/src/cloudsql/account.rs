@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use devenv_model::{CloudSql, Topology};
+use devenv_model::{CloudSql, CloudSqlEngine, Topology};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
@@ -123,6 +123,21 @@ async fn ask(connect: &MySqlConnectOptions) -> Result<(String, String), TargetEr
         Some((version, _)) => ("MariaDB".to_owned(), version.to_owned()),
         None => ("MySQL".to_owned(), version),
     })
+}
+
+/// That a container stands in, since no engine of this machine can be reached from `cluster`.
+///
+/// # Errors
+/// When devenv.toml says otherwise.
+pub(crate) fn in_container(config: &CloudSql, cluster: &str) -> Result<(), TargetError> {
+    match config.engine_beside(true) {
+        CloudSqlEngine::Container => Ok(()),
+        CloudSqlEngine::Local => Err(TargetError::Unsupported(format!(
+            "{}: an engine of this machine can't be reached from {cluster}; leave [cloudsql] \
+             engine out, or say engine = \"container\"",
+            config.origin
+        ))),
+    }
 }
 
 /// The Service that the project says leads to the database.

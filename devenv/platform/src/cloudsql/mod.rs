@@ -13,7 +13,7 @@ pub(crate) mod follow;
 mod server;
 mod slice;
 
-pub(crate) use account::{Account, database, service_of};
+pub(crate) use account::{Account, database, in_container, service_of};
 pub(crate) use container::described;
 
 pub use container::{

@@ -1,52 +1,20 @@
-//! The cluster's Kubernetes API: while it comes up, and as a way to its pods.
+//! The cluster's Kubernetes API while it comes up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::net::SocketAddrV4;
-use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::ListParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use k8s_openapi::api::core::v1::Node;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Config, ResourceExt};
-use tokio::net::{TcpListener, TcpStream};
+use kube::{Api, Client, ResourceExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::cluster;
 use super::error::KindError;
 use super::settled;
-use crate::kubernetes::{Kinds, Scope};
-use crate::target::Serves;
 
 /// How often an API that does not answer yet is asked.
 const AGAIN: Duration = Duration::from_millis(200);
-
-/// A client from the cluster's kubeconfig.
-pub async fn client(
-    cluster: &str,
-    kubeconfig: &Path,
-    namespace: &str,
-) -> Result<Client, KindError> {
-    let failed = |reason: String| KindError::Api {
-        name: cluster.to_owned(),
-        reason,
-    };
-    let file = Kubeconfig::read_from(kubeconfig).map_err(|e| failed(e.to_string()))?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-    let mut config = config.map_err(|e| failed(e.to_string()))?;
-    namespace.clone_into(&mut config.default_namespace);
-    Client::try_from(config).map_err(|e| failed(e.to_string()))
-}
-
-/// The API's address, as the kubeconfig says it.
-pub fn server(kubeconfig: &Path) -> String {
-    let file = Kubeconfig::read_from(kubeconfig).ok();
-    let server = file.and_then(|f| f.clusters.into_iter().next()?.cluster?.server);
-    server.unwrap_or_default()
-}
 
 /// Waits, until `deadline` at most, until its nodes are ready, and, where it was there `before`,
 /// what the API says of pods is of this start of the nodes.
@@ -149,58 +117,4 @@ pub fn state(node: &Node, since: Option<jiff::Timestamp>) -> Result<(), String> 
         }
         _ => Ok(()),
     }
-}
-
-/// What this cluster's API serves.
-pub async fn serves(client: &Client, cluster: &str) -> Result<Serves, KindError> {
-    let kinds = Kinds::ask(client).await.map_err(|e| KindError::Api {
-        name: cluster.to_owned(),
-        reason: e.to_string(),
-    })?;
-    Ok(Serves {
-        knative: kinds.has("serving.knative.dev/v1", "Service"),
-        endpoint_slices: kinds.has("discovery.k8s.io/v1", "EndpointSlice"),
-    })
-}
-
-/// A connection to a port of a pod, by way of the API (`kubectl port-forward`).
-pub async fn connect(
-    client: &Client,
-    scope: &Scope,
-    address: SocketAddrV4,
-) -> io::Result<TcpStream> {
-    let ip = address.ip().to_string();
-    let params = ListParams::default().fields(&format!("status.podIP={ip}"));
-    let pods = scope.api::<Pod>(client).list(&params).await;
-    let pods = pods.map_err(io::Error::other)?;
-    let lives = |pod: &&Pod| {
-        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-        pod.metadata.deletion_timestamp.is_none() && phase == Some("Running")
-    };
-    let pod = pods.items.iter().find(lives).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::HostUnreachable,
-            format!("no pod has the address {ip}"),
-        )
-    })?;
-    let namespace = pod.namespace().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let name = pod.name_any();
-    let forward = api.portforward(&name, &[address.port()]).await;
-    let mut forward = forward.map_err(io::Error::other)?;
-    let stream = forward.take_stream(address.port());
-    let mut stream = stream.ok_or_else(|| io::Error::other("the API gave no stream"))?;
-    // Who asked wants a socket.
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let (ours, accepted) = tokio::join!(
-        TcpStream::connect(listener.local_addr()?),
-        listener.accept()
-    );
-    let (mut theirs, _) = accepted?;
-    tokio::spawn(async move {
-        // Either side ends it.
-        let _ = tokio::io::copy_bidirectional(&mut theirs, &mut stream).await;
-        drop(forward);
-    });
-    ours
 }

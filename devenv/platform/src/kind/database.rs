@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use devenv_model::{CloudSql, CloudSqlEngine, Topology};
+use devenv_model::{CloudSql, Topology};
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
@@ -30,13 +30,7 @@ impl KindTarget {
         topology: &Topology,
         config: &CloudSql,
     ) -> Result<Database, TargetError> {
-        if config.engine_beside(true) == CloudSqlEngine::Local {
-            return Err(TargetError::Unsupported(format!(
-                "{}: an engine of this machine can't be reached from a kind cluster; leave \
-                 [cloudsql] engine out, or say engine = \"container\"",
-                config.origin
-            )));
-        }
+        cloudsql::in_container(config, "a kind cluster")?;
         let namespace = &topology.project().namespace;
         let service = service_of(topology, &config.service)?;
         let state_dir = &self.options.state_dir;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::DeleteParams;
 use kube::runtime::wait::await_condition;
 use kube::runtime::wait::conditions::is_deleted;
 use kube::{Api, Client, ResourceExt};
@@ -14,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::KindError;
 use crate::kubernetes::{Kinds, apply};
-use crate::trouble::pod_trouble;
+use crate::pods::{is_available, pods_say};
 
 /// How long the controller may take to get ready.
 const CONTROLLER: Duration = Duration::from_secs(180);
@@ -170,42 +169,6 @@ fn has_failed(job: &Job) -> bool {
 /// (`ttlSecondsAfterFinished`).
 fn has_ended(job: Option<&Job>) -> bool {
     job.is_none_or(|job| has(job, "Complete") || has_failed(job))
-}
-
-pub(crate) fn is_available(deployment: &Deployment, generation: i64) -> bool {
-    let wanted = deployment
-        .spec
-        .as_ref()
-        .and_then(|s| s.replicas)
-        .unwrap_or(1);
-    let Some(status) = &deployment.status else {
-        return false;
-    };
-    status.observed_generation.unwrap_or(-1) >= generation
-        && status.updated_replicas.unwrap_or(0) >= wanted
-        && status.available_replicas.unwrap_or(0) >= wanted
-        && status.replicas.unwrap_or(0) <= wanted
-}
-
-/// What keeps the pods of a namespace from being ready.
-pub(crate) async fn pods_say(client: &Client, namespace: &str) -> String {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let list = pods.list(&ListParams::default()).await;
-    let say = |pod: Pod| {
-        let why = pod_trouble(&pod).or_else(|| {
-            let status = pod.status.as_ref()?;
-            // Such as that no node has room for it.
-            let conditions = status.conditions.iter().flatten();
-            let message = conditions.filter_map(|c| c.message.clone()).next();
-            message.or_else(|| status.phase.clone())
-        });
-        format!("pod {}: {}", pod.name_any(), why.unwrap_or_default())
-    };
-    let said: Vec<String> = list.into_iter().flatten().map(say).collect();
-    match said.is_empty() {
-        true => format!("there are no pods in {namespace}"),
-        false => said.join("\n"),
-    }
 }
 
 #[cfg(test)]

@@ -1,19 +1,19 @@
 //! The kind target: Kubernetes in Docker, with the manifests' own Ingress controller or with
 //! devenv's, and the database's container beside it on kind's network.
 
-pub(crate) mod api;
+mod api;
 mod cluster;
 mod config;
 mod controller;
 mod database;
 mod error;
-pub(crate) mod install;
-pub(crate) mod laptop;
+mod install;
+mod laptop;
 mod layered;
 mod load;
 mod nginx;
 mod nodes;
-pub(crate) mod objects;
+mod objects;
 mod oci;
 mod preflight;
 mod settled;
@@ -47,6 +47,7 @@ use crate::target::{
     Adapter, BuiltImage, Database, Endpoints, Images, NodeState, Runtime, Serves, Target,
     TargetError, TargetKind, owner_of,
 };
+use crate::{kubernetes, pods};
 use cluster::{Kind, Node, Trace};
 use config::{HTTP, Mapping, Wanted};
 use layered::Laid;
@@ -152,14 +153,20 @@ impl KindTarget {
         let mappings = wanted(&options, &cluster).mappings();
         let (nodes, before) = ensure(&options, &kind, &engine, &cluster, &mappings).await?;
         let kubeconfig = options.state_dir.join("kubeconfig");
-        let client = api::client(&cluster, &kubeconfig, &options.namespace).await?;
+        let failed = |reason: String| KindError::Api {
+            name: cluster.clone(),
+            reason,
+        };
+        let client = kubernetes::client(&kubeconfig, &options.namespace, None).await;
+        let client = client.map_err(failed)?;
         let deadline = tokio::time::Instant::now() + options.ready;
         api::answers(&client, &cluster, deadline).await?;
         if before {
             // What it says of pods may be of the time before.
             api::ready(&client, (&nodes, before), options.ready, deadline).await?;
         }
-        let serves = api::serves(&client, &cluster).await?;
+        let serves = kubernetes::serves(&client).await;
+        let serves = serves.map_err(|e| failed(e.to_string()))?;
         let install = install(
             nginx,
             engine.engine().docker().clone(),
@@ -356,7 +363,7 @@ fn endpoints(
         ingress_also: ingress.collect(),
         address: Some(options.address.to_string()),
         cloud_run,
-        kubernetes: api::server(kubeconfig),
+        kubernetes: kubernetes::server(kubeconfig),
         kubeconfig: kubeconfig.to_owned(),
         database: None,
         images: Images::new(),
@@ -416,7 +423,7 @@ impl Target for KindTarget {
     }
 
     async fn connect(&self, address: SocketAddrV4) -> io::Result<TcpStream> {
-        api::connect(&self.client, &self.scope(), address).await
+        pods::connect(&self.client, &self.scope(), address).await
     }
 
     async fn unrouted(&self, _: Ipv4Addr) {

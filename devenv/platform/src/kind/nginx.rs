@@ -18,7 +18,7 @@ use tokio::process::Command;
 use super::cluster::Node;
 use super::error::KindError;
 use super::load;
-use crate::cache;
+use crate::home;
 
 /// The last release: ingress-nginx was retired in March 2026.
 const TAG: &str = "controller-v1.15.1";
@@ -308,7 +308,7 @@ fn keep(path: &PathBuf, text: &str) -> Result<(), KindError> {
 
 /// Where a manifest is kept for all projects of this user.
 fn kept(name: &str) -> PathBuf {
-    let base = cache::dir().unwrap_or_else(std::env::temp_dir);
+    let base = home::cache().unwrap_or_else(std::env::temp_dir);
     base.join("ingress-nginx").join(format!("{name}.yaml"))
 }
 

@@ -13,6 +13,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use crate::pods::is_ready;
+
 /// The lease of who fills in endpoints and counts replicas.
 const CONTROLLERS: (&str, &str) = ("kube-system", "kube-controller-manager");
 
@@ -153,12 +155,6 @@ impl Seen {
             .unwrap_or(0);
         usize::try_from(says) == Ok(ready)
     }
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
-    let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// Whether a pod is said to be ready by containers of before `first`.

@@ -17,9 +17,10 @@ use kube::Api;
 
 use super::{LocalTarget, MYSQL, at, io_error};
 use crate::{
-    address, cache,
+    address,
     cloudsql::{self, Account, ContainerServer, Credentials, Engine, Server, follow, service_of},
     containers::ContainerEngine,
+    home,
     kubernetes::apply_own,
     target::{BuiltImage, Database, ImageFact, Target, TargetError, Volumes},
 };
@@ -97,7 +98,7 @@ impl LocalTarget {
         let run = state_dir.join("run");
         let data = data_dir(state_dir);
         let owner = self.owner;
-        let cache = cache::dir().unwrap_or_else(|| self.options.hidden.join("cache"));
+        let cache = home::cache().unwrap_or_else(|| self.options.hidden.join("cache"));
         let cache = cache.join("cloudsql");
         let failed = |e: tokio::task::JoinError| TargetError::Database {
             reason: e.to_string(),

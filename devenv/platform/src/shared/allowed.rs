@@ -4,12 +4,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use devenv_model::is_label;
 use kube::config::{Kubeconfig, NamedContext};
 use serde::Deserialize;
 
 use super::error::KubeError;
+use crate::home;
 
-/// `~/.config/devenv/config.toml`.
+/// `~/.config/devenv-gke/config.toml`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct UserConfig {
@@ -40,13 +42,9 @@ fn own_namespace() -> String {
     "{namespace}-{user}".to_owned()
 }
 
-/// The user's configuration (XDG Base Directory Specification).
-pub fn file() -> PathBuf {
-    let base = std::env::var_os("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
-    base.unwrap_or_default().join("devenv").join("config.toml")
+/// The user's configuration.
+fn file() -> PathBuf {
+    home::config().unwrap_or_default().join("config.toml")
 }
 
 /// The context as it is allowed, and a kubeconfig that has nothing else.
@@ -177,12 +175,7 @@ impl Allowed {
         if let Some(run) = run {
             name = format!("{name}-{}", run.to_lowercase());
         }
-        let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let legal = (1..=63).contains(&name.len())
-            && name.chars().all(inside)
-            && !name.starts_with('-')
-            && !name.ends_with('-');
-        if legal {
+        if is_label(&name) {
             return Ok(name);
         }
         Err(KubeError::Unfit(format!(

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use devenv_compose::{MountKind, Service};
-use devenv_model::{CloudSql, CloudSqlEngine, Topology};
+use devenv_model::{CloudSql, Topology};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -20,8 +20,8 @@ use super::forward::Pods;
 use super::{KubeTarget, forward};
 use crate::address;
 use crate::cloudsql::{self, Account, described, service_of};
-use crate::kind::install::{is_available, pods_say};
 use crate::kubernetes::{apply, apply_own};
+use crate::pods::{is_available, pods_say};
 use crate::target::{Database, ImageFact, TargetError};
 
 /// The label of the database's pod.
@@ -43,13 +43,7 @@ impl KubeTarget {
         topology: &Topology,
         config: &CloudSql,
     ) -> Result<Database, TargetError> {
-        if config.engine_beside(true) == CloudSqlEngine::Local {
-            return Err(TargetError::Unsupported(format!(
-                "{}: an engine of this machine can't be reached from another cluster; leave \
-                 [cloudsql] engine out, or say engine = \"container\"",
-                config.origin
-            )));
-        }
+        cloudsql::in_container(config, "another cluster")?;
         service_of(topology, &config.service)?;
         let account = Account::of(topology, &self.options.state_dir)?;
         let namespace = &self.namespace;

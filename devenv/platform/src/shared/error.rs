@@ -142,7 +142,11 @@ impl KubeError {
                 "if the cluster has moved, change server = … in {}",
                 file.display()
             )),
-            Self::Kubeconfig { .. } => Some("kubectl config get-contexts".to_owned()),
+            Self::Kubeconfig { .. } => Some(
+                "kubectl config get-contexts lists what it has; gcloud container clusters \
+                 get-credentials CLUSTER adds one of GKE"
+                    .to_owned(),
+            ),
             Self::Taken {
                 namespace, label, ..
             } => Some(format!(

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
 use crate::address::AddressError;
+use crate::pods::is_ready;
 
 /// How long a listener rests after a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -71,7 +72,7 @@ async fn carry(pods: &Pods, mut stream: TcpStream) -> Result<(), String> {
     let api: Api<Pod> = Api::namespaced(pods.client.clone(), &pods.namespace);
     let list = api.list(&ListParams::default().labels(&pods.labels)).await;
     let list = list.map_err(|e| e.to_string())?;
-    let pod = list.items.iter().find(|pod| is_ready(pod));
+    let pod = list.items.iter().find(|pod| takes_requests(pod));
     let pod = pod.ok_or("no pod is ready")?;
     let port = pods.port.or_else(|| first_port(pod)).unwrap_or(PORT);
     let forward = api.portforward(&pod.name_any(), &[port]).await;
@@ -82,13 +83,8 @@ async fn carry(pods: &Pods, mut stream: TcpStream) -> Result<(), String> {
     Ok(())
 }
 
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .iter()
-        .flat_map(|s| s.conditions.iter().flatten());
-    let mut ready = conditions.filter(|c| c.type_ == "Ready" && c.status == "True");
-    pod.metadata.deletion_timestamp.is_none() && ready.next().is_some()
+fn takes_requests(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && is_ready(pod)
 }
 
 fn first_port(pod: &Pod) -> Option<u16> {

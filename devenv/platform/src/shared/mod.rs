@@ -34,11 +34,11 @@ pub use mine::{has_namespace, take_down};
 use crate::address;
 use crate::containers::ContainerEngine;
 use crate::host::Host;
-use crate::kind::api;
 use crate::target::{
     Adapter, BuiltImage, Database, Endpoints, Images, NodeState, Runtime, Serves, Target,
     TargetError, TargetKind, owner_of,
 };
+use crate::{kubernetes, pods};
 use forward::{Forward, Pods};
 use mine::Trace;
 use objects::Place;
@@ -124,7 +124,10 @@ impl KubeTarget {
             mine::forget(&options.state_dir);
             return Err(error.into());
         }
-        let serves = api::serves(&client, &options.context).await?;
+        let serves = kubernetes::serves(&client).await;
+        let serves = serves.map_err(|e| {
+            mine::api_error(&options.context, "asking for the kinds that it serves", &e)
+        })?;
         let target = Self {
             endpoints: Mutex::new(endpoints(&options, topology, &place)),
             forwards: Mutex::default(),
@@ -216,7 +219,7 @@ fn endpoints(options: &KubeOptions, topology: &Topology, place: &Place) -> Endpo
         ingress_also: Vec::new(),
         address: Some(options.address.to_string()),
         cloud_run: BTreeMap::new(),
-        kubernetes: api::server(&kubeconfig),
+        kubernetes: kubernetes::server(&kubeconfig),
         kubeconfig,
         database: None,
         images: Images::new(),
@@ -266,7 +269,7 @@ impl Target for KubeTarget {
     }
 
     async fn connect(&self, address: SocketAddrV4) -> io::Result<TcpStream> {
-        api::connect(&self.client, &self.scope(), address).await
+        pods::connect(&self.client, &self.scope(), address).await
     }
 
     fn nodes(&self) -> BoxStream<'static, NodeState> {

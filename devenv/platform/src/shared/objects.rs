@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use devenv_cluster::controllers::knative::plan;
 use devenv_model::{Object, Topology};
 use serde_json::{Value, json};
 
 use super::database::OF_DATABASE;
 use super::error::KubeError;
-use crate::kind::laptop::asked_at_once;
-use crate::kind::objects::ask_for_little;
+use crate::objects;
 use crate::target::Adapter;
 
 const MYSQL: u16 = 3306;
@@ -46,7 +44,7 @@ fn made(object: &Object, place: &Place) -> Option<Vec<Value>> {
         "Service" if Some(object.name()) == place.database.as_deref() => {
             Some(vec![leads_to_database(object.value())])
         }
-        _ => asked_at_once(object).map(|value| vec![value]),
+        _ => objects::asked_at_once(object).map(|value| vec![value]),
     }
 }
 
@@ -83,18 +81,8 @@ fn host_of(url: &str) -> Option<&str> {
 fn cloud_run(object: &Object, place: &Place) -> Option<Vec<Value>> {
     let around = place.ingress.clone();
     let around = around.map(|url| ("INGRESS_URL".to_owned(), url));
-    // A template without containers was refused while loading.
-    let made = plan::plan(object.value(), None, None, around.as_slice()).ok()?;
-    let (mut deployment, mut service) = (made.deployment, made.service);
-    deployment["apiVersion"] = json!("apps/v1");
-    deployment["kind"] = json!("Deployment");
-    let containers = deployment["spec"]["template"]["spec"]["containers"].as_array_mut();
-    for container in containers.into_iter().flatten() {
-        ask_for_little(container);
-    }
-    service["apiVersion"] = json!("v1");
-    service["kind"] = json!("Service");
-    Some(vec![service, deployment])
+    let made = objects::cloud_run(object, around.as_slice())?;
+    Some(vec![made.service, made.deployment])
 }
 
 /// In production it has no selector, and leads out of the cluster.

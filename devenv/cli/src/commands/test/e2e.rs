@@ -192,7 +192,7 @@ fn launch(args: &E2eArgs, project: &Project, context: &Context) -> Launch {
         profile: args.profile.clone(),
         timeout: args.timeout,
         watch: false,
-        pods: args.pods,
+        pods: args.pods.clone(),
     }
 }
 
